@@ -1,0 +1,1 @@
+//! The CPU twins: one file an operation, and the executor that runs them.

@@ -1,0 +1,1 @@
+//! The GPU half: context, kernels, upload, compute, readback.

@@ -1,0 +1,537 @@
+//! The operations: what each computes, which tensors it binds in which order, and how shapes follow.
+//!
+//! One operation is one shader in `shaders/`, one twin in `cpu/`, one name. A kernel binds the
+//! inputs and then the outputs, in the order written here. Images are `[n, c, h, w]`.
+
+use super::Tensor;
+use crate::batch::DType;
+use crate::error::{Error, Result};
+
+/// An activation that a kernel can apply to its result before writing it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// None.
+    #[default]
+    Identity,
+    /// max(x, 0).
+    Relu,
+    /// x Φ(x), with the error function, as PyTorch's default (Hendrycks and Gimpel, 2016).
+    Gelu,
+}
+
+/// Geometry of a convolution: `[vertical, horizontal]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvGeometry {
+    /// Step between windows.
+    pub stride: [usize; 2],
+    /// Zeros added on each side.
+    pub padding: [usize; 2],
+    /// Groups that channels are divided into.
+    pub groups: usize,
+}
+
+/// Geometry of a pooling window: `[vertical, horizontal]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolGeometry {
+    /// Size of the window.
+    pub kernel: [usize; 2],
+    /// Step between windows.
+    pub stride: [usize; 2],
+    /// Padding on each side: never chosen by max pooling, counted as zeros by average pooling.
+    pub padding: [usize; 2],
+}
+
+/// Which reduction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// The sum.
+    Sum,
+    /// The arithmetic mean.
+    Mean,
+}
+
+/// The rule by which parameters follow gradients. Hyperparameters are fixed for a run; only the
+/// learning rate changes from step to step, in the step's header.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum UpdateRule {
+    /// Stochastic gradient descent, as `torch.optim.SGD` (dampening 0).
+    Sgd {
+        /// Momentum; 0 keeps no buffer.
+        momentum: f32,
+        /// Nesterov's form of momentum.
+        nesterov: bool,
+        /// L2 penalty added to the gradient.
+        weight_decay: f32,
+    },
+    /// Adam (Kingma and Ba, 2015), as `torch.optim.Adam`; with `decoupled` AdamW (Loshchilov and
+    /// Hutter, 2019).
+    Adam {
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the root of the second moment.
+        eps: f32,
+        /// L2 penalty (Adam) or decoupled decay (AdamW).
+        weight_decay: f32,
+        /// Whether the decay is decoupled from the gradient.
+        decoupled: bool,
+    },
+}
+
+impl UpdateRule {
+    /// How many moment arenas it keeps (0 to 2).
+    pub fn moments(&self) -> usize {
+        match self {
+            UpdateRule::Sgd { momentum, .. } => usize::from(*momentum != 0.0),
+            UpdateRule::Adam { .. } => 2,
+        }
+    }
+}
+
+/// Partial sums that [`Op::GradSquares`] writes for each stretch of gradients.
+pub const GRAD_PARTIALS: usize = 256;
+/// Length of the optimizer's control tensor, see [`Op::OptimizerControl`].
+pub const CONTROL_LEN: usize = 8;
+/// Length of the metrics tensor, see [`Op::StepMetrics`].
+pub const METRICS_LEN: usize = 4;
+
+/// One operation. Bindings are written `inputs | outputs`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    /// `x u8[n, c, ..], scale[c], shift[c] | y[n, c, ..]`: y = x · scale + shift.
+    NormalizeU8,
+    /// `a, b, [bias[n]] | y[m, n]`: y = activation(op(a) op(b) + bias), where op transposes if asked.
+    /// `a` is [m, k] or, transposed, [k, m]; `b` is [k, n] or [n, k].
+    MatMul {
+        /// Whether `a` is stored transposed.
+        transpose_a: bool,
+        /// Whether `b` is stored transposed.
+        transpose_b: bool,
+        /// Whether a bias of length n is bound and added.
+        bias: bool,
+        /// Applied last.
+        activation: Activation,
+    },
+    /// `x[n, c, h, w], w[o, c/groups, kh, kw], [bias[o]] | y[n, o, oh, ow]`: cross-correlation.
+    Conv2d {
+        /// Stride, padding, groups.
+        geometry: ConvGeometry,
+        /// Whether a bias of length o is bound and added.
+        bias: bool,
+        /// Applied last.
+        activation: Activation,
+    },
+    /// `dy[n, o, oh, ow], w[o, c/groups, kh, kw] | dx[n, c, h, w]`.
+    Conv2dInputGrad {
+        /// Stride, padding, groups.
+        geometry: ConvGeometry,
+    },
+    /// `x[n, c, h, w], dy[n, o, oh, ow] | dw[o, c/groups, kh, kw]`.
+    Conv2dWeightGrad {
+        /// Stride, padding, groups.
+        geometry: ConvGeometry,
+    },
+    /// `x[n, c, h, w] | y[n, c, oh, ow], index u32[n, c, oh, ow]`: the index is `row * w + column` of
+    /// the first maximum in its input plane.
+    MaxPool2d {
+        /// Window, stride, padding.
+        geometry: PoolGeometry,
+    },
+    /// `dy[n, c, oh, ow], index u32[n, c, oh, ow] | dx[n, c, h, w]`.
+    MaxPool2dGrad {
+        /// Window, stride, padding.
+        geometry: PoolGeometry,
+    },
+    /// `x[n, c, h, w] | y[n, c, oh, ow]`: padding counts as zeros, as in PyTorch's default.
+    AvgPool2d {
+        /// Window, stride, padding.
+        geometry: PoolGeometry,
+    },
+    /// `dy[n, c, oh, ow] | dx[n, c, h, w]`.
+    AvgPool2dGrad {
+        /// Window, stride, padding.
+        geometry: PoolGeometry,
+    },
+    /// `x[n, c, ..], bias[c] | y[n, c, ..]`.
+    Bias,
+    /// `dy[n, c, ..] | db[c]`: the sum over all but the second dimension.
+    BiasGrad,
+    /// `x | y`.
+    Relu,
+    /// `dy, y | dx`: dy where y > 0.
+    ReluGrad,
+    /// `x | y`: see [`Activation::Gelu`].
+    Gelu,
+    /// `dy, x | dx`.
+    GeluGrad,
+    /// `a, b | y`: same shapes.
+    Add,
+    /// `a, b | y`: same shapes.
+    Mul,
+    /// `x | y`: y = factor · x.
+    Scale {
+        /// The factor.
+        factor: f32,
+    },
+    /// `x[outer, len, inner] | y[outer, inner]`: reduces one dimension, which disappears.
+    Reduce {
+        /// Sum or mean.
+        reduction: Reduction,
+        /// The dimension that disappears.
+        axis: usize,
+    },
+    /// `x[outer, inner] | y[outer, len, inner]`: repeats x along a new dimension, times a factor.
+    Broadcast {
+        /// Where the new dimension stands.
+        axis: usize,
+        /// Its length.
+        len: usize,
+        /// The factor.
+        factor: f32,
+    },
+    /// `x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]`: mean and biased
+    /// variance over the `header.count` valid samples; the running ones move by `momentum` towards
+    /// the mean and the unbiased variance (Ioffe and Szegedy, 2015).
+    BatchNormStats {
+        /// Share of the new value in the running statistics.
+        momentum: f32,
+    },
+    /// `x[n, c, ..], gamma[c], beta[c], mean[c], var[c] | y`.
+    BatchNorm {
+        /// Added to the variance.
+        eps: f32,
+        /// Applied last.
+        activation: Activation,
+    },
+    /// `dy, x, mean[c], var[c] | dgamma[c], dbeta[c]`.
+    BatchNormParamGrad {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// `dy, x, gamma, mean, var, dgamma, dbeta, header | dx`: rows from `header.count` on get 0.
+    BatchNormInputGrad {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// `x[rows, d], gamma[d], beta[d] | y, mean[rows], rstd[rows]` (Ba, Kiros and Hinton, 2016).
+    LayerNorm {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// `dy, x, gamma, mean[rows], rstd[rows] | dx`.
+    LayerNormInputGrad,
+    /// `dy, x, mean[rows], rstd[rows] | dgamma[d], dbeta[d]`.
+    LayerNormParamGrad,
+    /// `x, header | y`: zero with probability p, else x / (1 - p). Element i is dropped when
+    /// `pcg3d([i, header.step * micro_steps + header.micro_step, header.seed_low ^ salt])[0] < p · 2³²`,
+    /// so its own gradient is the same operation on dy. `seed_high` is added to the second word.
+    Dropout {
+        /// Probability of zero.
+        p: f32,
+        /// Distinguishes the dropout layers of a model.
+        salt: u32,
+    },
+    /// `logits[n, c], target u32[n], header | loss[n], [dlogits[n, c]]`: softmax and cross-entropy in one;
+    /// the gradient is that of the mean over the valid rows; loss and gradient of padding are 0.
+    CrossEntropy {
+        /// Share of the target spread evenly over all classes.
+        smoothing: f32,
+        /// Whether the gradient is written.
+        gradient: bool,
+    },
+    /// `x[n, d], target[n, d], header | loss[n], [dx[n, d]]`: each row's mean squared error; the gradient is
+    /// that of the mean over the valid rows.
+    MeanSquaredError {
+        /// Whether the gradient is written.
+        gradient: bool,
+    },
+    /// `logits[n, c], target u32[n], header | correct[n]`: 1 where the first maximum is the target.
+    Accuracy,
+    /// `loss[n], [correct[n]], header | metrics[4]`: the sum of losses, of correct ones, the count, 0.
+    StepMetrics {
+        /// Whether `correct` is bound.
+        accuracy: bool,
+    },
+    /// `gradients[len] | partials[256]`: partial sums of squares, each over a fixed share.
+    GradSquares,
+    /// `partials.. | control[8]`: decides on the update. Control is, in order: 1 - β₁ᵗ, 1 - β₂ᵗ, updates
+    /// applied, updates skipped, gradient norm, factor on the gradients, whether to apply (1 or 0),
+    /// updates skipped in a row. A norm that is not finite skips the update and leaves 1 - βᵗ.
+    OptimizerControl {
+        /// Gradients with a larger global norm are scaled down to it; infinite: never.
+        max_norm: f32,
+        /// β₁ of Adam, 0 for others.
+        beta1: f32,
+        /// β₂ of Adam, 0 for others.
+        beta2: f32,
+    },
+    /// `gradients[len], control[8], header | parameters[len], [first[len]], [second[len]]`.
+    OptimizerUpdate {
+        /// The rule.
+        rule: UpdateRule,
+    },
+    /// `gradients[len], header | sum[len]`: sum = factor · g at micro-step 0, else sum + factor · g.
+    GradAccumulate {
+        /// One over the number of micro-steps.
+        factor: f32,
+    },
+}
+
+/// Shape and type of a tensor still to be made.
+pub type Signature = (Vec<usize>, DType);
+
+impl Op {
+    /// The name of the shader, of the twin, and in traces.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::NormalizeU8 => "normalize_u8",
+            Op::MatMul { .. } => "matmul",
+            Op::Conv2d { .. } => "conv2d",
+            Op::Conv2dInputGrad { .. } => "conv2d_input_grad",
+            Op::Conv2dWeightGrad { .. } => "conv2d_weight_grad",
+            Op::MaxPool2d { .. } => "max_pool2d",
+            Op::MaxPool2dGrad { .. } => "max_pool2d_grad",
+            Op::AvgPool2d { .. } => "avg_pool2d",
+            Op::AvgPool2dGrad { .. } => "avg_pool2d_grad",
+            Op::Bias => "bias",
+            Op::BiasGrad => "bias_grad",
+            Op::Relu => "relu",
+            Op::ReluGrad => "relu_grad",
+            Op::Gelu => "gelu",
+            Op::GeluGrad => "gelu_grad",
+            Op::Add => "add",
+            Op::Mul => "mul",
+            Op::Scale { .. } => "scale",
+            Op::Reduce { .. } => "reduce",
+            Op::Broadcast { .. } => "broadcast",
+            Op::BatchNormStats { .. } => "batch_norm_stats",
+            Op::BatchNorm { .. } => "batch_norm",
+            Op::BatchNormParamGrad { .. } => "batch_norm_param_grad",
+            Op::BatchNormInputGrad { .. } => "batch_norm_input_grad",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::LayerNormInputGrad => "layer_norm_input_grad",
+            Op::LayerNormParamGrad => "layer_norm_param_grad",
+            Op::Dropout { .. } => "dropout",
+            Op::CrossEntropy { .. } => "cross_entropy",
+            Op::MeanSquaredError { .. } => "mean_squared_error",
+            Op::Accuracy => "accuracy",
+            Op::StepMetrics { .. } => "step_metrics",
+            Op::GradSquares => "grad_squares",
+            Op::OptimizerControl { .. } => "optimizer_control",
+            Op::OptimizerUpdate { .. } => "optimizer_update",
+            Op::GradAccumulate { .. } => "grad_accumulate",
+        }
+    }
+
+    /// Shapes and types of the outputs that are made anew, in binding order, or why the inputs do not
+    /// fit. Operations whose output shape does not follow from the inputs (gradients with respect to a
+    /// tensor whose shape is known elsewhere, updates in place) are given their outputs instead.
+    pub fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Signature>, String> {
+        let shape = |i: usize| inputs[i].shape.as_slice();
+        let f32s = |shape: &[usize]| (shape.to_vec(), DType::F32);
+        match self {
+            Op::NormalizeU8 => {
+                expect(inputs[0].dtype == DType::U8, || {
+                    format!("normalize_u8 takes u8, found {:?}", inputs[0].dtype)
+                })?;
+                expect_channels(shape(0), shape(1))?;
+                Ok(vec![f32s(shape(0))])
+            }
+            Op::MatMul { transpose_a, transpose_b, bias, .. } => {
+                let (m, k) = matrix(shape(0), *transpose_a)?;
+                let (k2, n) = matrix(shape(1), *transpose_b)?;
+                expect(k == k2, || {
+                    format!(
+                        "matmul needs equal inner lengths, found {:?} and {:?} ({k} and {k2})",
+                        shape(0),
+                        shape(1)
+                    )
+                })?;
+                if *bias {
+                    expect(shape(2) == [n], || {
+                        format!("bias of a matmul to {n} columns has shape {:?}", shape(2))
+                    })?;
+                }
+                Ok(vec![f32s(&[m, n])])
+            }
+            Op::Conv2d { geometry, bias, .. } => {
+                let [n, c, h, w] = image(shape(0))?;
+                let [o, cg, kh, kw] = image(shape(1))?;
+                let groups = geometry.groups;
+                expect(
+                    groups > 0 && c % groups == 0 && o % groups == 0 && c / groups == cg,
+                    || {
+                        format!(
+                            "conv2d with {groups} groups over {c} channels does not fit a weight of shape {:?}",
+                            shape(1)
+                        )
+                    },
+                )?;
+                if *bias {
+                    expect(shape(2) == [o], || {
+                        format!("bias of a convolution to {o} channels has shape {:?}", shape(2))
+                    })?;
+                }
+                let oh = windows(h, kh, geometry.stride[0], geometry.padding[0])?;
+                let ow = windows(w, kw, geometry.stride[1], geometry.padding[1])?;
+                Ok(vec![f32s(&[n, o, oh, ow])])
+            }
+            Op::MaxPool2d { geometry } | Op::AvgPool2d { geometry } => {
+                let [n, c, h, w] = image(shape(0))?;
+                let PoolGeometry { kernel, stride, padding } = geometry;
+                expect(2 * padding[0] <= kernel[0] && 2 * padding[1] <= kernel[1], || {
+                    format!(
+                        "pooling by {kernel:?} takes padding of at most half of it, found {padding:?}"
+                    )
+                })?;
+                let oh = windows(h, kernel[0], stride[0], padding[0])?;
+                let ow = windows(w, kernel[1], stride[1], padding[1])?;
+                let y = vec![n, c, oh, ow];
+                Ok(match self {
+                    Op::MaxPool2d { .. } => vec![(y.clone(), DType::F32), (y, DType::U32)],
+                    _ => vec![(y, DType::F32)],
+                })
+            }
+            Op::Bias => {
+                expect_channels(shape(0), shape(1))?;
+                Ok(vec![f32s(shape(0))])
+            }
+            Op::BiasGrad => {
+                expect(shape(0).len() >= 2, || format!("found shape {:?}", shape(0)))?;
+                Ok(vec![f32s(&shape(0)[1..2])])
+            }
+            Op::Relu | Op::Gelu | Op::Scale { .. } | Op::Dropout { .. } => Ok(vec![f32s(shape(0))]),
+            Op::Add | Op::Mul | Op::ReluGrad | Op::GeluGrad => {
+                expect(shape(0) == shape(1), || {
+                    format!(
+                        "{} needs equal shapes, found {:?} and {:?}",
+                        self.name(),
+                        shape(0),
+                        shape(1)
+                    )
+                })?;
+                Ok(vec![f32s(shape(0))])
+            }
+            Op::Reduce { axis, .. } => {
+                expect(*axis < shape(0).len(), || {
+                    format!("reduce over dimension {axis} of a tensor of shape {:?}", shape(0))
+                })?;
+                let mut y = shape(0).to_vec();
+                y.remove(*axis);
+                Ok(vec![(y, DType::F32)])
+            }
+            Op::Broadcast { axis, len, .. } => {
+                expect(*axis <= shape(0).len(), || {
+                    format!("broadcast at dimension {axis} of a tensor of shape {:?}", shape(0))
+                })?;
+                let mut y = shape(0).to_vec();
+                y.insert(*axis, *len);
+                Ok(vec![(y, DType::F32)])
+            }
+            Op::BatchNormStats { .. } => {
+                expect(shape(0).len() >= 2, || {
+                    format!("batch norm takes [n, c, ..], found {:?}", shape(0))
+                })?;
+                let c = &shape(0)[1..2];
+                Ok(vec![f32s(c), f32s(c)])
+            }
+            Op::BatchNorm { .. } => {
+                (1..5).try_for_each(|i| expect_channels(shape(0), shape(i)))?;
+                Ok(vec![f32s(shape(0))])
+            }
+            Op::BatchNormParamGrad { .. } => Ok(vec![f32s(shape(2)), f32s(shape(2))]),
+            Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad => Ok(vec![f32s(shape(1))]),
+            Op::LayerNorm { .. } => {
+                let Some((&d, rows)) = shape(0).split_last() else {
+                    return Err("layer norm takes at least one dimension".into());
+                };
+                expect(shape(1) == [d] && shape(2) == [d], || {
+                    format!("layer norm over {d} has weights of shape {:?}", shape(1))
+                })?;
+                Ok(vec![f32s(shape(0)), f32s(rows), f32s(rows)])
+            }
+            Op::LayerNormParamGrad => {
+                let d = &shape(1)[shape(1).len() - 1..];
+                Ok(vec![f32s(d), f32s(d)])
+            }
+            Op::CrossEntropy { gradient, .. } => {
+                expect(shape(0).len() == 2 && shape(1) == &shape(0)[..1], || {
+                    format!(
+                        "cross-entropy takes logits [n, classes] and targets [n], found {:?} and {:?}",
+                        shape(0),
+                        shape(1)
+                    )
+                })?;
+                Ok(loss_outputs(shape(0), *gradient))
+            }
+            Op::MeanSquaredError { gradient } => {
+                expect(shape(0).len() == 2 && shape(0) == shape(1), || {
+                    format!(
+                        "mean squared error takes equal shapes [n, d], found {:?} and {:?}",
+                        shape(0),
+                        shape(1)
+                    )
+                })?;
+                Ok(loss_outputs(shape(0), *gradient))
+            }
+            Op::Accuracy => Ok(vec![f32s(&shape(0)[..1])]),
+            Op::StepMetrics { .. } => Ok(vec![f32s(&[METRICS_LEN])]),
+            Op::GradSquares => Ok(vec![f32s(&[GRAD_PARTIALS])]),
+            Op::Conv2dInputGrad { .. }
+            | Op::Conv2dWeightGrad { .. }
+            | Op::MaxPool2dGrad { .. }
+            | Op::AvgPool2dGrad { .. }
+            | Op::OptimizerControl { .. }
+            | Op::OptimizerUpdate { .. }
+            | Op::GradAccumulate { .. } => Ok(vec![]),
+        }
+    }
+}
+
+fn loss_outputs(x: &[usize], gradient: bool) -> Vec<Signature> {
+    let mut outputs = vec![(x[..1].to_vec(), DType::F32)];
+    if gradient {
+        outputs.push((x.to_vec(), DType::F32));
+    }
+    outputs
+}
+
+fn expect(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(message()) }
+}
+
+fn expect_channels(x: &[usize], per_channel: &[usize]) -> Result<(), String> {
+    expect(x.len() >= 2 && per_channel == &x[1..2], || {
+        format!("a tensor of shape {x:?} does not fit {per_channel:?} values a channel")
+    })
+}
+
+fn matrix(shape: &[usize], transposed: bool) -> Result<(usize, usize), String> {
+    match (shape, transposed) {
+        (&[rows, columns], false) => Ok((rows, columns)),
+        (&[rows, columns], true) => Ok((columns, rows)),
+        _ => Err(format!("matmul takes two dimensions, found {shape:?}; put a flatten before it")),
+    }
+}
+
+fn image(shape: &[usize]) -> Result<[usize; 4], String> {
+    shape
+        .try_into()
+        .map_err(|_| format!("expected an image [n, channels, height, width], found {shape:?}"))
+}
+
+/// How many windows of `kernel` fit into `len` with padding on both sides.
+fn windows(len: usize, kernel: usize, stride: usize, padding: usize) -> Result<usize, String> {
+    expect(kernel > 0 && stride > 0, || {
+        format!("kernel and stride must be at least 1, found {kernel} and {stride}")
+    })?;
+    (len + 2 * padding).checked_sub(kernel).map(|room| room / stride + 1).ok_or_else(|| {
+        format!("a window of {kernel} does not fit a side of {len} with padding {padding}")
+    })
+}
+
+/// Wraps an inference message with the layer it belongs to.
+pub(super) fn shape_error(scope: &str, message: String) -> Error {
+    Error::graph(if scope.is_empty() { "model" } else { scope }, message)
+}
