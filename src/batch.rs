@@ -175,6 +175,7 @@ impl WriteOnly<'_> {
 
 /// One place of the ring: memory for one batch, owned by whoever may write it. It travels from the
 /// executor to the prepare thread empty, and back filled.
+#[derive(Debug)]
 pub struct Slot {
     /// Its place in the ring.
     pub index: usize,

@@ -7,7 +7,9 @@ pub mod executor;
 pub mod gpu;
 pub mod graph;
 pub mod nn;
+pub mod report;
 pub mod rng;
 pub mod source;
+pub mod train;
 
 pub use error::{Error, ErrorKind, Result, Stage};

@@ -1,1 +1,2 @@
 //! The GPU half: context, kernels, upload, compute, readback.
+pub mod kernel;

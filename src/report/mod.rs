@@ -1,0 +1,3 @@
+//! What a run leaves behind for people and tools.
+
+pub mod verdict;

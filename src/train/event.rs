@@ -1,0 +1,135 @@
+//! What a run tells while it goes on: events, the same for callbacks, streams, queues and `--json`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::executor::DeviceInfo;
+use crate::report::verdict::Verdict;
+
+/// One event of a run, in the order in which things happened on the device.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// An optimizer step was applied (or skipped, see `skipped`).
+    Step(StepReport),
+    /// An epoch ended, and was validated where there is a validation set.
+    Epoch(EpochReport),
+    /// A checkpoint is on disk.
+    Checkpoint(CheckpointReport),
+    /// The run is over.
+    Done(Box<Summary>),
+}
+
+/// One optimizer step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Steps applied up to and including this one.
+    pub step: u64,
+    /// Epoch it belongs to, from 0.
+    pub epoch: u64,
+    /// Mean loss over the samples of the step.
+    pub loss: f64,
+    /// Share of correct predictions, for classifiers.
+    pub accuracy: Option<f64>,
+    /// Learning rate used.
+    pub lr: f64,
+    /// Samples in the step.
+    pub samples: u64,
+    /// Global norm of the gradients before clipping.
+    pub grad_norm: f64,
+    /// Whether the update was skipped because a gradient was not finite.
+    pub skipped: bool,
+    /// Seconds since the run began when the report reached the host.
+    pub elapsed_s: f64,
+}
+
+/// One epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct EpochReport {
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// Steps applied so far.
+    pub step: u64,
+    /// Mean training loss over the epoch's samples.
+    pub loss: f64,
+    /// Training accuracy over the epoch, for classifiers.
+    pub accuracy: Option<f64>,
+    /// Validation loss, where there is a validation set.
+    pub val_loss: Option<f64>,
+    /// Validation accuracy, for classifiers.
+    pub val_accuracy: Option<f64>,
+    /// Training samples a second of this epoch, validation not counted.
+    pub samples_per_s: f64,
+    /// Seconds since the run began.
+    pub elapsed_s: f64,
+}
+
+/// One checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CheckpointReport {
+    /// Steps applied when it was taken.
+    pub step: u64,
+    /// Its folder.
+    pub path: PathBuf,
+    /// Size on disk, in bytes.
+    pub bytes: u64,
+}
+
+/// Where the time to the first step went, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct FirstStep {
+    /// Opening the data set.
+    pub open_data_s: f64,
+    /// Building the graph and the plan.
+    pub plan_s: f64,
+    /// Opening the adapter.
+    pub adapter_s: f64,
+    /// Compiling shaders and creating pipelines.
+    pub compile_s: f64,
+    /// From then until the first batch was filled.
+    pub first_batch_s: f64,
+    /// From then until the first loss was on the host.
+    pub first_result_s: f64,
+    /// All of it, from the start of the run.
+    pub total_s: f64,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// Steps applied, by this process and those it resumed from.
+    pub steps: u64,
+    /// Samples this process trained on.
+    pub samples: u64,
+    /// Seconds this process trained, from the first submit to the last result, validation not counted.
+    pub train_s: f64,
+    /// `samples / train_s`.
+    pub samples_per_s: f64,
+    /// Training loss of the last epoch.
+    pub loss: Option<f64>,
+    /// Validation loss after the last epoch.
+    pub val_loss: Option<f64>,
+    /// Validation accuracy after the last epoch.
+    pub val_accuracy: Option<f64>,
+    /// Updates skipped because a gradient was not finite.
+    pub skipped: u64,
+    /// What it ran on.
+    pub device: DeviceInfo,
+    /// The run folder, where there is one.
+    pub run_dir: Option<PathBuf>,
+    /// Seconds from the start to the first result on the host.
+    pub time_to_first_step_s: f64,
+    /// The same, itemised.
+    pub first_step: FirstStep,
+    /// Bytes of the ring of slots.
+    pub slot_bytes: u64,
+    /// Highest resident memory of the process, in bytes, where the system tells it.
+    pub peak_memory_bytes: Option<u64>,
+    /// SHA-256 over all parameters.
+    pub parameter_hash: String,
+    /// Whether it was stopped before its last step.
+    pub stopped: bool,
+    /// Where the time went.
+    pub verdict: Verdict,
+}

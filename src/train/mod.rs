@@ -1,0 +1,2 @@
+//! The training engine and what it tells.
+pub mod event;
