@@ -255,7 +255,7 @@ pub enum Op {
     },
     /// `gradients[len] | partials[256]`: partial sums of squares, each over a fixed share.
     GradSquares,
-    /// `partials.. | control[8]`: decides on the update. Control is, in order: 1 - β₁ᵗ, 1 - β₂ᵗ, updates
+    /// `partials[256 · stretches] | control[8]`: decides on the update. Control is, in order: 1 - β₁ᵗ, 1 - β₂ᵗ, updates
     /// applied, updates skipped, gradient norm, factor on the gradients, whether to apply (1 or 0),
     /// updates skipped in a row. A norm that is not finite skips the update and leaves 1 - βᵗ.
     OptimizerControl {
