@@ -271,11 +271,9 @@ pub enum Op {
         /// The rule.
         rule: UpdateRule,
     },
-    /// `gradients[len], header | sum[len]`: sum = factor · g at micro-step 0, else sum + factor · g.
-    GradAccumulate {
-        /// One over the number of micro-steps.
-        factor: f32,
-    },
+    /// `gradients[len], header | sum[len]`: sum = w · g at micro-step 0, else sum + w · g, where w is
+    /// `header.weight`.
+    GradAccumulate,
 }
 
 /// Shape and type of a tensor still to be made.
@@ -320,7 +318,7 @@ impl Op {
             Op::GradSquares => "grad_squares",
             Op::OptimizerControl { .. } => "optimizer_control",
             Op::OptimizerUpdate { .. } => "optimizer_update",
-            Op::GradAccumulate { .. } => "grad_accumulate",
+            Op::GradAccumulate => "grad_accumulate",
         }
     }
 
@@ -484,7 +482,7 @@ impl Op {
             | Op::AvgPool2dGrad { .. }
             | Op::OptimizerControl { .. }
             | Op::OptimizerUpdate { .. }
-            | Op::GradAccumulate { .. } => Ok(vec![]),
+            | Op::GradAccumulate => Ok(vec![]),
         }
     }
 }
