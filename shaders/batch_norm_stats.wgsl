@@ -25,14 +25,14 @@ fn main(grid: Grid) {
     for (var split = 0u; split < min(ROW_SPLITS, rows); split++) {
         let split_rows = (rows - split + ROW_SPLITS - 1u) / ROW_SPLITS;
         for (var lane = 0u; lane < PLANE_LANES; lane++) {
-            // How many elements this share had; more shares than elements make some of them empty.
+            // How many elements this share had: at least one.
             let columns = (PLANE - lane + PLANE_LANES - 1u) / PLANE_LANES;
             let share = f32(split_rows * columns);
             let i = (split * CHANNELS + channel) * PLANE_LANES + lane;
-            let step = means[i] - mean_so_far;
+            let delta = means[i] - mean_so_far;
             let total = count + share;
-            mean_so_far += step * share / total;
-            square += squares[i] + step * step * count * share / total;
+            mean_so_far += delta * share / total;
+            square += squares[i] + delta * delta * count * share / total;
             count = total;
         }
     }

@@ -21,6 +21,6 @@ fn main(grid: Grid) {
     let gradient = gradients[i] * control[5] + WEIGHT_DECAY * parameter;
     let moment = MOMENTUM * first[i] + gradient;
     first[i] = moment;
-    let step = select(moment, gradient + MOMENTUM * moment, NESTEROV);
-    parameters[i] = parameter - header.lr * step;
+    let descent = select(moment, gradient + MOMENTUM * moment, NESTEROV);
+    parameters[i] = parameter - header.lr * descent;
 }

@@ -1,6 +1,9 @@
 // step_metrics: loss[ROWS], correct[ROWS], header | metrics[4]: the sum of losses, of correct ones, the
-// count, 0.
+// count, 0. One workgroup, all of whose invocations are the lanes of one row.
 
+override ROWS: u32;
+
+@group(0) @binding(0) var<storage, read> loss: array<f32>;
 @group(0) @binding(1) var<storage, read> correct: array<f32>;
 @group(0) @binding(2) var<storage, read> header: StepHeader;
 @group(0) @binding(3) var<storage, read_write> metrics: array<f32>;
