@@ -10,6 +10,8 @@ pub mod nn;
 pub mod report;
 pub mod rng;
 pub mod source;
+#[doc(hidden)]
+pub mod testing;
 pub mod train;
 
 pub use error::{Error, ErrorKind, Result, Stage};
