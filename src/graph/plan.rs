@@ -125,6 +125,12 @@ impl Program {
             .filter(|arena| self.arenas.get(arena).is_some_and(|&len| len > 0))
     }
 
+    /// Elements of the model's output for one sample.
+    pub fn output_width(&self) -> usize {
+        let plan = &self.plans[&Pass::Eval];
+        plan.tensor(self.output).len() / self.slot.batch_size
+    }
+
     /// Bytes of device memory that arenas, activations and one batch take.
     pub fn device_bytes(&self) -> usize {
         let arenas: usize = self.arenas.values().sum();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::executor::DeviceInfo;
 use crate::report::verdict::Verdict;
@@ -45,7 +45,7 @@ pub struct StepReport {
 }
 
 /// One epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochReport {
     /// The epoch, from 0.
     pub epoch: u64,
