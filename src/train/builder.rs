@@ -22,7 +22,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Arena;
-use crate::graph::plan::{Program, Variable};
+use crate::graph::plan::Program;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
@@ -36,7 +36,7 @@ pub struct TrainerBuilder {
     model: Arc<dyn Module>,
     train: Arc<dyn Source>,
     validation: Option<Arc<dyn Source>>,
-    transforms: Vec<Arc<dyn Transform>>,
+    transforms: Vec<Box<dyn Transform>>,
     config: RunConfig,
     loss: Option<Loss>,
     run_dir: Option<PathBuf>,
@@ -69,7 +69,7 @@ impl TrainerBuilder {
 
     /// Adds a transform of training samples, after those added before.
     pub fn transform(mut self, transform: impl Transform + 'static) -> Self {
-        self.transforms.push(Arc::new(transform));
+        self.transforms.push(Box::new(transform));
         self
     }
 
@@ -112,6 +112,11 @@ impl TrainerBuilder {
         self.check_data()?;
         let config = &self.config;
         let (spec, info) = (self.train.spec(), self.train.info());
+        let loss = self.loss.unwrap_or(match spec.target {
+            TargetSpec::Class { .. } => Loss::CrossEntropy { smoothing: config.label_smoothing },
+            TargetSpec::Values { .. } => Loss::MeanSquaredError,
+        });
+        loss.validate(spec)?;
         compile(&Blueprint {
             model: &*self.model,
             spec,

@@ -208,9 +208,9 @@ impl Run {
         if let Some(prepare) = prepare {
             stages.prepare_busy_s = seconds(&prepare.busy_ns);
             stages.prepare_wait_s = seconds(&prepare.wait_ns);
-            stages.read_s = seconds(&prepare.stages.read_ns);
-            stages.augment_s = seconds(&prepare.stages.augment_ns);
-            stages.upload_s = seconds(&prepare.stages.write_ns);
+            stages.read_s = prepare.stages.read_s();
+            stages.augment_s = prepare.stages.augment_s();
+            stages.upload_s = prepare.stages.write_s();
         }
         stages
     }
