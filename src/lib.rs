@@ -15,6 +15,8 @@ pub mod report;
 pub mod rng;
 pub mod sampler;
 pub mod source;
+#[doc(hidden)]
+pub mod testing;
 pub mod train;
 pub mod transform;
 
