@@ -1,2 +1,3 @@
 //! The GPU half: context, kernels, upload, compute, readback.
+pub mod dense;
 pub mod kernel;
