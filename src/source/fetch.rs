@@ -131,7 +131,10 @@ impl Session<'_> {
                 Place::Debian { debian, inside } => self.from_package(origin, debian, inside),
             };
             match fetched {
-                Ok(part) => return self.put_in_place(&part, file),
+                Ok(part) => {
+                    self.put_in_place(&part, file)?;
+                    return self.remove_partial(file);
+                }
                 Err(why) => failures.push(format!("{}: {why}", origin.place)),
             }
         }
@@ -155,7 +158,7 @@ impl Session<'_> {
         if self.unreachable.contains(&host) {
             return Err("did not answer before".into());
         }
-        let part = self.dir.join(format!(".{}.part", &origin.sha256[..16]));
+        let part = self.partial(origin);
         let report = |done_bytes| {
             (self.on_progress)(&Progress {
                 file: &file.path,
@@ -173,6 +176,24 @@ impl Session<'_> {
         })?;
         verify(&part, origin).inspect_err(|_| drop(std::fs::remove_file(&part)))?;
         Ok(part)
+    }
+
+    fn partial(&self, origin: &Origin) -> PathBuf {
+        self.dir.join(format!(".{}.part", origin.sha256))
+    }
+
+    /// Removes what other places began to send of a file that is now there.
+    fn remove_partial(&self, file: &FileEntry) -> Result<()> {
+        for origin in &file.sources {
+            let part = self.partial(origin);
+            match std::fs::remove_file(&part) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(unwritable(&part, e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     #[cfg(not(feature = "fetch"))]
