@@ -129,9 +129,12 @@ fn augmentation_depends_on_seed_epoch_and_sample_but_not_on_place() {
 /// Delivers what it should not at chosen samples.
 struct Faulty {
     inner: Synthetic,
-    fault: fn(usize) -> Option<Fault>,
+    fault: FaultAt,
     reads: AtomicUsize,
 }
+
+/// The fault of a sample, if it has one.
+type FaultAt = fn(usize) -> Option<Fault>;
 
 enum Fault {
     Panic,
@@ -142,7 +145,7 @@ enum Fault {
 }
 
 impl Faulty {
-    fn new(fault: fn(usize) -> Option<Fault>) -> Self {
+    fn new(fault: FaultAt) -> Self {
         Self { inner: images(100), fault, reads: AtomicUsize::new(0) }
     }
 }
@@ -178,7 +181,7 @@ impl Source for Faulty {
 
 #[test]
 fn each_fault_is_an_error_that_names_the_sample() {
-    let cases: [(fn(usize) -> Option<Fault>, &str); 5] = [
+    let cases: [(FaultAt, &str); 5] = [
         (|i| (i == 40).then_some(Fault::Panic), "source: panicked: no such thing as sample 40"),
         (|i| (i == 40).then_some(Fault::Error), "images.bin: cannot be read; try another disk"),
         (
@@ -201,8 +204,9 @@ fn each_fault_is_an_error_that_names_the_sample() {
 
 #[test]
 fn of_several_faults_the_first_in_the_batch_is_reported() {
-    let fault =
-        |i: usize| (i % 7 == 3).then_some(if i % 2 == 0 { Fault::Panic } else { Fault::Error });
+    let fault = |i: usize| {
+        (i % 7 == 3).then_some(if i.is_multiple_of(2) { Fault::Panic } else { Fault::Error })
+    };
     let indices: Vec<usize> = (0..100).rev().collect();
     for threads in [1, 2, 5] {
         for _ in 0..20 {

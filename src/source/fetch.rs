@@ -128,7 +128,7 @@ impl Session<'_> {
         for origin in &file.sources {
             let fetched = match &origin.place {
                 Place::Url { url } => self.download(file, origin, url),
-                Place::Debian { debian, inside } => self.from_package(origin, debian, inside),
+                Place::Debian { debian, inside } => self.take_from_package(origin, debian, inside),
             };
             match fetched {
                 Ok(part) => {
@@ -201,7 +201,7 @@ impl Session<'_> {
         Err("this build has no downloads (feature `fetch`)".into())
     }
 
-    fn from_package(
+    fn take_from_package(
         &mut self,
         origin: &Origin,
         package: &str,

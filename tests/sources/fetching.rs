@@ -28,11 +28,13 @@ enum Answer {
     Status(u16),
 }
 
+/// Path, and where the range asked for begins.
+type Request = (String, Option<u64>);
+
 /// Serves answers by path; each path takes its answers in order and stays with the last.
 struct Server {
     address: String,
-    /// Path and range of every request.
-    requests: Arc<Mutex<Vec<(String, Option<u64>)>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
@@ -60,12 +62,12 @@ impl Server {
         Self { address, requests }
     }
 
-    fn requests(&self) -> Vec<(String, Option<u64>)> {
+    fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 }
 
-fn read_request(stream: &TcpStream) -> Option<(String, Option<u64>)> {
+fn read_request(stream: &TcpStream) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines();
     let path = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
     let mut from = None;
@@ -229,8 +231,11 @@ fn each_place_is_tried_and_its_answer_reported() {
     assert_eq!(fs::read(dir.join("a")).unwrap(), data());
 }
 
+/// Name, kind and content.
+type Entry = (&'static str, tar::EntryType, &'static [u8]);
+
 /// A `.tar.gz` of these entries, whose names and kinds are written as they are.
-fn archive(entries: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
+fn archive(entries: &[Entry]) -> Vec<u8> {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     for (name, kind, bytes) in entries {
         let mut header = tar::Header::new_ustar();
@@ -275,9 +280,8 @@ fn an_archive_gives_its_members_and_nothing_else() {
 #[test]
 fn an_archive_that_reaches_outside_is_refused() {
     use tar::EntryType::{Link, Regular, Symlink};
-    let good: [(&str, tar::EntryType, &[u8]); 2] =
-        [("in/x", Regular, b"12345"), ("in/y", Regular, b"123")];
-    let cases: [(&[(&str, tar::EntryType, &[u8])], &str); 6] = [
+    let good: [Entry; 2] = [("in/x", Regular, b"12345"), ("in/y", Regular, b"123")];
+    let cases: [(&[Entry], &str); 6] = [
         (&[("../evil", Regular, b"1")], "found a path that leaves its folder (../evil)"),
         (&[("/tmp/evil", Regular, b"1")], "found a path that leaves its folder (/tmp/evil)"),
         (&[("in", Symlink, b"")], "found a Symlink (in)"),
