@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::agenda::{Split, Work};
 use super::event::{CheckpointReport, EpochReport, Event, StepReport};
@@ -66,11 +66,17 @@ impl Listener {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     /// Sum of losses.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// Correct predictions.
     pub correct: f64,
     /// Samples.
     pub count: f64,
+}
+
+/// JSON has no NaN and writes `null` for it; a loss that was not finite must not spoil a checkpoint.
+pub(super) fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Tally {
