@@ -1,6 +1,7 @@
 //! inflight
 
 pub mod batch;
+pub mod config;
 pub mod cpu;
 pub mod error;
 pub mod executor;

@@ -87,7 +87,11 @@ fn neither_workers_nor_slots_nor_lanes_change_the_result() {
             run(config, &folder.path().join(name), false, None).summary.parameter_hash
         };
         let one = hash("one", RunConfig { workers: 1, ..config(device) });
-        assert_eq!(one, hash("four", RunConfig { workers: 4, ..config(device) }), "{device}: workers");
+        assert_eq!(
+            one,
+            hash("four", RunConfig { workers: 4, ..config(device) }),
+            "{device}: workers"
+        );
         assert_eq!(one, hash("five", RunConfig { slots: 5, ..config(device) }), "{device}: slots");
         assert_eq!(one, hash("sync", RunConfig { sync: true, ..config(device) }), "{device}: sync");
         assert_ne!(one, hash("seed", RunConfig { seed: 8, ..config(device) }), "{device}: seed");
