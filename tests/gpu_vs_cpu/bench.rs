@@ -214,8 +214,17 @@ impl Bench {
 
     /// The results on the GPU; none without an adapter.
     pub fn on_gpu(&self) -> Option<Vec<Vec<f32>>> {
-        let mut executor = gpu::Executor::new(context()?, self.program(), 1).expect("executor");
-        Some(self.run(&mut executor))
+        context().map(|context| self.on(context))
+    }
+
+    /// The results of the kernels that software adapters get, and of those that hardware gets.
+    fn on_both(&self) -> Vec<Vec<Vec<f32>>> {
+        let contexts = context().map(|context| [context.as_hardware(), context]);
+        contexts.into_iter().flatten().map(|context| self.on(context)).collect()
+    }
+
+    fn on(&self, context: Arc<gpu::Context>) -> Vec<Vec<f32>> {
+        self.run(&mut gpu::Executor::new(context, self.program(), 1).expect("executor"))
     }
 
     /// The results on the CPU.
@@ -227,22 +236,23 @@ impl Bench {
     /// Expects the same from shader and twin.
     #[track_caller]
     pub fn check(&self, atol: f64, rtol: f64) {
-        let Some(gpu) = self.on_gpu() else { return };
+        let gpu = self.on_both();
         let cpu = self.on_cpu();
-        assert_eq!(gpu.len(), cpu.len());
-        for (gpu, cpu) in gpu.iter().zip(&cpu) {
-            assert_close(gpu, cpu, atol, rtol);
+        for gpu in &gpu {
+            assert_eq!(gpu.len(), cpu.len());
+            gpu.iter().zip(&cpu).for_each(|(gpu, cpu)| assert_close(gpu, cpu, atol, rtol));
         }
     }
 
     /// Expects the same sum over each result from shader and twin.
     #[track_caller]
     pub fn check_sum(&self, rtol: f64) {
-        let Some(gpu) = self.on_gpu() else { return };
-        let sum = |results: Vec<Vec<f32>>| -> Vec<f64> {
+        let sum = |results: &Vec<Vec<f32>>| -> Vec<f64> {
             results.iter().map(|x| x.iter().map(|&x| f64::from(x)).sum()).collect()
         };
-        assert_close(&sum(gpu), &sum(self.on_cpu()), 0.0, rtol);
+        for gpu in &self.on_both() {
+            assert_close(&sum(gpu), &sum(&self.on_cpu()), 0.0, rtol);
+        }
     }
 }
 
