@@ -145,7 +145,6 @@ mod tests {
             max_invocations: 256,
             software: false,
             subgroup_size: 0,
-            subgroup_size: 0,
         };
         for count in [1, 65535, 65536, 65537, 131_071, 10_000_019] {
             let [x, y, z] = fold(count, &caps);
