@@ -50,8 +50,10 @@ pub struct StepHeader {
     pub lr: f32,
     /// Which part of an accumulated step this is, from 0; 0 overwrites the accumulated gradient.
     pub micro_step: u32,
+    /// Share of this part's samples in the accumulated step: the weight of its gradient.
+    pub weight: f32,
     /// Keeps the struct a multiple of 16 bytes.
-    pub _pad: [u32; 2],
+    pub _pad: u32,
 }
 
 const _: () = assert!(size_of::<StepHeader>() == 32);

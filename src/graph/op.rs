@@ -223,9 +223,10 @@ pub enum Op {
     LayerNormInputGrad,
     /// `dy, x, mean[rows], rstd[rows] | dgamma[d], dbeta[d]`.
     LayerNormParamGrad,
-    /// `x, header | y`: zero with probability p, else x / (1 - p). Element i is dropped when
-    /// `pcg3d([i, header.step * micro_steps + header.micro_step, header.seed_low ^ salt])[0] < p · 2³²`,
-    /// so its own gradient is the same operation on dy. `seed_high` is added to the second word.
+    /// `x, header | y`: zero with probability p, else x / (1 - p). Element i is dropped when `hash[0] <
+    /// (p · 2³²) as u32`, where `hash` is [`pcg3d`](crate::rng::pcg3d) of these three `u32`, all arithmetic
+    /// wrapping: `[i, header.step + header.seed_high, header.seed_low ^ salt ^ (header.micro_step *
+    /// 0x9E3779B9)]`. So its own gradient is the same operation on dy.
     Dropout {
         /// Probability of zero.
         p: f32,
@@ -255,7 +256,7 @@ pub enum Op {
     },
     /// `gradients[len] | partials[256]`: partial sums of squares, each over a fixed share.
     GradSquares,
-    /// `partials.. | control[8]`: decides on the update. Control is, in order: 1 - β₁ᵗ, 1 - β₂ᵗ, updates
+    /// `partials[256 · stretches] | control[8]`: decides on the update. Control is, in order: 1 - β₁ᵗ, 1 - β₂ᵗ, updates
     /// applied, updates skipped, gradient norm, factor on the gradients, whether to apply (1 or 0),
     /// updates skipped in a row. A norm that is not finite skips the update and leaves 1 - βᵗ.
     OptimizerControl {
@@ -271,11 +272,9 @@ pub enum Op {
         /// The rule.
         rule: UpdateRule,
     },
-    /// `gradients[len], header | sum[len]`: sum = factor · g at micro-step 0, else sum + factor · g.
-    GradAccumulate {
-        /// One over the number of micro-steps.
-        factor: f32,
-    },
+    /// `gradients[len], header | sum[len]`: sum = w · g at micro-step 0, else sum + w · g, where w is
+    /// `header.weight`.
+    GradAccumulate,
 }
 
 /// Shape and type of a tensor still to be made.
@@ -320,7 +319,7 @@ impl Op {
             Op::GradSquares => "grad_squares",
             Op::OptimizerControl { .. } => "optimizer_control",
             Op::OptimizerUpdate { .. } => "optimizer_update",
-            Op::GradAccumulate { .. } => "grad_accumulate",
+            Op::GradAccumulate => "grad_accumulate",
         }
     }
 
@@ -484,7 +483,7 @@ impl Op {
             | Op::AvgPool2dGrad { .. }
             | Op::OptimizerControl { .. }
             | Op::OptimizerUpdate { .. }
-            | Op::GradAccumulate { .. } => Ok(vec![]),
+            | Op::GradAccumulate => Ok(vec![]),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The plan: what an executor records once and then runs every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Arena, Init, Node, Tensor, TensorId};
-use crate::batch::{DType, SampleSpec, SlotLayout};
+use super::fuse::fuse;
+use super::memory::Pool;
+use super::{Arena, Graph, Init, Node, Role, Tensor, TensorId};
+use crate::batch::{DType, SLOT_ALIGN_BYTES, SampleSpec, SlotLayout};
+use crate::error::{Error, Result};
 
 /// Which memory a tensor lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,6 +125,12 @@ impl Program {
             .filter(|arena| self.arenas.get(arena).is_some_and(|&len| len > 0))
     }
 
+    /// Elements of the model's output for one sample.
+    pub fn output_width(&self) -> usize {
+        let plan = &self.plans[&Pass::Eval];
+        plan.tensor(self.output).len() / self.slot.batch_size
+    }
+
     /// Bytes of device memory that arenas, activations and one batch take.
     pub fn device_bytes(&self) -> usize {
         let arenas: usize = self.arenas.values().sum();
@@ -129,3 +138,180 @@ impl Program {
         4 * (arenas + activations) + self.slot.slot_bytes
     }
 }
+
+/// Places the tensors of several passes' graphs into one program.
+#[derive(Debug)]
+pub struct ProgramBuilder {
+    spec: SampleSpec,
+    slot: SlotLayout,
+    params: Table,
+    states: Table,
+    consts: Vec<f32>,
+    pool: Pool,
+    /// Elements of the metrics arena in use.
+    metrics: usize,
+    /// Elements of the other arenas that a graph reaches by stretches.
+    stretched: BTreeMap<Arena, usize>,
+    plans: BTreeMap<Pass, Plan>,
+}
+
+/// Variables of one arena, in order of first appearance.
+#[derive(Debug, Default)]
+struct Table {
+    variables: Vec<Variable>,
+    len: usize,
+}
+
+/// Arena offsets are multiples of this many elements, so that every tensor can be bound on its own.
+const ALIGN: usize = SLOT_ALIGN_BYTES / 4;
+
+impl Table {
+    /// The offset of a variable, which is added if it is new.
+    fn offset(&mut self, tensor: &Tensor, init: Init) -> Result<usize> {
+        if let Some(known) = self.variables.iter().find(|v| v.name == tensor.name) {
+            if known.shape != tensor.shape {
+                let message = format!(
+                    "has shape {:?} in one mode and {:?} in another",
+                    known.shape, tensor.shape
+                );
+                return Err(Error::graph(&tensor.name, message)
+                    .hint("giving every parameter its own name and the same shape in both modes"));
+            }
+            return Ok(known.offset);
+        }
+        let offset = self.len;
+        let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+        self.variables.push(Variable { name, shape, offset, init });
+        self.len += tensor.len().next_multiple_of(ALIGN);
+        Ok(offset)
+    }
+}
+
+impl ProgramBuilder {
+    /// A program for batches of `batch_size` samples of `spec`.
+    pub fn new(spec: &SampleSpec, batch_size: usize) -> Self {
+        Self {
+            spec: spec.clone(),
+            slot: SlotLayout::new(spec, batch_size),
+            params: Table::default(),
+            states: Table::default(),
+            consts: Vec::new(),
+            pool: Pool::default(),
+            metrics: 0,
+            stretched: BTreeMap::new(),
+            plans: BTreeMap::new(),
+        }
+    }
+
+    /// Makes room for the parameters of `graph` and returns how many elements the parameter arena then
+    /// has, which the optimizer's operations need to know.
+    ///
+    /// # Errors
+    /// When two parameters share a name and differ, or a graph names one twice.
+    pub fn reserve_params(&mut self, graph: &Graph) -> Result<usize> {
+        let mut seen = HashSet::new();
+        for tensor in &graph.tensors {
+            if let Role::Param(init) = tensor.role {
+                if !seen.insert(&tensor.name) {
+                    return Err(Error::graph(&tensor.name, "two parameters have this name")
+                        .hint("giving each layer its own name"));
+                }
+                self.params.offset(tensor, init)?;
+            }
+        }
+        Ok(self.params.len)
+    }
+
+    /// Adds a pass; `keep` are tensors that must still hold their value when it ends.
+    ///
+    /// # Errors
+    /// As [`ProgramBuilder::reserve_params`].
+    pub fn add(&mut self, pass: Pass, mut graph: Graph, keep: &[TensorId]) -> Result<()> {
+        self.reserve_params(&graph)?;
+        fuse(&mut graph);
+        let assigned = self.pool.assign(&graph, keep);
+        let mut locations = Vec::with_capacity(graph.tensors.len());
+        for i in 0..graph.tensors.len() {
+            let root = graph.root(TensorId(i));
+            locations.push(self.place(&graph, root, &assigned)?);
+        }
+        self.plans.insert(pass, Plan { tensors: graph.tensors, locations, nodes: graph.nodes });
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        graph: &Graph,
+        root: TensorId,
+        assigned: &HashMap<TensorId, usize>,
+    ) -> Result<Location> {
+        let tensor = graph.tensor(root);
+        let arena = |arena, offset: usize| Location {
+            place: Place::Arena(arena),
+            offset_bytes: 4 * offset,
+        };
+        let slot = |offset_bytes| Location { place: Place::Slot, offset_bytes };
+        Ok(match &tensor.role {
+            Role::Header => slot(0),
+            Role::Input => slot(self.slot.input_offset),
+            Role::Target => slot(self.slot.target_offset),
+            Role::Param(init) => arena(Arena::Params, self.params.offset(tensor, *init)?),
+            Role::State(init) => arena(Arena::State, self.states.offset(tensor, *init)?),
+            Role::ParamGrad(param) => {
+                let offset = self.params.offset(graph.tensor(*param), Init::Constant(0.0))?;
+                self.stretched.insert(Arena::Grads, self.params.len);
+                arena(Arena::Grads, offset)
+            }
+            Role::Const(values) => {
+                let offset = self.consts.len();
+                self.consts.extend(values);
+                self.consts.resize(self.consts.len().next_multiple_of(ALIGN), 0.0);
+                arena(Arena::Consts, offset)
+            }
+            Role::Stretch(of, offset) => {
+                let end = (offset + tensor.len()).next_multiple_of(ALIGN);
+                let len = self.stretched.entry(*of).or_default();
+                *len = (*len).max(end);
+                arena(*of, *offset)
+            }
+            Role::Metrics => {
+                self.metrics = self.metrics.max(tensor.len().next_multiple_of(ALIGN));
+                arena(Arena::Metrics, 0)
+            }
+            Role::Activation => Location {
+                // A tensor that nothing writes is never bound either.
+                place: Place::Activation(assigned.get(&root).copied().unwrap_or(0)),
+                offset_bytes: 0,
+            },
+            Role::View(_) => unreachable!("a root is not a view"),
+        })
+    }
+
+    /// The program; `output` is the model's output in the plan of [`Pass::Eval`].
+    pub fn build(self, output: TensorId) -> Program {
+        let mut arenas = self.stretched;
+        let metrics = self.metrics.max(arenas.get(&Arena::Metrics).copied().unwrap_or(0));
+        arenas.insert(Arena::Params, self.params.len);
+        arenas.insert(Arena::State, self.states.len);
+        arenas.insert(Arena::Consts, self.consts.len());
+        arenas.insert(Arena::Metrics, metrics);
+        arenas.retain(|_, len| *len > 0);
+        let control_offset =
+            self.states.variables.iter().find(|v| v.name == CONTROL_NAME).map(|v| v.offset);
+        Program {
+            spec: self.spec,
+            slot: self.slot,
+            arenas,
+            activations: self.pool.buffers,
+            params: self.params.variables,
+            states: self.states.variables,
+            consts: self.consts,
+            plans: self.plans,
+            output,
+            control_offset,
+        }
+    }
+}
+
+/// The name of the state that holds the optimizer's control words.
+pub const CONTROL_NAME: &str = "optimizer.control";

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::executor::DeviceInfo;
 use crate::report::verdict::Verdict;
@@ -45,13 +45,14 @@ pub struct StepReport {
 }
 
 /// One epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochReport {
     /// The epoch, from 0.
     pub epoch: u64,
     /// Steps applied so far.
     pub step: u64,
     /// Mean training loss over the epoch's samples.
+    #[serde(deserialize_with = "super::book::null_is_nan")]
     pub loss: f64,
     /// Training accuracy over the epoch, for classifiers.
     pub accuracy: Option<f64>,

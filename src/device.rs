@@ -1,0 +1,25 @@
+//! The choice of a device: the one place that knows both executors.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::graph::plan::Program;
+use crate::{cpu, gpu};
+
+/// Opens the device that `selector` names and makes an executor for `program` on it, with a ring of `slots`.
+///
+/// `auto` takes a discrete GPU, else an integrated one, else the CPU twins; `cpu` the twins; `gpu` a hardware
+/// GPU or nothing; `gpu:K` the adapter of that index; anything else the first adapter whose name contains it.
+///
+/// # Errors
+/// When there is no such adapter, it cannot be opened, or it is too small for the program.
+pub fn open(selector: &str, program: Arc<Program>, slots: usize) -> Result<Box<dyn Executor>> {
+    if selector == "cpu" {
+        return Ok(Box::new(cpu::Executor::new(program, slots)?));
+    }
+    match gpu::Context::open(selector)? {
+        Some(context) => Ok(Box::new(gpu::Executor::new(context, program, slots)?)),
+        None => Ok(Box::new(cpu::Executor::new(program, slots)?)),
+    }
+}

@@ -1,0 +1,168 @@
+//! The pipeline: the threads, their names, the channels between them, and how they end. The only file that
+//! spawns and joins.
+//!
+//! ```text
+//! prepare ──full──▶ device          both channels hold at most as many slots as the ring has
+//!    ▲                │
+//!    └─────empty──────┘
+//! ```
+//!
+//! Stopping is dropping an end of a channel: the other side sees it at its next send or receive. An error
+//! travels the same way as a batch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::batch::{Slot, SlotLayout};
+use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::prepare::{self, StageCounters};
+use crate::source::Source;
+use crate::train::agenda::{Split, Work};
+use crate::transform::Transform;
+
+/// A batch ready for the device.
+#[derive(Debug)]
+pub struct Filled {
+    /// What to do with it.
+    pub work: Work,
+    /// Its bytes.
+    pub slot: Slot,
+}
+
+/// What the prepare thread works with.
+pub struct Preparation {
+    /// The part that is trained on.
+    pub train: Arc<dyn Source>,
+    /// The part held out.
+    pub validation: Option<Arc<dyn Source>>,
+    /// Applied to training samples, in order.
+    pub transforms: Vec<Box<dyn Transform>>,
+    /// How a batch lies in a slot.
+    pub layout: SlotLayout,
+    /// The seed of the run.
+    pub seed: u64,
+    /// Number of workers.
+    pub workers: usize,
+}
+
+/// Wall times of the prepare thread, in nanoseconds, and its workers' counters.
+#[derive(Debug, Default)]
+pub struct PrepareTimes {
+    /// Filling slots.
+    pub busy_ns: AtomicU64,
+    /// Waiting for an empty slot.
+    pub wait_ns: AtomicU64,
+    /// What the workers did, summed over threads.
+    pub stages: StageCounters,
+}
+
+/// The ends of the channels that the device thread holds. Dropping them ends the prepare thread.
+#[derive(Debug)]
+pub struct DeviceEnds {
+    /// Filled slots, in order; an error ends them.
+    pub full: Receiver<Result<Filled>>,
+    /// Where slots go when they can be filled again.
+    pub empty: Sender<Slot>,
+    /// Wall times of preparation.
+    pub times: Arc<PrepareTimes>,
+}
+
+/// The running threads; dropping it waits until they have ended.
+#[derive(Debug)]
+pub struct Pipeline {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Starts the `prepare` thread over `agenda` and the `device` thread with `device`, which gets the ends of
+    /// the channels. All `slots` start out empty.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(
+        slots: Vec<Slot>,
+        agenda: impl Iterator<Item = Work> + Send + 'static,
+        preparation: Preparation,
+        device: impl FnOnce(DeviceEnds) + Send + 'static,
+    ) -> Result<Self> {
+        // Bound: the ring itself. No more batches can exist than slots, so no send ever waits on these.
+        let (empty_in, empty_out) = bounded(slots.len());
+        let (full_in, full_out) = bounded(slots.len() + 1);
+        for slot in slots {
+            empty_in.send(slot).expect("room for every slot");
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(preparation.workers)
+            .thread_name(|i| format!("prepare-{i}"))
+            .build()
+            .map_err(|e| thread_error("prepare workers").caused_by(e))?;
+        let times = Arc::new(PrepareTimes::default());
+        let ends = DeviceEnds { full: full_out, empty: empty_in, times: times.clone() };
+        let mut pipeline = Self { threads: Vec::with_capacity(2) };
+        pipeline.spawn("prepare", move || {
+            prepare_loop(agenda, &preparation, &pool, &empty_out, &full_in, &times);
+        })?;
+        pipeline.spawn("device", move || device(ends))?;
+        Ok(pipeline)
+    }
+
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+        let builder = std::thread::Builder::new().name(name.into());
+        self.threads.push(builder.spawn(body).map_err(|e| thread_error(name).caused_by(e))?);
+        Ok(())
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        for thread in self.threads.drain(..) {
+            // A panic was already turned into an error for whoever waited; nothing is left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn thread_error(name: &str) -> Error {
+    Error::new(Stage::Device, ErrorKind::Device, name, "the thread could not be started")
+}
+
+/// Takes an empty slot, fills it inside the pool, hands it on outside of it; workers never block.
+fn prepare_loop(
+    agenda: impl Iterator<Item = Work>,
+    preparation: &Preparation,
+    pool: &rayon::ThreadPool,
+    empty: &Receiver<Slot>,
+    full: &Sender<Result<Filled>>,
+    times: &PrepareTimes,
+) {
+    for work in agenda {
+        let waiting = Instant::now();
+        let Ok(mut slot) = empty.recv() else { return };
+        let began = Instant::now();
+        times.wait_ns.fetch_add((began - waiting).as_nanos() as u64, Ordering::Relaxed);
+        let result = pool.install(|| fill(&mut slot, &work, preparation, &times.stages));
+        times.busy_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        let failed = result.is_err();
+        if full.send(result.map(|()| Filled { work, slot })).is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn fill(
+    slot: &mut Slot,
+    work: &Work,
+    preparation: &Preparation,
+    stages: &StageCounters,
+) -> Result<()> {
+    let (source, transforms) = match (work.split, &preparation.validation) {
+        (Split::Validation, Some(source)) => (source, &[][..]),
+        _ => (&preparation.train, preparation.transforms.as_slice()),
+    };
+    let key = prepare::Keys { seed: preparation.seed, epoch: work.epoch };
+    prepare::fill(slot, &preparation.layout, &**source, transforms, &work.indices, key, stages)
+}

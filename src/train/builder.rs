@@ -1,0 +1,270 @@
+//! How a trainer is made: data, model and configuration become a program, an executor, an agenda and the
+//! running pipeline.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+use super::agenda::Agenda;
+use super::book::{Book, Progress, Terms};
+use super::checkpoint::Checkpoint;
+use super::compile::{Blueprint, Training, compile};
+use super::engine::Engine;
+use super::event::FirstStep;
+use super::run::{Run, Saving};
+use super::trainer::{MAILBOX_LEN, Parts, Trainer};
+use super::weights;
+use crate::batch::TargetSpec;
+use crate::config::RunConfig;
+use crate::device;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::graph::Arena;
+use crate::graph::plan::Program;
+use crate::nn::Module;
+use crate::nn::init::initial_values;
+use crate::nn::losses::Loss;
+use crate::pipeline::{Pipeline, Preparation};
+use crate::sampler::Sampler;
+use crate::source::Source;
+use crate::transform::Transform;
+
+/// Describes a training; see [`Trainer::builder`].
+pub struct TrainerBuilder {
+    model: Arc<dyn Module>,
+    train: Arc<dyn Source>,
+    validation: Option<Arc<dyn Source>>,
+    transforms: Vec<Box<dyn Transform>>,
+    config: RunConfig,
+    loss: Option<Loss>,
+    run_dir: Option<PathBuf>,
+    resume: Option<Checkpoint>,
+    began: Instant,
+    open_data: Duration,
+}
+
+impl TrainerBuilder {
+    pub(super) fn new(model: Arc<dyn Module>, train: Arc<dyn Source>) -> Self {
+        Self {
+            model,
+            train,
+            validation: None,
+            transforms: Vec::new(),
+            config: RunConfig::default(),
+            loss: None,
+            run_dir: None,
+            resume: None,
+            began: Instant::now(),
+            open_data: Duration::ZERO,
+        }
+    }
+
+    /// The part held out: evaluated after every epoch and at the end.
+    pub fn validation(mut self, source: Arc<dyn Source>) -> Self {
+        self.validation = Some(source);
+        self
+    }
+
+    /// Adds a transform of training samples, after those added before.
+    pub fn transform(mut self, transform: impl Transform + 'static) -> Self {
+        self.transforms.push(Box::new(transform));
+        self
+    }
+
+    /// Batch size, optimizer, device and all other settings.
+    pub fn config(mut self, config: RunConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The loss; by default cross-entropy for classes and mean squared error for values.
+    pub fn loss(mut self, loss: Loss) -> Self {
+        self.loss = Some(loss);
+        self
+    }
+
+    /// Keeps metrics, verdict and checkpoints in this folder.
+    pub fn run_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.run_dir = Some(dir.into());
+        self
+    }
+
+    /// Goes on from a checkpoint, bit for bit, instead of from the start.
+    pub fn resume(mut self, checkpoint: Checkpoint) -> Self {
+        self.resume = Some(checkpoint);
+        self
+    }
+
+    /// When the run began and how long opening the data took, for the time to the first step.
+    pub fn began(mut self, began: Instant, open_data: Duration) -> Self {
+        (self.began, self.open_data) = (began, open_data);
+        self
+    }
+
+    /// The program that would run, without opening a device.
+    ///
+    /// # Errors
+    /// When the configuration is wrong or the model does not fit the data.
+    pub fn program(&self) -> Result<Program> {
+        self.config.validate()?;
+        self.check_data()?;
+        let config = &self.config;
+        let (spec, info) = (self.train.spec(), self.train.info());
+        let loss = self.loss.unwrap_or(match spec.target {
+            TargetSpec::Class { .. } => Loss::CrossEntropy { smoothing: config.label_smoothing },
+            TargetSpec::Values { .. } => Loss::MeanSquaredError,
+        });
+        loss.validate(spec)?;
+        compile(&Blueprint {
+            model: &*self.model,
+            spec,
+            batch_size: config.batch_size,
+            mean: &info.mean,
+            std: &info.std,
+            loss: self.loss.unwrap_or(match spec.target {
+                TargetSpec::Class { .. } => {
+                    Loss::CrossEntropy { smoothing: config.label_smoothing }
+                }
+                TargetSpec::Values { .. } => Loss::MeanSquaredError,
+            }),
+            training: Some(Training {
+                rule: config.optimizer.rule(),
+                clip_norm: config.clip_norm,
+                accumulate: config.accumulate,
+            }),
+        })
+    }
+
+    fn check_data(&self) -> Result<()> {
+        let Some(validation) = &self.validation else { return Ok(()) };
+        let (train, held_out) = (self.train.spec(), validation.spec());
+        if train != held_out {
+            let message =
+                format!("validation samples are {held_out:?}, but training samples are {train:?}");
+            return Err(Error::data(&validation.info().name, message)
+                .hint("a validation set of the same shape, type and classes"));
+        }
+        Ok(())
+    }
+
+    /// Compiles the model, opens the device, and starts preparing batches.
+    ///
+    /// # Errors
+    /// When configuration, data, model, device or checkpoint do not fit.
+    pub fn start(mut self) -> Result<Trainer> {
+        if !self.config.eval {
+            self.validation = None;
+        }
+        let planning = Instant::now();
+        let program = Arc::new(self.program()?);
+        let config = &self.config;
+        let slots = if config.sync { 1 } else { config.slots };
+        config.check_ring(program.slot.slot_bytes, slots)?;
+        let agenda = self.agenda()?;
+        let plan_s = planning.elapsed().as_secs_f64();
+        let mut executor = device::open(&config.device, program.clone(), slots)?;
+        let progress = self.load(&program, &mut *executor)?;
+        let device = executor.device();
+        let (total_steps, steps_per_epoch) = (agenda.total_steps(), agenda.steps_per_epoch());
+        let saving = self.run_dir.clone().map(|dir| Saving {
+            dir,
+            every: config.checkpoint_every,
+            keep: config.keep,
+        });
+        let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
+            .workers(config.worker_count(), slots);
+        let lr = config.learning_rate(total_steps);
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let terms = Terms {
+            began: self.began,
+            classifies: program.spec.classes().is_some(),
+            validates: self.validation.is_some(),
+            lr: Box::new(lr),
+            abandoned: abandoned.clone(),
+        };
+        let book = Book::new(terms, &progress);
+        let first = FirstStep {
+            open_data_s: self.open_data.as_secs_f64(),
+            plan_s,
+            adapter_s: device.open_s,
+            compile_s: device.compile_s,
+            ..Default::default()
+        };
+        let (mailbox, messages) = bounded(MAILBOX_LEN);
+        let preparation = Preparation {
+            train: self.train,
+            validation: self.validation,
+            transforms: self.transforms,
+            layout: program.slot.clone(),
+            seed: config.seed,
+            workers: config.worker_count(),
+        };
+        let ring = executor.take_slots()?;
+        let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
+            Engine::new(executor, ends, messages, book, run, first).run();
+        })?;
+        Ok(Trainer::new(Parts {
+            mailbox,
+            abandoned,
+            program,
+            device,
+            total_steps,
+            steps_per_epoch,
+            pipeline,
+        }))
+    }
+
+    fn agenda(&self) -> Result<Agenda> {
+        let config = &self.config;
+        let train = Sampler::new(
+            self.train.len(),
+            config.batch_size,
+            config.seed,
+            config.shuffle,
+            config.drop_last,
+        )?;
+        let validation = self.validation.as_ref();
+        let validation = validation
+            .map(|source| Sampler::new(source.len(), config.batch_size, config.seed, false, false))
+            .transpose()?;
+        let steps_per_epoch = train.steps_per_epoch().div_ceil(config.accumulate) as u64;
+        let total_steps = config.total_steps(steps_per_epoch);
+        let progress = self.resume.as_ref().map(|c| c.progress).unwrap_or_default();
+        if progress.step > total_steps {
+            let message =
+                format!("has {} steps, but the run ends after {total_steps}", progress.step);
+            return Err(Error::config("--resume", message).hint("more --epochs or --steps"));
+        }
+        Ok(Agenda::new(train, validation, config.accumulate, total_steps, &progress))
+    }
+
+    /// Fills the arenas: constants, and either the checkpoint, or the weights of `--init`, or fresh values.
+    fn load(&self, program: &Program, executor: &mut dyn Executor) -> Result<Progress> {
+        if !program.consts.is_empty() {
+            executor.load(Arena::Consts, 0, &program.consts)?;
+        }
+        if let Some(checkpoint) = &self.resume {
+            for (arena, values) in &checkpoint.restore(program)?.arenas {
+                executor.load(*arena, 0, values)?;
+            }
+            return Ok(checkpoint.progress);
+        }
+        for (arena, variables) in
+            [(Arena::Params, &program.params), (Arena::State, &program.states)]
+        {
+            for variable in variables {
+                let values = initial_values(variable, self.config.seed);
+                executor.load(arena, variable.offset, &values)?;
+            }
+        }
+        if let Some(path) = &self.config.init {
+            for (arena, variable, values) in weights::load(path, program)? {
+                executor.load(arena, variable.offset, &values)?;
+            }
+        }
+        Ok(Progress::default())
+    }
+}

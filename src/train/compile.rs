@@ -1,0 +1,188 @@
+//! From a model to a program: input conversion, the model, the loss and its gradient, metrics, the optimizer.
+
+use crate::batch::{DType, SampleSpec, TargetSpec};
+use crate::error::Result;
+use crate::graph::grad::backward;
+use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, Op, UpdateRule};
+use crate::graph::plan::{CONTROL_NAME, Pass, Program, ProgramBuilder};
+use crate::graph::{Arena, Graph, Init, Role, TensorId};
+use crate::nn::losses::Loss;
+use crate::nn::{Mode, Module};
+
+/// Everything a program is made from.
+pub struct Blueprint<'a> {
+    /// The model.
+    pub model: &'a dyn Module,
+    /// What one sample is.
+    pub spec: &'a SampleSpec,
+    /// Samples a batch.
+    pub batch_size: usize,
+    /// Mean of each channel, in units of a full byte (0 to 1); one value or none stands for all channels.
+    pub mean: &'a [f32],
+    /// Standard deviation of each channel, likewise.
+    pub std: &'a [f32],
+    /// The loss.
+    pub loss: Loss,
+    /// How to train; `None` makes a program that only evaluates.
+    pub training: Option<Training>,
+}
+
+/// How a program trains.
+#[derive(Clone, Copy, Debug)]
+pub struct Training {
+    /// The rule of the update.
+    pub rule: UpdateRule,
+    /// Largest global norm of the gradients; `None` leaves them.
+    pub clip_norm: Option<f32>,
+    /// Batches whose gradients are averaged into one update.
+    pub accumulate: usize,
+}
+
+/// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
+/// every adapter in use allows.
+const STRETCH_LEN: usize = 1 << 25;
+
+/// Compiles a model into a program with a plan for each pass.
+///
+/// # Errors
+/// When shapes do not fit; the error names the layer.
+pub fn compile(blueprint: &Blueprint<'_>) -> Result<Program> {
+    let mut builder = ProgramBuilder::new(blueprint.spec, blueprint.batch_size);
+    if let Some(training) = &blueprint.training {
+        let several = training.accumulate > 1;
+        if several {
+            let mut graph = train_graph(blueprint)?;
+            let params_len = builder.reserve_params(&graph)?;
+            accumulate(&mut graph, params_len);
+            builder.add(Pass::Accumulate, graph, &[])?;
+        }
+        let mut graph = train_graph(blueprint)?;
+        let params_len = builder.reserve_params(&graph)?;
+        if several {
+            accumulate(&mut graph, params_len);
+        }
+        let gradients = if several { Arena::GradSums } else { Arena::Grads };
+        optimizer(&mut graph, params_len, gradients, training)?;
+        builder.add(Pass::Train, graph, &[])?;
+    }
+    let mut graph = Graph::new();
+    let (output, _) = forward(&mut graph, blueprint, Mode::Eval, false)?;
+    builder.add(Pass::Eval, graph, &[output])?;
+    Ok(builder.build(output))
+}
+
+/// Forward and backward of a training step.
+fn train_graph(blueprint: &Blueprint<'_>) -> Result<Graph> {
+    let mut graph = Graph::new();
+    let (output, gradient) = forward(&mut graph, blueprint, Mode::Train, true)?;
+    let gradient = gradient.expect("a loss built with its gradient has one");
+    backward(&mut graph, output, gradient)?;
+    Ok(graph)
+}
+
+/// Adds input conversion, model, loss and metrics; returns the output and its gradient.
+fn forward(
+    graph: &mut Graph,
+    blueprint: &Blueprint<'_>,
+    mode: Mode,
+    gradient: bool,
+) -> Result<(TensorId, Option<TensorId>)> {
+    let x = input(graph, blueprint)?;
+    let output = blueprint.model.build(graph, x, mode)?;
+    graph.set_scope("loss");
+    let batch = blueprint.batch_size;
+    let (shape, dtype) = match blueprint.spec.target {
+        TargetSpec::Class { .. } => (vec![batch], DType::U32),
+        TargetSpec::Values { len } => (vec![batch, len], DType::F32),
+    };
+    let target = graph.add_tensor("target", &shape, dtype, Role::Target);
+    let header = graph.header();
+    let loss = blueprint.loss.build(graph, output, target, header, gradient)?;
+    let metrics = graph.add_tensor("metrics", &[METRICS_LEN], DType::F32, Role::Metrics);
+    let inputs: Vec<TensorId> =
+        [Some(loss.row_loss), loss.row_correct, Some(header)].into_iter().flatten().collect();
+    let accuracy = loss.row_correct.is_some();
+    graph.push_into(Op::StepMetrics { accuracy }, &inputs, &[metrics]);
+    graph.set_scope("");
+    Ok((output, loss.output_gradient))
+}
+
+/// The input as the model sees it: bytes become floats around 0.
+fn input(graph: &mut Graph, blueprint: &Blueprint<'_>) -> Result<TensorId> {
+    let spec = blueprint.spec;
+    let shape: Vec<usize> =
+        std::iter::once(blueprint.batch_size).chain(spec.input_shape.iter().copied()).collect();
+    let x = graph.add_tensor("input", &shape, spec.input_dtype, Role::Input);
+    if spec.input_dtype != DType::U8 {
+        return Ok(x);
+    }
+    graph.set_scope("input");
+    let channels = shape.get(1).copied().unwrap_or(1);
+    let of = |values: &[f32], c: usize, default: f32| match values {
+        [] => default,
+        values => values[c.min(values.len() - 1)],
+    };
+    let mean = |c| of(blueprint.mean, c, 0.0);
+    let std = |c| of(blueprint.std, c, 1.0);
+    let scale = (0..channels).map(|c| 1.0 / (255.0 * std(c))).collect();
+    let shift = (0..channels).map(|c| -mean(c) / std(c)).collect();
+    let scale = graph.constant("scale", scale);
+    let shift = graph.constant("shift", shift);
+    let x = graph.push_one(Op::NormalizeU8, &[x, scale, shift])?;
+    graph.set_scope("");
+    Ok(x)
+}
+
+/// Offsets and lengths of the stretches that the optimizer works on.
+fn stretches(params_len: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..params_len).step_by(STRETCH_LEN).map(move |at| (at, STRETCH_LEN.min(params_len - at)))
+}
+
+fn stretch(graph: &mut Graph, arena: Arena, (offset, len): (usize, usize)) -> TensorId {
+    graph.add_tensor(format!("{arena:?}"), &[len], DType::F32, Role::Stretch(arena, offset))
+}
+
+fn accumulate(graph: &mut Graph, params_len: usize) {
+    graph.set_scope("optimizer");
+    let header = graph.header();
+    for part in stretches(params_len) {
+        let gradients = stretch(graph, Arena::Grads, part);
+        let sums = stretch(graph, Arena::GradSums, part);
+        graph.push_into(Op::GradAccumulate, &[gradients, header], &[sums]);
+    }
+}
+
+/// Adds the norm of all gradients, the decision, and the update of all parameters.
+fn optimizer(graph: &mut Graph, params_len: usize, from: Arena, training: &Training) -> Result<()> {
+    graph.set_scope("");
+    let control = graph.state(CONTROL_NAME, &[CONTROL_LEN], Init::Constant(0.0));
+    graph.set_scope("optimizer");
+    let header = graph.header();
+    // The partial sums of all stretches lie one behind another, after the step's metrics.
+    let partials_at = 64;
+    let count = stretches(params_len).count();
+    for (i, part) in stretches(params_len).enumerate() {
+        let gradients = stretch(graph, from, part);
+        let partials = (partials_at + i * GRAD_PARTIALS, GRAD_PARTIALS);
+        let partials = stretch(graph, Arena::Metrics, partials);
+        graph.push_into(Op::GradSquares, &[gradients], &[partials]);
+    }
+    let (beta1, beta2) = match training.rule {
+        UpdateRule::Adam { beta1, beta2, .. } => (beta1, beta2),
+        UpdateRule::Sgd { .. } => (0.0, 0.0),
+    };
+    let max_norm = training.clip_norm.unwrap_or(f32::INFINITY);
+    let partials = stretch(graph, Arena::Metrics, (partials_at, count * GRAD_PARTIALS));
+    let decide = Op::OptimizerControl { max_norm, beta1, beta2 };
+    graph.push_into(decide, &[partials], &[control]);
+    for part in stretches(params_len) {
+        let gradients = stretch(graph, from, part);
+        let mut outputs = vec![stretch(graph, Arena::Params, part)];
+        for arena in [Arena::First, Arena::Second].into_iter().take(training.rule.moments()) {
+            outputs.push(stretch(graph, arena, part));
+        }
+        let update = Op::OptimizerUpdate { rule: training.rule };
+        graph.push_into(update, &[gradients, control, header], &outputs);
+    }
+    Ok(())
+}

@@ -1,0 +1,407 @@
+//! The event loop of the `device` thread: takes filled slots, submits passes, collects results, resolves
+//! promises, returns slots. It never waits for one result while it could submit another pass.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvError, TryRecvError, select};
+use futures_channel::oneshot;
+
+use super::agenda::{Split, Work};
+use super::book::{Book, Listener};
+use super::event::{Event, FirstStep, StepReport, Summary};
+use super::run::Run;
+use crate::batch::StepHeader;
+use crate::error::{Error, Result};
+use crate::executor::{Done, Executor, Snapshot, Wants};
+use crate::graph::Arena;
+use crate::graph::plan::Pass;
+use crate::pipeline::{DeviceEnds, Filled};
+
+/// How long the device thread waits for a result before it looks for the next batch and for messages.
+const PATIENCE: Duration = Duration::from_micros(500);
+
+/// The answer to a promised step: its report, or `None` when the run was over before it.
+pub(super) type StepReply = oneshot::Sender<Result<Option<StepReport>>>;
+
+/// What the device thread can be asked.
+pub(super) enum Message {
+    /// Run one more step and answer with its report.
+    Step(StepReply),
+    /// Run so many more steps.
+    Steps(u64),
+    /// Run to the end and answer with the summary.
+    Fit(oneshot::Sender<Result<Summary>>),
+    /// Tell somebody from now on.
+    Listen(Listener),
+    /// Save a checkpoint after the step under way.
+    Checkpoint,
+    /// Submit nothing more, save, and end.
+    Stop,
+    /// Read the parameters when nothing is in flight.
+    Read(Arena, oneshot::Sender<Result<Vec<f32>>>),
+    /// The trainer is gone.
+    Quit,
+}
+
+/// Times of the device thread, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DeviceTimes {
+    pub starved_s: f64,
+    pub launch_s: f64,
+    pub wait_s: f64,
+    pub busy_s: f64,
+    pub passes: u64,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Passes are submitted as batches and credits allow.
+    Running,
+    /// Nothing more is submitted; what is in flight still comes back.
+    Ending { stopped: bool },
+    /// The summary is made; only questions are answered.
+    Over,
+}
+
+/// The device thread's state.
+pub(super) struct Engine {
+    executor: Box<dyn Executor>,
+    /// `None` once the run has ended: dropping it ends the prepare thread.
+    ends: Option<DeviceEnds>,
+    mailbox: Receiver<Message>,
+    book: Book,
+    run: Run,
+    phase: Phase,
+    failure: Option<Error>,
+    /// Steps that may still be submitted.
+    credits: u64,
+    promises: VecDeque<StepReply>,
+    fits: Vec<oneshot::Sender<Result<Summary>>>,
+    questions: Vec<(Arena, oneshot::Sender<Result<Vec<f32>>>)>,
+    pending: Option<Filled>,
+    flying: VecDeque<Work>,
+    checkpoint_asked: bool,
+    times: DeviceTimes,
+    first: FirstStep,
+    started: Instant,
+    summary: Option<Summary>,
+}
+
+impl Engine {
+    pub fn new(
+        executor: Box<dyn Executor>,
+        ends: DeviceEnds,
+        mailbox: Receiver<Message>,
+        book: Book,
+        run: Run,
+        first: FirstStep,
+    ) -> Self {
+        Self {
+            executor,
+            ends: Some(ends),
+            mailbox,
+            book,
+            run,
+            phase: Phase::Running,
+            failure: None,
+            credits: 0,
+            promises: VecDeque::new(),
+            fits: Vec::new(),
+            questions: Vec::new(),
+            pending: None,
+            flying: VecDeque::new(),
+            checkpoint_asked: false,
+            times: DeviceTimes::default(),
+            first,
+            started: Instant::now(),
+            summary: None,
+        }
+    }
+
+    /// Runs until the trainer is gone.
+    pub fn run(mut self) {
+        while let Ok(()) = self.turn() {}
+    }
+
+    /// One round of the loop; `Err` when the trainer is gone.
+    fn turn(&mut self) -> Result<(), RecvError> {
+        while let Ok(message) = self.mailbox.try_recv() {
+            self.receive(message)?;
+        }
+        let outcome = self.advance();
+        if let Err(error) = outcome {
+            self.fail(error);
+        }
+        match self.idle() {
+            Some(Idle::ForMessage) => {
+                self.book.stop_clock();
+                let message = self.mailbox.recv()?;
+                self.receive(message)
+            }
+            Some(Idle::ForBatch) => self.wait_for_batch(),
+            None => Ok(()),
+        }
+    }
+
+    fn receive(&mut self, message: Message) -> Result<(), RecvError> {
+        match message {
+            Message::Step(reply) if self.phase == Phase::Running => {
+                self.credits = self.credits.saturating_add(1);
+                self.promises.push_back(reply);
+            }
+            Message::Step(reply) => self.answer(reply, None),
+            Message::Steps(count) => self.credits = self.credits.saturating_add(count),
+            Message::Fit(reply) => {
+                self.credits = u64::MAX;
+                match (&self.failure, &self.summary) {
+                    (Some(error), _) => drop(reply.send(Err(error.clone()))),
+                    (None, Some(summary)) => drop(reply.send(Ok(summary.clone()))),
+                    (None, None) => self.fits.push(reply),
+                }
+            }
+            Message::Listen(listener) => self.book.listen(listener),
+            Message::Checkpoint => self.checkpoint_asked = true,
+            Message::Stop if self.phase == Phase::Running => {
+                self.phase = Phase::Ending { stopped: true };
+            }
+            Message::Stop => {}
+            Message::Read(arena, reply) => match &self.failure {
+                Some(error) => drop(reply.send(Err(error.clone()))),
+                None => self.questions.push((arena, reply)),
+            },
+            Message::Quit => return Err(RecvError),
+        }
+        Ok(())
+    }
+
+    /// A promise that no step will keep: the failure, or nothing.
+    fn answer(&self, reply: StepReply, report: Option<StepReport>) {
+        // Whoever dropped the promise does not want the answer.
+        let _ = reply.send(match &self.failure {
+            Some(error) => Err(error.clone()),
+            None => Ok(report),
+        });
+    }
+
+    /// Collects what is finished and submits what can go.
+    fn advance(&mut self) -> Result<()> {
+        if self.failure.is_some() {
+            return Ok(());
+        }
+        while self.executor.in_flight() > 0 {
+            match self.executor.collect(Duration::ZERO)? {
+                Some(done) => self.finish(done)?,
+                None => break,
+            }
+        }
+        self.fetch()?;
+        if self.may_submit() {
+            return self.submit();
+        }
+        if self.executor.in_flight() > 0 {
+            let began = Instant::now();
+            let done = self.executor.collect(PATIENCE)?;
+            self.times.wait_s += began.elapsed().as_secs_f64();
+            return done.map_or(Ok(()), |done| self.finish(done));
+        }
+        self.answer_questions();
+        match self.phase {
+            Phase::Ending { stopped } => self.end(stopped),
+            Phase::Running | Phase::Over => Ok(()),
+        }
+    }
+
+    /// Takes the next batch from the queue if it is there.
+    fn fetch(&mut self) -> Result<()> {
+        if self.pending.is_some() || self.phase != Phase::Running {
+            return Ok(());
+        }
+        let Some(ends) = &self.ends else { return Ok(()) };
+        match ends.full.try_recv() {
+            Ok(filled) => self.pending = Some(filled?),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => self.phase = Phase::Ending { stopped: false },
+        }
+        Ok(())
+    }
+
+    /// Validation and the rest of an accumulated step need no credit of their own. A step that is cut off
+    /// by a stop leaves no trace: its gradients are only sums so far, and a resumed run begins it again.
+    fn may_submit(&self) -> bool {
+        let Some(Filled { work, .. }) = &self.pending else { return false };
+        let free = work.split == Split::Validation || work.micro_step > 0;
+        self.phase == Phase::Running && (free || self.credits > 0)
+    }
+
+    fn submit(&mut self) -> Result<()> {
+        let Some(Filled { work, mut slot }) = self.pending.take() else { return Ok(()) };
+        if self.times.passes == 0 {
+            self.first.first_batch_s = self.started.elapsed().as_secs_f64();
+        }
+        self.book.start_clock();
+        let seed = self.run.seed;
+        slot.write_header(&StepHeader {
+            count: work.indices.len() as u32,
+            step: work.step as u32,
+            seed_low: seed as u32,
+            seed_high: (seed >> 32) as u32,
+            lr: (self.book.terms.lr)(work.step) as f32,
+            micro_step: work.micro_step,
+            weight: work.weight,
+            _pad: 0,
+        });
+        let completes = work.pass == Pass::Train;
+        let snapshot =
+            completes && (self.run.due(&work) || std::mem::take(&mut self.checkpoint_asked));
+        // A fit grants steps without end.
+        if completes && self.credits != u64::MAX {
+            self.credits = self.credits.saturating_sub(1);
+        }
+        let began = Instant::now();
+        self.executor.submit(work.pass, slot, Wants { output: false, snapshot })?;
+        self.times.launch_s += began.elapsed().as_secs_f64();
+        self.times.passes += 1;
+        self.flying.push_back(work);
+        Ok(())
+    }
+
+    /// Enters a finished pass into the books, answers its promise and gives its slot back.
+    fn finish(&mut self, mut done: Done) -> Result<()> {
+        let work = self.flying.pop_front().expect("results come in the order of submission");
+        let busy = done.device_busy.map_or(0.0, |time| time.as_secs_f64());
+        self.times.busy_s += busy;
+        if self.first.total_s == 0.0 {
+            let now = self.started.elapsed().as_secs_f64();
+            self.first.first_result_s = now - self.first.first_batch_s;
+            self.first.total_s = self.book.terms.began.elapsed().as_secs_f64();
+        }
+        let snapshot = done.snapshot.take();
+        let report = self.book.enter(&work, &done)?;
+        if let Some(ends) = &self.ends {
+            // The prepare thread may already have ended.
+            let _ = ends.empty.send(done.slot);
+        }
+        if let Some(report) = report {
+            self.run.record(&report)?;
+            if let Some(reply) = self.promises.pop_front() {
+                self.answer(reply, Some(report));
+            }
+        }
+        if let Some(snapshot) = snapshot {
+            self.run.save(snapshot, self.book.progress())?;
+        }
+        self.tell_saved(false)
+    }
+
+    /// Tells of the checkpoints that have reached the disk; waits for the one under way if asked.
+    fn tell_saved(&mut self, wait: bool) -> Result<()> {
+        for saved in self.run.saved(wait)? {
+            self.book.tell(&Event::Checkpoint(saved));
+        }
+        Ok(())
+    }
+
+    /// What there is to wait for, if nothing can be done at once.
+    fn idle(&self) -> Option<Idle> {
+        if self.failure.is_some() {
+            return Some(Idle::ForMessage);
+        }
+        if self.executor.in_flight() > 0 || matches!(self.phase, Phase::Ending { .. }) {
+            return None;
+        }
+        match (self.phase, &self.pending) {
+            (Phase::Running, None) => Some(Idle::ForBatch),
+            (Phase::Running, Some(_)) if self.may_submit() => None,
+            _ => Some(Idle::ForMessage),
+        }
+    }
+
+    /// Nothing is in flight and no batch is there: waits for whichever of batch and message comes first.
+    fn wait_for_batch(&mut self) -> Result<(), RecvError> {
+        let Some(ends) = &self.ends else { return Ok(()) };
+        let began = Instant::now();
+        let message = select! {
+            recv(self.mailbox) -> message => Some(message?),
+            recv(ends.full) -> filled => {
+                match filled {
+                    Ok(Ok(filled)) => self.pending = Some(filled),
+                    Ok(Err(error)) => self.fail(error),
+                    Err(_) => self.phase = Phase::Ending { stopped: false },
+                }
+                None
+            }
+        };
+        if self.credits > 0 && self.times.passes > 0 {
+            self.times.starved_s += began.elapsed().as_secs_f64();
+        }
+        message.map_or(Ok(()), |message| self.receive(message))
+    }
+
+    fn answer_questions(&mut self) {
+        for (arena, reply) in std::mem::take(&mut self.questions) {
+            let _ = reply.send(self.executor.store(arena));
+        }
+    }
+
+    /// The run is over: the last checkpoint, the summary, the answers.
+    fn end(&mut self, stopped: bool) -> Result<()> {
+        let wall_s = self.started.elapsed().as_secs_f64();
+        let prepare = self.ends.take().map(|ends| ends.times);
+        self.phase = Phase::Over;
+        self.pending = None;
+        let mut snapshot = Snapshot::default();
+        for &arena in &self.run.arenas {
+            snapshot.arenas.push((arena, self.executor.store(arena)?));
+        }
+        let hash = self.run.parameter_hash(&snapshot);
+        self.run.save_last(snapshot, self.book.progress())?;
+        self.tell_saved(true)?;
+        let device = self.executor.device();
+        let summary = self.run.summary(super::run::Closing {
+            book: &self.book,
+            device,
+            times: self.times,
+            prepare: prepare.as_deref(),
+            first: self.first,
+            wall_s,
+            parameter_hash: hash,
+            stopped,
+        })?;
+        self.book.tell(&Event::Done(Box::new(summary.clone())));
+        self.book.close(None);
+        for reply in self.fits.drain(..) {
+            let _ = reply.send(Ok(summary.clone()));
+        }
+        self.summary = Some(summary);
+        while let Some(reply) = self.promises.pop_front() {
+            self.answer(reply, None);
+        }
+        Ok(())
+    }
+
+    /// Answers everything with the error; the pipeline behind it ends.
+    fn fail(&mut self, error: Error) {
+        self.phase = Phase::Over;
+        self.ends = None;
+        self.pending = None;
+        self.failure = Some(error.clone());
+        self.book.close(Some(&error));
+        for reply in self.fits.drain(..) {
+            let _ = reply.send(Err(error.clone()));
+        }
+        while let Some(reply) = self.promises.pop_front() {
+            self.answer(reply, None);
+        }
+        for (_, reply) in self.questions.drain(..) {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+}
+
+/// What the loop waits for when nothing is in flight.
+enum Idle {
+    ForMessage,
+    ForBatch,
+}

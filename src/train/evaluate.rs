@@ -1,0 +1,212 @@
+//! Evaluation and prediction with weights that are already there: the same pipeline, forward only.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::agenda::{Split, Work};
+use super::compile::{Blueprint, compile};
+use super::weights::Weights;
+use crate::batch::{SampleSpec, StepHeader};
+use crate::device;
+use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::executor::{DeviceInfo, Done, Executor, Wants};
+use crate::graph::Arena;
+use crate::graph::plan::{Pass, Program};
+use crate::nn::Module;
+use crate::nn::losses::Loss;
+use crate::pipeline::{DeviceEnds, Pipeline, Preparation};
+use crate::sampler::Sampler;
+use crate::source::{Source, SourceInfo};
+
+/// How to evaluate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalOptions {
+    /// Device selector, see [`device::open`].
+    pub device: String,
+    /// Samples a batch.
+    pub batch_size: usize,
+    /// Preparing workers.
+    pub workers: usize,
+    /// Slots in the ring.
+    pub slots: usize,
+    /// Whether the outputs are kept and returned.
+    pub outputs: bool,
+}
+
+impl Default for EvalOptions {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { device: "auto".into(), batch_size: 128, workers, slots: 3, outputs: false }
+    }
+}
+
+/// What an evaluation found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Samples evaluated.
+    pub samples: u64,
+    /// Mean loss.
+    pub loss: f64,
+    /// Share of correct predictions, for classifiers.
+    pub accuracy: Option<f64>,
+    /// Seconds from the first batch to the last result.
+    pub eval_s: f64,
+    /// `samples / eval_s`.
+    pub samples_per_s: f64,
+    /// What it ran on.
+    pub device: DeviceInfo,
+    /// The model's output for each sample in order, where asked for: `[samples, width]`.
+    #[serde(skip)]
+    pub outputs: Vec<f32>,
+    /// Length of one output.
+    #[serde(skip)]
+    pub output_width: usize,
+}
+
+/// Evaluates `model` with `weights` on all of `source`; inputs are normalised as `trained_on` says.
+///
+/// # Errors
+/// When weights, model and data do not fit together, or data or device fail.
+pub fn evaluate(
+    model: &dyn Module,
+    weights: &Weights,
+    source: Arc<dyn Source>,
+    trained_on: &SourceInfo,
+    options: &EvalOptions,
+) -> Result<Evaluation> {
+    let spec = source.spec().clone();
+    let batch_size = options.batch_size.min(source.len()).max(1);
+    let program = Arc::new(eval_program(model, &spec, trained_on, batch_size)?);
+    let mut executor = device::open(&options.device, program.clone(), options.slots)?;
+    executor.load(Arena::Consts, 0, &program.consts)?;
+    for (arena, variable, values) in weights.place(&program)? {
+        executor.load(arena, variable.offset, &values)?;
+    }
+    let device = executor.device();
+    let work = agenda(&source, batch_size)?;
+    let passes = work.len();
+    let preparation = Preparation {
+        train: source.clone(),
+        validation: Some(source.clone()),
+        transforms: Vec::new(),
+        layout: program.slot.clone(),
+        seed: 0,
+        workers: options.workers,
+    };
+    let began = Instant::now();
+    let slots = executor.take_slots()?;
+    // Bound: the one result of the run.
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let wants = Wants { output: options.outputs, snapshot: false };
+    let pipeline = Pipeline::start(slots, work.into_iter(), preparation, move |ends| {
+        let _ = sender.send(run(&mut *executor, &ends, passes, wants));
+    })?;
+    let totals = receiver.recv().map_err(|_| ended())??;
+    drop(pipeline);
+    let eval_s = began.elapsed().as_secs_f64();
+    let samples = totals.count;
+    Ok(Evaluation {
+        samples: samples as u64,
+        loss: totals.loss / samples,
+        accuracy: spec.classes().map(|_| totals.correct / samples),
+        eval_s,
+        samples_per_s: samples / eval_s,
+        device,
+        output_width: program.output_width(),
+        outputs: totals.outputs,
+    })
+}
+
+/// A program that only evaluates.
+///
+/// # Errors
+/// When the model does not fit the data.
+pub fn eval_program(
+    model: &dyn Module,
+    spec: &SampleSpec,
+    trained_on: &SourceInfo,
+    batch_size: usize,
+) -> Result<Program> {
+    compile(&Blueprint {
+        model,
+        spec,
+        batch_size,
+        mean: &trained_on.mean,
+        std: &trained_on.std,
+        loss: Loss::for_target(spec),
+        training: None,
+    })
+}
+
+fn ended() -> Error {
+    Error::new(Stage::Compute, ErrorKind::Device, "device thread", "ended unexpectedly")
+}
+
+fn agenda(source: &Arc<dyn Source>, batch_size: usize) -> Result<Vec<Work>> {
+    let sampler = Sampler::new(source.len(), batch_size, 0, false, false)?;
+    let batches = sampler.steps_per_epoch();
+    let work = |batch| Work {
+        pass: Pass::Eval,
+        split: Split::Validation,
+        epoch: 0,
+        step: 0,
+        micro_step: 0,
+        weight: 1.0,
+        indices: sampler.indices(0, batch).collect(),
+        last: batch + 1 == batches,
+    };
+    Ok((0..batches).map(work).collect())
+}
+
+#[derive(Default)]
+struct Totals {
+    loss: f64,
+    correct: f64,
+    count: f64,
+    outputs: Vec<f32>,
+}
+
+impl Totals {
+    fn add(&mut self, done: Done, ends: &DeviceEnds) {
+        self.loss += f64::from(done.metrics[0]);
+        self.correct += f64::from(done.metrics[1]);
+        self.count += f64::from(done.metrics[2]);
+        self.outputs.extend(done.output.unwrap_or_default());
+        // The prepare thread may already have handed out its last batch.
+        let _ = ends.empty.send(done.slot);
+    }
+}
+
+/// Submits batches as they come and adds up what comes back.
+fn run(
+    executor: &mut dyn Executor,
+    ends: &DeviceEnds,
+    passes: usize,
+    wants: Wants,
+) -> Result<Totals> {
+    let mut totals = Totals::default();
+    for _ in 0..passes {
+        let filled = ends.full.recv().map_err(|_| ended())??;
+        let mut slot = filled.slot;
+        let count = filled.work.indices.len() as u32;
+        slot.write_header(&StepHeader { count, ..Default::default() });
+        executor.submit(Pass::Eval, slot, wants)?;
+        while let Some(done) = executor.collect(Duration::ZERO)? {
+            totals.add(done, ends);
+        }
+        // With the whole ring in flight no batch can come: wait for the oldest.
+        while ends.full.is_empty() && executor.in_flight() > 0 {
+            if let Some(done) = executor.collect(Duration::from_millis(1))? {
+                totals.add(done, ends);
+            }
+        }
+    }
+    while executor.in_flight() > 0 {
+        if let Some(done) = executor.collect(Duration::from_millis(10))? {
+            totals.add(done, ends);
+        }
+    }
+    Ok(totals)
+}

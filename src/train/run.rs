@@ -1,0 +1,217 @@
+//! What a run keeps: its folder with metrics and checkpoints, and the summary at its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sha2::{Digest, Sha256};
+
+use super::agenda::Work;
+use super::book::{Book, Progress};
+use super::checkpoint::CheckpointWriter;
+use super::engine::DeviceTimes;
+use super::event::{CheckpointReport, FirstStep, StepReport, Summary};
+use crate::error::Result;
+use crate::executor::{DeviceInfo, Snapshot};
+use crate::graph::Arena;
+use crate::graph::plan::Program;
+use crate::pipeline::PrepareTimes;
+use crate::report::folder::RunFolder;
+use crate::report::memory::{peak_memory_bytes, processor_time_s};
+use crate::report::verdict::{StageTimes, Verdict};
+
+/// Where and how often a run saves.
+pub(super) struct Saving {
+    pub dir: PathBuf,
+    /// Steps between checkpoints; 0: at the end of every epoch.
+    pub every: u64,
+    /// Newest checkpoints that stay.
+    pub keep: usize,
+}
+
+/// The run folder of a run that keeps one.
+struct Kept {
+    folder: RunFolder,
+    writer: CheckpointWriter,
+    every: u64,
+    /// Step of the last checkpoint handed to the writer.
+    last: Option<u64>,
+}
+
+/// What stays the same over a run, and what it writes.
+pub(super) struct Run {
+    pub seed: u64,
+    /// The arenas that a checkpoint holds.
+    pub arenas: Vec<Arena>,
+    program: Arc<Program>,
+    total_steps: u64,
+    workers: usize,
+    slots: usize,
+    /// Processor time of the process when the run was opened, where the system tells it.
+    processor_began_s: Option<f64>,
+    kept: Option<Kept>,
+}
+
+/// What the summary is made from.
+pub(super) struct Closing<'a> {
+    pub book: &'a Book,
+    pub device: DeviceInfo,
+    pub times: DeviceTimes,
+    pub prepare: Option<&'a PrepareTimes>,
+    pub first: FirstStep,
+    pub wall_s: f64,
+    pub parameter_hash: String,
+    pub stopped: bool,
+}
+
+impl Run {
+    /// Opens the run folder, where there is to be one; metrics after `first_step` are cut off.
+    pub fn open(
+        program: Arc<Program>,
+        seed: u64,
+        total_steps: u64,
+        saving: Option<Saving>,
+        first_step: u64,
+    ) -> Result<Self> {
+        let kept = saving
+            .map(|Saving { dir, every, keep }| -> Result<Kept> {
+                let folder = RunFolder::open(&dir, first_step)?;
+                let writer = CheckpointWriter::start(&dir, program.clone(), seed, keep)?;
+                Ok(Kept { folder, writer, every, last: None })
+            })
+            .transpose()?;
+        let arenas = program.persistent_arenas().collect();
+        let processor_began_s = processor_time_s();
+        let (workers, slots) = (0, 0);
+        Ok(Self { seed, arenas, program, total_steps, workers, slots, processor_began_s, kept })
+    }
+
+    /// Notes how many workers and slots the pipeline has.
+    pub fn workers(mut self, workers: usize, slots: usize) -> Self {
+        (self.workers, self.slots) = (workers, slots);
+        self
+    }
+
+    /// Whether a checkpoint is due right after this work. The last step's is taken at the end of the run.
+    pub fn due(&self, work: &Work) -> bool {
+        let Some(kept) = &self.kept else { return false };
+        let step = work.step + 1;
+        let due = if kept.every == 0 { work.last } else { step.is_multiple_of(kept.every) };
+        due && step != self.total_steps
+    }
+
+    pub fn record(&mut self, report: &StepReport) -> Result<()> {
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.folder.record(report))
+    }
+
+    /// Hands a snapshot to the checkpoint thread; waits only if the one before is still being written.
+    pub fn save(&mut self, snapshot: Snapshot, progress: Progress) -> Result<()> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        kept.last = Some(progress.step);
+        kept.folder.flush()?;
+        kept.writer.save(snapshot, progress)
+    }
+
+    /// The checkpoint at the end of a run.
+    pub fn save_last(&mut self, snapshot: Snapshot, progress: Progress) -> Result<()> {
+        match progress.step {
+            0 => Ok(()),
+            _ => self.save(snapshot, progress),
+        }
+    }
+
+    /// The checkpoints that have reached the disk since the last call.
+    pub fn saved(&mut self, wait: bool) -> Result<Vec<CheckpointReport>> {
+        self.kept.as_mut().map_or(Ok(Vec::new()), |kept| kept.writer.saved(wait))
+    }
+
+    /// SHA-256 over all parameters in order: names, then values as little-endian bytes.
+    pub fn parameter_hash(&self, snapshot: &Snapshot) -> String {
+        let mut hash = Sha256::new();
+        let params = snapshot.arenas.iter().find(|(arena, _)| *arena == Arena::Params);
+        for variable in &self.program.params {
+            hash.update(variable.name.as_bytes());
+            if let Some((_, values)) = params {
+                hash.update(bytemuck::cast_slice::<f32, u8>(&values[variable.range()]));
+            }
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The summary, which is also written into the run folder.
+    pub fn summary(&mut self, closing: Closing<'_>) -> Result<Summary> {
+        let Closing { book, device, times, prepare, first, wall_s, parameter_hash, stopped } =
+            closing;
+        let stages = StageTimes {
+            disk_s: first.open_data_s,
+            ..self.stage_times(&device, times, prepare, wall_s)
+        };
+        let verdict = Verdict::new(&stages);
+        let last = book.last_epoch;
+        let summary = Summary {
+            steps: book.steps,
+            samples: book.samples,
+            train_s: book.train_s,
+            samples_per_s: if book.train_s > 0.0 {
+                book.samples as f64 / book.train_s
+            } else {
+                0.0
+            },
+            loss: last.map(|epoch| epoch.loss),
+            val_loss: last.and_then(|epoch| epoch.val_loss),
+            val_accuracy: last.and_then(|epoch| epoch.val_accuracy),
+            skipped: book.skipped,
+            device,
+            run_dir: self.kept.as_ref().map(|kept| kept.folder.path().to_path_buf()),
+            time_to_first_step_s: first.total_s,
+            first_step: first,
+            slot_bytes: (self.slots * self.program.slot.slot_bytes) as u64,
+            peak_memory_bytes: peak_memory_bytes(),
+            parameter_hash,
+            stopped,
+            verdict,
+        };
+        if let Some(kept) = &mut self.kept {
+            kept.folder.finish(&summary)?;
+        }
+        Ok(summary)
+    }
+
+    fn stage_times(
+        &self,
+        device: &DeviceInfo,
+        times: DeviceTimes,
+        prepare: Option<&PrepareTimes>,
+        wall_s: f64,
+    ) -> StageTimes {
+        let seconds = |ns: &std::sync::atomic::AtomicU64| ns.load(Ordering::Relaxed) as f64 / 1e9;
+        let twins = device.kind == "twins";
+        let busy_s = if times.busy_s > 0.0 { times.busy_s } else { times.wait_s };
+        let mut stages = StageTimes {
+            wall_s,
+            starved_s: times.starved_s,
+            // The twins compute within the submit itself.
+            launch_s: if twins { (times.launch_s - busy_s).max(0.0) } else { times.launch_s },
+            device_wait_s: times.wait_s,
+            device_busy_s: busy_s,
+            compile_s: device.open_s + device.compile_s,
+            workers: self.workers,
+            slots: self.slots,
+            passes: times.passes,
+            processor_s: processor_time_s()
+                .zip(self.processor_began_s)
+                .map_or(0.0, |(now, began)| now - began),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            shared_cores: twins || device.kind == "software",
+            ..Default::default()
+        };
+        if let Some(prepare) = prepare {
+            stages.prepare_busy_s = seconds(&prepare.busy_ns);
+            stages.prepare_wait_s = seconds(&prepare.wait_ns);
+            stages.read_s = prepare.stages.read_s();
+            stages.augment_s = prepare.stages.augment_s();
+            stages.upload_s = prepare.stages.write_s();
+        }
+        stages
+    }
+}
