@@ -36,7 +36,8 @@ mod tests {
 
     #[test]
     fn values_depend_on_seed_and_name() {
-        let of = |name, seed| initial_values(&variable(name, 9, Init::Uniform { bound: 0.5 }), seed);
+        let of =
+            |name, seed| initial_values(&variable(name, 9, Init::Uniform { bound: 0.5 }), seed);
         assert_eq!(of("a", 1), of("a", 1));
         assert_ne!(of("a", 1), of("b", 1));
         assert_ne!(of("a", 1), of("a", 2));
