@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -153,7 +154,10 @@ impl TrainerBuilder {
     ///
     /// # Errors
     /// When configuration, data, model, device or checkpoint do not fit.
-    pub fn start(self) -> Result<Trainer> {
+    pub fn start(mut self) -> Result<Trainer> {
+        if !self.config.eval {
+            self.validation = None;
+        }
         let planning = Instant::now();
         let program = Arc::new(self.program()?);
         let config = &self.config;
@@ -173,11 +177,13 @@ impl TrainerBuilder {
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
             .workers(config.worker_count(), slots);
         let lr = config.learning_rate(total_steps);
+        let abandoned = Arc::new(AtomicBool::new(false));
         let terms = Terms {
             began: self.began,
             classifies: program.spec.classes().is_some(),
             validates: self.validation.is_some(),
             lr: Box::new(lr),
+            abandoned: abandoned.clone(),
         };
         let book = Book::new(terms, &progress);
         let first = FirstStep {
@@ -200,7 +206,15 @@ impl TrainerBuilder {
         let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
             Engine::new(executor, ends, messages, book, run, first).run();
         })?;
-        Ok(Trainer::new(Parts { mailbox, program, device, total_steps, steps_per_epoch, pipeline }))
+        Ok(Trainer::new(Parts {
+            mailbox,
+            abandoned,
+            program,
+            device,
+            total_steps,
+            steps_per_epoch,
+            pipeline,
+        }))
     }
 
     fn agenda(&self) -> Result<Agenda> {
@@ -233,24 +247,22 @@ impl TrainerBuilder {
             executor.load(Arena::Consts, 0, &program.consts)?;
         }
         if let Some(checkpoint) = &self.resume {
-            for (arena, values) in &checkpoint.snapshot.arenas {
+            for (arena, values) in &checkpoint.restore(program)?.arenas {
                 executor.load(*arena, 0, values)?;
             }
             return Ok(checkpoint.progress);
         }
-        let put = |executor: &mut dyn Executor, arena, variable: &Variable, values: &[f32]| {
-            executor.load(arena, variable.offset, values)
-        };
         for (arena, variables) in
             [(Arena::Params, &program.params), (Arena::State, &program.states)]
         {
             for variable in variables {
-                put(executor, arena, variable, &initial_values(variable, self.config.seed))?;
+                let values = initial_values(variable, self.config.seed);
+                executor.load(arena, variable.offset, &values)?;
             }
         }
         if let Some(path) = &self.config.init {
             for (arena, variable, values) in weights::load(path, program)? {
-                put(executor, arena, &variable, &values)?;
+                executor.load(arena, variable.offset, &values)?;
             }
         }
         Ok(Progress::default())

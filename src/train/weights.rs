@@ -47,8 +47,9 @@ impl Weights {
     /// As [`Weights::open`], except for those of the file system.
     pub fn parse(file: impl std::fmt::Display, bytes: &[u8]) -> Result<Self> {
         let file = file.to_string();
-        let parsed = SafeTensors::deserialize(bytes)
-            .map_err(|cause| Error::checkpoint(&file, format!("no valid safetensors file: {cause}")))?;
+        let parsed = SafeTensors::deserialize(bytes).map_err(|cause| {
+            Error::checkpoint(&file, format!("no valid safetensors file: {cause}"))
+        })?;
         let tensors = parsed.iter().map(|(name, view)| {
             let values = match view.dtype() {
                 Dtype::F32 => floats(view.data()),
@@ -117,7 +118,8 @@ impl Weights {
             return Ok(());
         }
         let count = differences.len();
-        let tensors = if count == 1 { "1 tensor differs" } else { &format!("{count} tensors differ") };
+        let tensors =
+            if count == 1 { "1 tensor differs" } else { &format!("{count} tensors differ") };
         let message = format!("does not fit the model, {tensors}:\n  {}", differences.join("\n  "));
         Err(Error::checkpoint(&self.file, message))
     }
@@ -127,10 +129,7 @@ impl Weights {
 ///
 /// # Errors
 /// When the file cannot be read or trusted, or does not hold exactly the model's tensors.
-pub fn load(
-    path: impl AsRef<Path>,
-    program: &Program,
-) -> Result<Vec<(Arena, Variable, Vec<f32>)>> {
+pub fn load(path: impl AsRef<Path>, program: &Program) -> Result<Vec<(Arena, Variable, Vec<f32>)>> {
     Weights::open(path)?.place(program)
 }
 
@@ -242,4 +241,157 @@ fn is_batch_counter(name: &str) -> bool {
 fn floats(bytes: &[u8]) -> Vec<f32> {
     let (words, _) = bytes.as_chunks::<4>();
     words.iter().map(|&word| f32::from_le_bytes(word)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{DType, SampleSpec, TargetSpec};
+    use crate::nn::layers::Layer;
+    use crate::nn::losses::Loss;
+    use crate::nn::sequential::Sequential;
+    use crate::train::compile::{Blueprint, compile};
+
+    fn program() -> Program {
+        let spec = SampleSpec {
+            input_shape: vec![4],
+            input_dtype: DType::F32,
+            target: TargetSpec::Class { classes: 3 },
+        };
+        let layers = vec![Layer::batch_norm(), Layer::classes()];
+        compile(&Blueprint {
+            model: &Sequential::new(layers, &spec).expect("the model fits"),
+            spec: &spec,
+            batch_size: 2,
+            mean: &[],
+            std: &[],
+            loss: Loss::CrossEntropy { smoothing: 0.0 },
+            training: None,
+        })
+        .expect("the program compiles")
+    }
+
+    fn counting(program: &Program) -> Snapshot {
+        let arena = |arena| (arena, (0..program.arenas[&arena]).map(|i| i as f32).collect());
+        Snapshot { arenas: vec![arena(Arena::Params), arena(Arena::State)] }
+    }
+
+    fn file_with(tensors: &[(&str, &[usize], &[f32])]) -> Vec<u8> {
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|(name, shape, values)| (name.to_string(), TensorBytes::floats(shape, values)))
+            .collect();
+        encode(&tensors).expect("serialises")
+    }
+
+    fn message<T: std::fmt::Debug>(result: Result<T>) -> String {
+        let error = result.expect_err("must be refused");
+        assert_eq!(error.kind().exit_code(), 6);
+        error.to_string()
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_with_pytorchs_names() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (path, program) = (dir.path().join("sub/w.safetensors"), program());
+        let snapshot = counting(&program);
+        for batches in [7, 8] {
+            save(&path, &program, &snapshot, batches).expect("saves, then replaces");
+        }
+        let bytes = std::fs::read(&path).expect("readable");
+        let parsed = SafeTensors::deserialize(&bytes).expect("valid");
+        let mut names = parsed.names();
+        names.sort_unstable();
+        let expected = [
+            "net.0.bias",
+            "net.0.num_batches_tracked",
+            "net.0.running_mean",
+            "net.0.running_var",
+            "net.0.weight",
+            "net.1.bias",
+            "net.1.weight",
+        ];
+        assert_eq!(names, expected);
+        let counter = parsed.tensor("net.0.num_batches_tracked").expect("is there");
+        assert_eq!((counter.dtype(), counter.shape().len()), (Dtype::I64, 0));
+        assert_eq!(counter.data(), 8i64.to_le_bytes());
+        for (arena, variable, values) in load(&path, &program).expect("loads") {
+            let saved = arena_of(&snapshot, arena).expect("saved");
+            assert_eq!(values, saved[variable.range()], "{}", variable.name);
+        }
+        assert_eq!(std::fs::read_dir(dir.path().join("sub")).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn another_model_is_refused_tensor_by_tensor() {
+        let program = program();
+        let bytes = file_with(&[
+            ("net.0.weight", &[4], &[1.0; 4]),
+            ("net.0.bias", &[5], &[1.0; 5]),
+            ("net.0.running_mean", &[4], &[0.0; 4]),
+            ("net.0.running_var", &[4], &[1.0; 4]),
+            ("net.1.weight", &[3, 4], &[1.0; 12]),
+            ("fc.bias", &[2], &[1.0; 2]),
+        ]);
+        let weights = Weights::parse("w.safetensors", &bytes).expect("valid");
+        assert_eq!(
+            message(weights.place(&program)),
+            "checkpoint: w.safetensors: does not fit the model, 3 tensors differ:\n  \
+             net.0.bias: found F32 [5], expected F32 [4]\n  \
+             net.1.bias: missing, expected F32 [3]\n  \
+             fc.bias: unexpected, found F32 [2]"
+        );
+    }
+
+    #[test]
+    fn another_type_is_refused() {
+        let half = TensorBytes { dtype: Dtype::F16, shape: vec![4], bytes: vec![0; 8].into() };
+        let bytes = encode(&[("net.0.weight".to_string(), half)]).expect("serialises");
+        let weights = Weights::parse("w.safetensors", &bytes).expect("valid");
+        let message = message(weights.place(&program()));
+        assert!(message.contains("net.0.weight: found F16 [4], expected F32 [4]"), "{message}");
+    }
+
+    #[test]
+    fn hostile_files_are_refused() {
+        let with_header = |header: &str, data: usize| {
+            let len = (header.len() as u64).to_le_bytes();
+            [&len[..], header.as_bytes(), &vec![0; data]].concat()
+        };
+        let tensor = |shape: &str, from: u64, to: u64| {
+            format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+        };
+        let one = |shape, from, to| format!(r#"{{"a":{}}}"#, tensor(shape, from, to));
+        let whole = file_with(&[("a", &[4], &[1.0; 4])]);
+        let hostile = [
+            ("empty", Vec::new()),
+            ("huge header", [&u64::MAX.to_le_bytes()[..], b"{}"].concat()),
+            ("header past the end", [&1000u64.to_le_bytes()[..], b"{}"].concat()),
+            ("no JSON", with_header("[[[[", 0)),
+            (
+                "overlap",
+                with_header(
+                    &format!(r#"{{"a":{},"b":{}}}"#, tensor("[2]", 0, 8), tensor("[2]", 4, 12)),
+                    12,
+                ),
+            ),
+            ("hole", with_header(&one("[1]", 4, 8), 8)),
+            ("past the end", with_header(&one("[4]", 0, 16), 8)),
+            ("wrong size", with_header(&one("[3]", 0, 8), 8)),
+            ("overflow", with_header(&one("[4294967296,4294967296,4]", 0, 8), 8)),
+            ("truncated", whole[..whole.len() - 1].to_vec()),
+            ("trailing", [&whole[..], b"x"].concat()),
+        ];
+        for (what, bytes) in hostile {
+            let error = message(Weights::parse("w.safetensors", &bytes));
+            assert!(error.contains("w.safetensors: no valid safetensors file"), "{what}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        assert!(message(Weights::open(dir.path())).contains("is not a regular file"));
+        assert!(message(Weights::open(dir.path().join("none"))).contains("cannot be read"));
+    }
 }
