@@ -60,6 +60,8 @@ pub struct DeviceCaps {
     pub max_invocations: u32,
     /// Whether the adapter is a software one (llvmpipe), where a workgroup is a loop on one core.
     pub software: bool,
+    /// Invocations of every subgroup, where shaders may use subgroups and their size is fixed; else 0.
+    pub subgroup_size: u32,
 }
 
 /// An operation with the tensors it binds, as a lowering sees it.

@@ -128,10 +128,13 @@ impl Session<'_> {
         for origin in &file.sources {
             let fetched = match &origin.place {
                 Place::Url { url } => self.download(file, origin, url),
-                Place::Debian { debian, inside } => self.from_package(origin, debian, inside),
+                Place::Debian { debian, inside } => self.take_from_package(origin, debian, inside),
             };
             match fetched {
-                Ok(part) => return self.put_in_place(&part, file),
+                Ok(part) => {
+                    self.put_in_place(&part, file)?;
+                    return self.remove_partial(file);
+                }
                 Err(why) => failures.push(format!("{}: {why}", origin.place)),
             }
         }
@@ -155,7 +158,7 @@ impl Session<'_> {
         if self.unreachable.contains(&host) {
             return Err("did not answer before".into());
         }
-        let part = self.dir.join(format!(".{}.part", &origin.sha256[..16]));
+        let part = self.partial(origin);
         let report = |done_bytes| {
             (self.on_progress)(&Progress {
                 file: &file.path,
@@ -175,12 +178,30 @@ impl Session<'_> {
         Ok(part)
     }
 
+    fn partial(&self, origin: &Origin) -> PathBuf {
+        self.dir.join(format!(".{}.part", origin.sha256))
+    }
+
+    /// Removes what other places began to send of a file that is now there.
+    fn remove_partial(&self, file: &FileEntry) -> Result<()> {
+        for origin in &file.sources {
+            let part = self.partial(origin);
+            match std::fs::remove_file(&part) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(unwritable(&part, e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     #[cfg(not(feature = "fetch"))]
     fn download(&mut self, _: &FileEntry, _: &Origin, _: &str) -> Result<PathBuf, String> {
         Err("this build has no downloads (feature `fetch`)".into())
     }
 
-    fn from_package(
+    fn take_from_package(
         &mut self,
         origin: &Origin,
         package: &str,

@@ -126,16 +126,26 @@ fn range_start(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
     value.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
+/// Sorts the errors of a request that brought no answer. A connection that was made and then broke may
+/// work the next time; a name or address that leads nowhere will not.
 fn classify(error: ureq::Error) -> Failure {
+    use std::io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof,
+    };
     use ureq::{Error, Timeout};
     let why = error.to_string();
     match error {
-        Error::HostNotFound | Error::ConnectionFailed => Failure::Unreachable(why),
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => Failure::Unreachable(why),
-        Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+        Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) => {
             Failure::Unreachable(why)
         }
-        Error::Io(_) | Error::Timeout(_) | Error::Protocol(_) => Failure::Broken(why),
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => Failure::Unreachable(why),
+        Error::Io(e) => match e.kind() {
+            BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof => {
+                Failure::Broken(why)
+            }
+            _ => Failure::Unreachable(why),
+        },
+        Error::Timeout(_) | Error::Protocol(_) => Failure::Broken(why),
         _ => Failure::Refused(why),
     }
 }

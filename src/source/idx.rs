@@ -50,18 +50,24 @@ pub fn open(images: &Path, labels: &Path, classes: usize, info: SourceInfo) -> R
 fn read(path: &Path, dims: usize, what: &str) -> Result<(Vec<usize>, Vec<u8>)> {
     let mut input = Input::open(path)?;
     let shape = read_header(&mut input, path, dims)?;
-    let data_bytes = claimed_bytes(&input, path, &shape)?;
+    let data_bytes = claimed_bytes(&input, path, &shape, what)?;
     let mut data = zeroed(path, data_bytes)?;
     let found = input.fill(path, &mut data)?;
     if found < data_bytes {
-        return Err(Error::data(
-            path.display(),
-            format!("is cut short: found {found} bytes of {what}, expected {data_bytes} for shape {shape:?}"),
-        )
-        .hint("fetching it again"));
+        return Err(cut_short(path, found, data_bytes, what, &shape));
     }
     input.expect_end(path, &format!("{data_bytes} bytes of {what} for shape {shape:?}"))?;
     Ok((shape, data))
+}
+
+fn cut_short(path: &Path, found: usize, expected: usize, what: &str, shape: &[usize]) -> Error {
+    Error::data(
+        path.display(),
+        format!(
+            "is cut short: found {found} bytes of {what}, expected {expected} for shape {shape:?}"
+        ),
+    )
+    .hint("fetching it again")
 }
 
 /// Reads magic number and dimensions.
@@ -102,7 +108,7 @@ fn wrong_magic(path: &Path, found: &[u8], expected: &[u8]) -> Error {
 }
 
 /// The data that the header promises, if a file of this size can hold it.
-fn claimed_bytes(input: &Input, path: &Path, shape: &[usize]) -> Result<usize> {
+fn claimed_bytes(input: &Input, path: &Path, shape: &[usize], what: &str) -> Result<usize> {
     let claimed = shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
     let most = input.claim_bytes_max();
     match claimed {
@@ -120,13 +126,8 @@ fn claimed_bytes(input: &Input, path: &Path, shape: &[usize]) -> Result<usize> {
         .hint("unpacking it first, if it is to be trusted")),
         // A plain file that is too short for its header: said here, before memory is taken for it.
         Some(bytes) if bytes as u64 > most => {
-            let header = 4 + 4 * shape.len() as u64;
-            let found = input.file_bytes - header;
-            Err(Error::data(
-                path.display(),
-                format!("is cut short: found {found} bytes of data, expected {bytes} for shape {shape:?}"),
-            )
-            .hint("fetching it again"))
+            let found = most - (4 + 4 * shape.len() as u64);
+            Err(cut_short(path, found as usize, bytes, what, shape))
         }
         Some(bytes) => Ok(bytes),
         None => Err(Error::data(

@@ -23,6 +23,9 @@ impl Transform for PadCrop {
         let rows = overlap(top, self.padding, height);
         let columns = overlap(left, self.padding, width);
         image.redraw(shape, |old, new| {
+            if columns.is_empty() {
+                return; // Shifted out of sight: all zeros.
+            }
             let planes = old.chunks_exact(height * width).zip(new.chunks_exact_mut(height * width));
             for (old, new) in planes {
                 for row in rows.clone() {

@@ -1,0 +1,35 @@
+// Writes a convolution's weights `w[o, c, taps]` as rows of a product, each padded with zeros to a
+// multiple of four, so that the product can read them by fours: for the convolution a row is an
+// output channel, for the gradient of its image (TURNED) a channel of the image in its group.
+
+@group(0) @binding(0) var<storage, read> w: array<f32>;
+@group(0) @binding(1) var<storage, read_write> packed: array<f32>;
+
+// Rows of a group, groups, and the length of a row without its padding.
+override ROWS: u32;
+override GROUPS: u32;
+override INNER: u32;
+override TAPS: u32;
+override TURNED: bool;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(grid: Grid) {
+    let index = flat_index(grid);
+    let pitch = (INNER + 3u) / 4u * 4u;
+    if index >= GROUPS * ROWS * pitch {
+        return;
+    }
+    let k = index % pitch;
+    let row = index / pitch;
+    var at = row * INNER + k;
+    if TURNED {
+        // Row: group, channel; inner: output channel of the group, tap.
+        let output = row / ROWS * (INNER / TAPS) + k / TAPS;
+        at = (output * ROWS + row % ROWS) * TAPS + k % TAPS;
+    }
+    var value = 0.0;
+    if k < INNER {
+        value = w[at];
+    }
+    packed[index] = value;
+}

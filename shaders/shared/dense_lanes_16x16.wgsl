@@ -1,0 +1,2 @@
+const ROW_GROUPS = 2u;
+const COL_GROUPS = 2u;

@@ -1,0 +1,2 @@
+const ROWS_EACH = 2u;
+const COLS_EACH = 2u;

@@ -1,0 +1,2 @@
+const ROWS_EACH = 4u;
+const COLS_EACH = 4u;

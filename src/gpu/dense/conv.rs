@@ -1,0 +1,163 @@
+//! Convolutions and their gradients as products, one product for each group of channels.
+
+use super::activation_constant;
+use super::product::{Product, elementwise};
+use super::shaders;
+use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered};
+use crate::graph::op::{Activation, ConvGeometry};
+
+/// The shapes of a convolution.
+struct Shapes {
+    images: usize,
+    /// Of x: channels, height, width.
+    x: [usize; 3],
+    /// Of y: channels, height, width.
+    y: [usize; 3],
+    kernel: [usize; 2],
+    geometry: ConvGeometry,
+}
+
+impl Shapes {
+    fn new(x: &[usize], w: &[usize], y: &[usize], geometry: ConvGeometry) -> Self {
+        Self {
+            images: x[0],
+            x: [x[1], x[2], x[3]],
+            y: [y[1], y[2], y[3]],
+            kernel: [w[2], w[3]],
+            geometry,
+        }
+    }
+
+    /// Channels of x in a group.
+    fn inputs(&self) -> usize {
+        self.x[0] / self.geometry.groups
+    }
+
+    /// Channels of y in a group.
+    fn outputs(&self) -> usize {
+        self.y[0] / self.geometry.groups
+    }
+
+    /// Elements of a kernel's window.
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// What `shared/dense_geometry.wgsl` takes.
+    fn constants(&self) -> Vec<(&'static str, f64)> {
+        let ConvGeometry { stride, padding, .. } = self.geometry;
+        [
+            ("CHANNELS", self.x[0]),
+            ("HEIGHT", self.x[1]),
+            ("WIDTH", self.x[2]),
+            ("OUT_CHANNELS", self.y[0]),
+            ("OUT_HEIGHT", self.y[1]),
+            ("OUT_WIDTH", self.y[2]),
+            ("KERNEL_HEIGHT", self.kernel[0]),
+            ("KERNEL_WIDTH", self.kernel[1]),
+            ("STRIDE_Y", stride[0]),
+            ("STRIDE_X", stride[1]),
+            ("PAD_Y", padding[0]),
+            ("PAD_X", padding[1]),
+        ]
+        .map(|(name, value)| (name, value as f64))
+        .to_vec()
+    }
+
+    /// Elements of an image's plane.
+    fn plane([_, height, width]: [usize; 3]) -> usize {
+        height * width
+    }
+}
+
+/// y from x, w and perhaps a bias.
+pub(super) fn forward(
+    geometry: ConvGeometry,
+    bias: bool,
+    activation: Activation,
+    bound: Bound,
+    caps: &DeviceCaps,
+) -> Lowered {
+    let [x, w, y] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
+    let shapes = Shapes::new(x, w, y, geometry);
+    let product = Product {
+        groups: geometry.groups,
+        rows: shapes.outputs(),
+        cols: shapes.images * Shapes::plane(shapes.y),
+        inner: shapes.inputs() * shapes.taps(),
+        along_inner: [true, false],
+    };
+    let tile = product.tile(caps);
+    let mut constants = shapes.constants();
+    constants.push(activation_constant(activation));
+    constants.push(("PLANE", Shapes::plane(shapes.y) as f64));
+    let packed = !product.inner.is_multiple_of(4);
+    let weights = if packed { Binding::ScratchRead(0) } else { Binding::Input(1) };
+    let inputs = [weights, Binding::Input(0), Binding::Input(2)];
+    let inputs = &inputs[..2 + usize::from(bias)];
+    let lowered = product.lower(shaders::conv2d(bias, tile), tile, inputs, &constants, false, caps);
+    if packed { after_packing(lowered, &product, &shapes, false, caps) } else { lowered }
+}
+
+/// dx from dy and w.
+pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let [dy, w, x] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
+    let shapes = Shapes::new(x, w, dy, geometry);
+    let product = Product {
+        groups: geometry.groups,
+        rows: shapes.inputs(),
+        cols: shapes.images * Shapes::plane(shapes.x),
+        inner: shapes.outputs() * shapes.taps(),
+        along_inner: [true, false],
+    };
+    let tile = product.tile(caps);
+    let mut constants = shapes.constants();
+    constants.push(("PLANE", Shapes::plane(shapes.x) as f64));
+    let inputs = [Binding::ScratchRead(0), Binding::Input(0)];
+    let shader = shaders::conv2d_input_grad(tile);
+    let lowered = product.lower(shader, tile, &inputs, &constants, false, caps);
+    after_packing(lowered, &product, &shapes, true, caps)
+}
+
+/// dw from x and dy.
+pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let [x, dy, w] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
+    let shapes = Shapes::new(x, w, dy, geometry);
+    let plane = Shapes::plane(shapes.y);
+    let product = Product {
+        groups: geometry.groups,
+        rows: shapes.outputs(),
+        cols: shapes.inputs() * shapes.taps(),
+        inner: shapes.images * plane,
+        along_inner: [true, true],
+    };
+    let tile = product.tile(caps);
+    let mut constants = shapes.constants();
+    constants.push(("PLANE", plane as f64));
+    let inputs = [Binding::Input(1), Binding::Input(0)];
+    let shader = shaders::conv2d_weight_grad(plane.is_multiple_of(4), tile);
+    product.lower(shader, tile, &inputs, &constants, true, caps)
+}
+
+/// Puts before a product the dispatch that writes the weights as its rows into scratch memory.
+fn after_packing(
+    mut lowered: Lowered,
+    product: &Product,
+    shapes: &Shapes,
+    turned: bool,
+    caps: &DeviceCaps,
+) -> Lowered {
+    let elements = product.groups * product.rows * product.inner.next_multiple_of(4);
+    let constants = vec![
+        ("ROWS", product.rows as f64),
+        ("GROUPS", product.groups as f64),
+        ("INNER", product.inner as f64),
+        ("TAPS", shapes.taps() as f64),
+        ("TURNED", f64::from(u8::from(turned))),
+    ];
+    let bindings = vec![Binding::Input(1), Binding::ScratchWrite(0)];
+    let pack: Dispatch = elementwise(shaders::conv2d_pack(), constants, bindings, elements, caps);
+    lowered.dispatches.insert(0, pack);
+    lowered.scratch_bytes.push(elements * size_of::<f32>());
+    lowered
+}

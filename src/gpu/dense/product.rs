@@ -1,0 +1,177 @@
+//! What all dense operations come down to: for each group a product of two operands, cut into tiles
+//! and, where the result is small and the sum long, into chunks of the sum.
+
+use super::shaders;
+use crate::gpu::kernel::{Binding, DeviceCaps, Dispatch, Lowered, Shader};
+
+/// Lanes of the registers that the engine for software adapters is written for.
+const LANES: u32 = 8;
+/// Invocations of a workgroup of the pack and reduce shaders.
+const WORKGROUP: usize = 64;
+/// Chunks are multiples of this, the tiled engine's step.
+const CHUNK_UNIT: usize = 16;
+/// A chunk below this is not worth its own workgroup.
+const CHUNK_MIN: usize = 256;
+/// A software adapter (llvmpipe) ends a shader's loops after 65535 rounds of four elements each.
+const SOFTWARE_CHUNK_MAX: usize = 4 * 60_000;
+/// Workgroups to aim for: a GPU wants a few hundred, a software adapter a few for each core.
+const GPU_WORKGROUPS: usize = 256;
+const SOFTWARE_WORKGROUPS: usize = 32;
+
+/// Which engine computes a product, and the rows and columns of its tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tile {
+    /// `dense_lanes.wgsl`
+    Lanes64x32,
+    /// `dense_lanes.wgsl`
+    Lanes32x32,
+    /// `dense_lanes.wgsl`
+    Lanes16x32,
+    /// `dense_lanes.wgsl`
+    Lanes8x32,
+    /// `dense_lanes.wgsl`
+    Lanes16x16,
+    /// `dense_tiled.wgsl`
+    Tiled64x64,
+    /// `dense_tiled.wgsl`
+    Tiled32x32,
+    /// `dense_tiled.wgsl`
+    Tiled16x64,
+}
+
+impl Tile {
+    fn size(self) -> [usize; 2] {
+        match self {
+            Tile::Lanes64x32 => [64, 32],
+            Tile::Lanes32x32 | Tile::Tiled32x32 => [32, 32],
+            Tile::Lanes16x32 => [16, 32],
+            Tile::Lanes8x32 => [8, 32],
+            Tile::Lanes16x16 => [16, 16],
+            Tile::Tiled64x64 => [64, 64],
+            Tile::Tiled16x64 => [16, 64],
+        }
+    }
+}
+
+/// `y[groups, rows, cols]`, each group a product over `inner`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Product {
+    pub groups: usize,
+    pub rows: usize,
+    pub cols: usize,
+    pub inner: usize,
+    /// Whether the operands are read along the inner dimension: a, b.
+    pub along_inner: [bool; 2],
+}
+
+impl Product {
+    /// The tile that wastes little and still leaves enough workgroups.
+    pub fn tile(&self, caps: &DeviceCaps) -> Tile {
+        if caps.software && caps.subgroup_size == LANES {
+            let [a, b] = self.along_inner;
+            return match self.rows {
+                ..=16 if a && b && self.cols <= 16 => Tile::Lanes16x16,
+                ..=8 if a => Tile::Lanes8x32,
+                ..=16 if a => Tile::Lanes16x32,
+                _ if self.workgroups(Tile::Lanes64x32) < SOFTWARE_WORKGROUPS => Tile::Lanes32x32,
+                ..=32 => Tile::Lanes32x32,
+                _ => Tile::Lanes64x32,
+            };
+        }
+        match self.rows {
+            ..=16 => Tile::Tiled16x64,
+            _ if self.workgroups(Tile::Tiled64x64) < GPU_WORKGROUPS => Tile::Tiled32x32,
+            _ => Tile::Tiled64x64,
+        }
+    }
+
+    fn tiles(&self, tile: Tile) -> [usize; 2] {
+        let [rows, cols] = tile.size();
+        [self.rows.div_ceil(rows), self.cols.div_ceil(cols)]
+    }
+
+    fn workgroups(&self, tile: Tile) -> usize {
+        self.tiles(tile).iter().product::<usize>() * self.groups
+    }
+
+    /// The dispatches: `shader` over `inputs` into the only output, in `tile`s.
+    ///
+    /// `cut` allows to cut long sums of small results into chunks, which end in scratch memory and are
+    /// then added up; nothing may follow the sum in the shader then.
+    pub fn lower(
+        &self,
+        shader: &'static Shader,
+        tile: Tile,
+        inputs: &[Binding],
+        constants: &[(&'static str, f64)],
+        cut: bool,
+        caps: &DeviceCaps,
+    ) -> Lowered {
+        let chunk = if cut { self.chunk(tile, caps) } else { self.inner };
+        let chunk = chunk.next_multiple_of(CHUNK_UNIT);
+        let splits = self.inner.div_ceil(chunk);
+        let result = if splits == 1 { Binding::Output(0) } else { Binding::ScratchWrite(0) };
+        let [row_tiles, col_tiles] = self.tiles(tile);
+        let [x, y] = fold(row_tiles * col_tiles, caps);
+        let dispatch = Dispatch {
+            shader,
+            constants: [
+                ("ROWS", self.rows as f64),
+                ("COLS", self.cols as f64),
+                ("INNER", self.inner as f64),
+                ("GROUPS", self.groups as f64),
+                ("SPLITS", splits as f64),
+                ("CHUNK", chunk as f64),
+                ("COL_TILES", col_tiles as f64),
+                ("TILES", (row_tiles * col_tiles) as f64),
+                ("GRID_X", f64::from(x)),
+            ]
+            .iter()
+            .chain(constants)
+            .copied()
+            .collect(),
+            bindings: inputs.iter().copied().chain([result]).collect(),
+            workgroups: [x, y, (self.groups * splits) as u32],
+            guarded: true,
+        };
+        if splits == 1 {
+            return Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] };
+        }
+        let len = self.groups * self.rows * self.cols;
+        let constants = vec![("SPLITS", splits as f64), ("LEN", len as f64)];
+        let bindings = vec![Binding::ScratchRead(0), Binding::Output(0)];
+        let reduce = elementwise(shaders::reduce(), constants, bindings, len, caps);
+        let bytes = splits * len * size_of::<f32>();
+        Lowered { dispatches: vec![dispatch, reduce], scratch_bytes: vec![bytes] }
+    }
+
+    /// How many elements of the sum a workgroup adds up: all of them, if there are tiles enough.
+    /// Depends on nothing but shape and kind of device, so that the same bits come out every time.
+    fn chunk(&self, tile: Tile, caps: &DeviceCaps) -> usize {
+        let (wanted, most) = if caps.software {
+            (SOFTWARE_WORKGROUPS, SOFTWARE_CHUNK_MAX)
+        } else {
+            (GPU_WORKGROUPS, usize::MAX)
+        };
+        let splits = (wanted / self.workgroups(tile)).max(1);
+        self.inner.div_ceil(splits).max(CHUNK_MIN).min(most)
+    }
+}
+
+/// A dispatch of one invocation an element, for the small shaders around a product.
+pub(super) fn elementwise(
+    shader: &'static Shader,
+    constants: Vec<(&'static str, f64)>,
+    bindings: Vec<Binding>,
+    elements: usize,
+    caps: &DeviceCaps,
+) -> Dispatch {
+    let [x, y] = fold(elements.div_ceil(WORKGROUP), caps);
+    Dispatch { shader, constants, bindings, workgroups: [x, y, 1], guarded: true }
+}
+
+/// So many workgroups in two dimensions, if one cannot hold them.
+fn fold(workgroups: usize, caps: &DeviceCaps) -> [u32; 2] {
+    let y = workgroups.div_ceil(caps.max_workgroups as usize).max(1);
+    [workgroups.div_ceil(y).max(1) as u32, y as u32]
+}
