@@ -82,11 +82,14 @@ impl Context {
     /// What lowerings may ask of the device.
     pub fn caps(&self) -> DeviceCaps {
         let limits = self.device.limits();
+        let (least, most) = (self.info.subgroup_min_size, self.info.subgroup_max_size);
+        let fixed = least == most && self.device.features().contains(wgpu::Features::SUBGROUP);
         DeviceCaps {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_invocations: limits.max_compute_invocations_per_workgroup,
             software: self.info.device_type == wgpu::DeviceType::Cpu,
+            subgroup_size: if fixed { least } else { 0 },
         }
     }
 

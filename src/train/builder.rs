@@ -247,8 +247,8 @@ impl TrainerBuilder {
             executor.load(Arena::Consts, 0, &program.consts)?;
         }
         if let Some(checkpoint) = &self.resume {
-            for (arena, values) in checkpoint.restore(program)?.arenas {
-                executor.load(arena, 0, &values)?;
+            for (arena, values) in &checkpoint.restore(program)?.arenas {
+                executor.load(*arena, 0, values)?;
             }
             return Ok(checkpoint.progress);
         }

@@ -74,7 +74,7 @@ impl Run {
         first_step: u64,
     ) -> Result<Self> {
         let kept = saving
-            .map(|Saving { dir, every, keep }| {
+            .map(|Saving { dir, every, keep }| -> Result<Kept> {
                 let folder = RunFolder::open(&dir, first_step)?;
                 let writer = CheckpointWriter::start(&dir, program.clone(), seed, keep)?;
                 Ok(Kept { folder, writer, every, last: None })

@@ -19,8 +19,8 @@ pub struct Rows {
     pub panics_at: Option<usize>,
     pub label_at: Option<(usize, u32)>,
     pub reads: AtomicUsize,
-    spec: SampleSpec,
-    info: SourceInfo,
+    pub spec: SampleSpec,
+    pub info: SourceInfo,
 }
 
 pub const CLASSES: usize = 4;

@@ -100,8 +100,10 @@ fn program(spec: &SampleSpec, batch: usize) -> Program {
 fn start<T: Real>(program: &Program) -> (Executor<T>, Vec<Slot>) {
     let mut executor = Executor::<T>::in_precision(program.clone(), 2).unwrap();
     for (arena, variables) in [(Arena::Params, &program.params), (Arena::State, &program.states)] {
-        let values = init::initial_arena(variables, executor.arena(arena).len(), 7);
-        executor.load(arena, 0, &values).unwrap();
+        for variable in variables {
+            let values = init::initial_values(variable, 7);
+            executor.load(arena, variable.offset, &values).unwrap();
+        }
     }
     let slots = executor.take_slots().unwrap();
     assert!(executor.take_slots().unwrap().is_empty());

@@ -144,6 +144,7 @@ mod tests {
             workgroup_bytes: 16384,
             max_invocations: 256,
             software: false,
+            subgroup_size: 0,
         };
         for count in [1, 65535, 65536, 65537, 131_071, 10_000_019] {
             let [x, y, z] = fold(count, &caps);
