@@ -90,7 +90,8 @@ fn overlap(criterion: &mut Criterion) {
             bencher.iter_custom(|steps| run(&compute, steps));
         });
         group.bench_function(format!("prepare/{device}"), |bencher| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(SLEEPERS).build().expect("a pool");
+            let pool =
+                rayon::ThreadPoolBuilder::new().num_threads(SLEEPERS).build().expect("a pool");
             let source = source(cost);
             let layout = inflight::batch::SlotLayout::new(source.spec(), BATCH);
             let mut slot = inflight::batch::Slot::host(0, layout.slot_bytes);
@@ -99,7 +100,15 @@ fn overlap(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let keys = Default::default();
                 let fill = || {
-                    inflight::prepare::fill(&mut slot, &layout, &*source, &[], &indices, keys, &times)
+                    inflight::prepare::fill(
+                        &mut slot,
+                        &layout,
+                        &*source,
+                        &[],
+                        &indices,
+                        keys,
+                        &times,
+                    )
                 };
                 pool.install(fill).expect("synthetic samples are whole");
             });
