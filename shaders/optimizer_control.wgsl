@@ -23,7 +23,7 @@ fn main(grid: Grid) {
     // By its bits: compilers may assume that no value is infinite or NaN.
     if (bitcast<u32>(sum) & 0x7f800000u) == 0x7f800000u {
         control[3] += 1.0;
-        control[5] = 0.0;
+        control[5] = 1.0;
         control[6] = 0.0;
         control[7] += 1.0;
         return;

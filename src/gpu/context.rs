@@ -26,6 +26,8 @@ pub struct Context {
     pub(super) queue: wgpu::Queue,
     pub(super) info: wgpu::AdapterInfo,
     pub(super) open_s: f64,
+    /// Whether lowerings choose what suits a software adapter.
+    software: bool,
     fault: Arc<Fault>,
 }
 
@@ -71,7 +73,22 @@ impl Context {
         device.on_uncaptured_error(Arc::new(move |error| {
             uncaptured.set(format!("the device reports: {error}"));
         }));
-        Ok(Self { device, queue, info, open_s: start.elapsed().as_secs_f64(), fault })
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        let open_s = start.elapsed().as_secs_f64();
+        Ok(Self { device, queue, info, open_s, software, fault })
+    }
+
+    /// The same device, for which lowerings choose what suits a GPU in hardware, whatever it is: so a
+    /// machine without one can test those variants.
+    pub fn as_hardware(&self) -> Arc<Self> {
+        Arc::new(Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            info: self.info.clone(),
+            open_s: self.open_s,
+            software: false,
+            fault: Arc::clone(&self.fault),
+        })
     }
 
     /// The adapter's name.
@@ -88,7 +105,7 @@ impl Context {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_invocations: limits.max_compute_invocations_per_workgroup,
-            software: self.info.device_type == wgpu::DeviceType::Cpu,
+            software: self.software,
             subgroup_size: if fixed { least } else { 0 },
         }
     }
@@ -112,6 +129,11 @@ impl Context {
             None => Ok(()),
             Some(fault) => Err(self.broken(fault)),
         }
+    }
+
+    /// Destroys the device: everything on it is lost, and every later call returns an error.
+    pub fn destroy(&self) {
+        self.device.destroy();
     }
 
     /// An error of this device that makes it unusable: the recorded fault if there is one, since that

@@ -164,12 +164,18 @@ impl Executor {
             PollFailure::Broken(error) => error,
             PollFailure::Timeout => context.broken("the device does not answer"),
         };
+        let start = Instant::now();
         context.poll(wgpu::PollType::Poll).map_err(broken)?;
-        if arrivals.state() == Arrived::NotYet && !patience.is_zero() {
+        while arrivals.state() == Arrived::NotYet {
+            let timeout = patience.saturating_sub(start.elapsed());
+            if timeout.is_zero() {
+                break;
+            }
             let submission_index = Some(submission.clone());
-            let timeout = Some(patience);
-            match context.poll(wgpu::PollType::Wait { submission_index, timeout }) {
-                Ok(()) | Err(PollFailure::Timeout) => {}
+            match context.poll(wgpu::PollType::Wait { submission_index, timeout: Some(timeout) }) {
+                // Another thread may have polled first, and be about to run our callbacks.
+                Ok(()) => std::thread::yield_now(),
+                Err(PollFailure::Timeout) => {}
                 Err(failure) => return Err(broken(failure)),
             }
         }

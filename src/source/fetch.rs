@@ -66,7 +66,8 @@ pub fn fetch(name: &str, cache_dir: &Path, on_progress: OnProgress<'_>) -> Resul
     fetch_manifest(&manifest, cache_dir, on_progress)
 }
 
-/// Fetches the data set that `manifest` describes; see [`fetch`](fetch()).
+/// Fetches the data set that `manifest` describes; see [`fetch`](fetch()). Files that are there already
+/// are held against their hashes, and fetched again if they are damaged.
 ///
 /// # Errors
 /// As [`fetch`](fetch()).
@@ -76,19 +77,22 @@ pub fn fetch_manifest(
     on_progress: OnProgress<'_>,
 ) -> Result<PathBuf> {
     let dir = cache_dir.join(&manifest.name);
-    if manifest.is_complete(&dir) {
-        return Ok(dir);
-    }
     std::fs::create_dir_all(&dir).map_err(|e| unwritable(&dir, e))?;
     let _lock = lock(&dir)?;
     let mut session =
         Session { dir: &dir, on_progress, packages: None, unreachable: HashSet::new() };
     for file in &manifest.files {
-        if !file.is_present(&dir) {
+        if !is_whole(file, &dir) {
             session.fetch_file(&manifest.name, file)?;
         }
     }
     Ok(dir)
+}
+
+/// Whether a file is there and as it should be. What comes out of an archive has a length, but no hash.
+fn is_whole(file: &FileEntry, dir: &Path) -> bool {
+    let verified = |origin| verify(&dir.join(&file.path), origin).is_ok();
+    file.is_present(dir) && (!file.members.is_empty() || file.sources.iter().any(verified))
 }
 
 /// Held while a data set is fetched, so that two processes do not write the same partial file.

@@ -11,7 +11,7 @@ use ureq::Agent;
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Silence for this long ends an attempt.
 const READ_WAIT_MAX: Duration = Duration::from_secs(30);
-/// Attempts that bring no new byte, before a place is given up.
+/// Attempts in a row that get no further than any before, until a place is given up.
 const FRUITLESS_MAX: u32 = 3;
 /// Pause before the next attempt; doubles each time.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -45,7 +45,7 @@ pub(crate) fn download(
         |e: std::io::Error| Failure::Broken(format!("cannot write {}: {e}", part.display()));
     let options = File::options().read(true).write(true).create(true).truncate(false).clone();
     let mut file = options.open(part).map_err(local)?;
-    let mut fruitless = 0;
+    let (mut fruitless, mut furthest) = (0, 0);
     loop {
         let have = file.metadata().map_err(local)?.len();
         if have == bytes {
@@ -58,8 +58,11 @@ pub(crate) fn download(
         match attempt(&agent, url, bytes, &mut file, have, report) {
             Ok(()) => {}
             Err(Failure::Broken(why)) => {
-                let grown = file.metadata().map_err(local)?.len() > have;
-                fruitless = if grown { 0 } else { fruitless + 1 };
+                let reached = file.metadata().map_err(local)?.len();
+                // Not merely further than this attempt began: a server that starts over each time, or
+                // goes on from the wrong place, could keep that up for ever.
+                fruitless = if reached > furthest.max(have) { 0 } else { fruitless + 1 };
+                furthest = furthest.max(reached);
                 if fruitless == FRUITLESS_MAX {
                     return Err(Failure::Broken(why));
                 }

@@ -1,7 +1,8 @@
 //! A workbench: programs of one or a few hand-made operations, run by any executor.
 //!
-//! All inputs lie in the slot, results in one arena, so both executors are used exactly as a trainer
-//! uses them.
+//! Bytes and integers lie in the slot, as the inputs and the targets of the samples; numbers lie in
+//! the arena of parameters, and results in that of gradients. So both executors are used exactly as a
+//! trainer uses them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -44,7 +45,10 @@ pub fn context() -> Option<Arc<gpu::Context>> {
 #[derive(Default)]
 pub struct Bench {
     plan: Plan,
-    slot: Vec<u8>,
+    /// How many samples a full batch has.
+    batch_size: usize,
+    /// The inputs and the targets of all samples.
+    samples: [Vec<u8>; 2],
     arenas: BTreeMap<Arena, Vec<f32>>,
     /// Where each result lies.
     results: Vec<(Arena, std::ops::Range<usize>)>,
@@ -53,53 +57,50 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A bench whose step has this header.
-    pub fn new(header: StepHeader) -> Self {
-        Self { header, slot: vec![0; ALIGN], ..Self::default() }
+    /// A bench for batches of `batch_size` whose step has this header.
+    pub fn new(batch_size: usize, header: StepHeader) -> Self {
+        Self { batch_size, header, ..Self::default() }
     }
 
-    fn add(
-        &mut self,
-        shape: &[usize],
-        dtype: DType,
-        place: Place,
-        offset_bytes: usize,
-    ) -> TensorId {
+    fn add(&mut self, shape: &[usize], dtype: DType, role: Role, location: Location) -> TensorId {
         let name = format!("tensor {}", self.plan.tensors.len());
-        let tensor = Tensor { name, shape: shape.to_vec(), dtype, role: Role::Activation };
-        self.plan.tensors.push(tensor);
-        self.plan.locations.push(Location { place, offset_bytes });
+        self.plan.tensors.push(Tensor { name, shape: shape.to_vec(), dtype, role });
+        self.plan.locations.push(location);
         TensorId(self.plan.tensors.len() - 1)
-    }
-
-    fn input(&mut self, shape: &[usize], dtype: DType, bytes: &[u8]) -> TensorId {
-        assert_eq!(shape.iter().product::<usize>() * dtype.bytes(), bytes.len());
-        let offset = self.slot.len();
-        self.slot.extend_from_slice(bytes);
-        self.slot.resize(self.slot.len().next_multiple_of(ALIGN), 0xab);
-        self.add(shape, dtype, Place::Slot, offset)
     }
 
     /// The step's header as an input.
     pub fn header(&mut self) -> TensorId {
-        self.add(&[8], DType::U32, Place::Slot, 0)
+        self.add(&[8], DType::U32, Role::Header, at(Place::Slot, 0))
     }
 
     /// An input of floats.
     pub fn f32(&mut self, shape: &[usize], values: &[f32]) -> TensorId {
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.input(shape, DType::F32, &bytes)
+        self.in_arena(Arena::Params, shape, values)
     }
 
-    /// An input of integers.
-    pub fn u32(&mut self, shape: &[usize], values: &[u32]) -> TensorId {
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.input(shape, DType::U32, &bytes)
-    }
-
-    /// An input of bytes.
+    /// The input of bytes, at most one.
     pub fn u8(&mut self, shape: &[usize], values: &[u8]) -> TensorId {
-        self.input(shape, DType::U8, values)
+        assert!(self.samples[0].is_empty());
+        self.samples[0] = values.to_vec();
+        self.add(shape, DType::U8, Role::Input, at(Place::Slot, 0))
+    }
+
+    /// The input of integers, at most one.
+    pub fn u32(&mut self, shape: &[usize], values: &[u32]) -> TensorId {
+        assert!(self.samples[1].is_empty());
+        self.samples[1] = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.add(shape, DType::U32, Role::Target, at(Place::Slot, 0))
+    }
+
+    fn in_arena(&mut self, arena: Arena, shape: &[usize], values: &[f32]) -> TensorId {
+        assert_eq!(shape.iter().product::<usize>(), values.len());
+        let held = self.arenas.entry(arena).or_default();
+        let offset = held.len();
+        held.extend_from_slice(values);
+        // Between tensors lies something that nobody may overwrite.
+        held.resize(held.len().next_multiple_of(ALIGN / 4), UNTOUCHED);
+        self.add(shape, DType::F32, Role::Activation, at(Place::Arena(arena), 4 * offset))
     }
 
     /// A result, which begins as `initial`.
@@ -109,14 +110,9 @@ impl Bench {
 
     /// A result in a certain arena: an operation cannot read and write the same one.
     pub fn in_out_at(&mut self, arena: Arena, shape: &[usize], initial: &[f32]) -> TensorId {
-        assert_eq!(shape.iter().product::<usize>(), initial.len());
-        let values = self.arenas.entry(arena).or_default();
-        let offset = values.len();
-        values.extend_from_slice(initial);
-        // Between results lies something that nobody may overwrite.
-        values.resize(values.len().next_multiple_of(ALIGN / 4), UNTOUCHED);
+        let offset = self.arenas.get(&arena).map_or(0, Vec::len);
         self.results.push((arena, offset..offset + initial.len()));
-        self.add(shape, DType::F32, Place::Arena(arena), 4 * offset)
+        self.in_arena(arena, shape, initial)
     }
 
     /// A result, which begins as something that no operation leaves there.
@@ -127,7 +123,8 @@ impl Bench {
     /// A tensor between two operations.
     pub fn between(&mut self, shape: &[usize], dtype: DType) -> TensorId {
         self.activations.push(ActivationBuffer { len: shape.iter().product(), dtype });
-        self.add(shape, dtype, Place::Activation(self.activations.len() - 1), 0)
+        let place = Place::Activation(self.activations.len() - 1);
+        self.add(shape, dtype, Role::Activation, at(place, 0))
     }
 
     /// Adds an operation.
@@ -143,21 +140,29 @@ impl Bench {
 
     /// The program of all operations.
     pub fn program(&self) -> Arc<Program> {
-        let bytes = self.slot.len() - ALIGN;
+        let [input, target] = &self.samples;
         let spec = SampleSpec {
-            input_shape: vec![bytes],
+            input_shape: vec![input.len()],
             input_dtype: DType::U8,
-            target: TargetSpec::Values { len: 0 },
+            target: TargetSpec::Class { classes: 1 },
         };
-        // One sample is the whole slot after the header.
+        let target_offset = ALIGN + input.len().next_multiple_of(ALIGN);
         let slot = SlotLayout {
-            batch_size: 1,
-            input_bytes: bytes,
-            target_bytes: 0,
+            batch_size: self.batch_size,
+            input_bytes: input.len() / self.batch_size,
+            target_bytes: target.len() / self.batch_size,
             input_offset: ALIGN,
-            target_offset: self.slot.len(),
-            slot_bytes: self.slot.len(),
+            target_offset,
+            slot_bytes: target_offset + target.len().next_multiple_of(ALIGN),
         };
+        let mut plan = self.plan.clone();
+        for (tensor, location) in plan.tensors.iter().zip(&mut plan.locations) {
+            match tensor.role {
+                Role::Input => location.offset_bytes = slot.input_offset,
+                Role::Target => location.offset_bytes = slot.target_offset,
+                _ => {}
+            }
+        }
         Arc::new(Program {
             spec,
             slot,
@@ -166,7 +171,7 @@ impl Bench {
             params: vec![],
             states: vec![],
             consts: vec![],
-            plans: BTreeMap::from([(Pass::Train, self.plan.clone())]),
+            plans: BTreeMap::from([(Pass::Train, plan)]),
             output: TensorId(0),
             control_offset: None,
         })
@@ -179,7 +184,11 @@ impl Bench {
             executor.load(arena, 0, values).expect("load");
         }
         let mut slot = executor.take_slots().expect("slots").remove(0);
-        slot.samples(layout)[0].0.copy_from_slice(&self.slot[ALIGN..]);
+        for (i, (mut input, mut target)) in slot.samples(layout).into_iter().enumerate() {
+            let part = |all: &[u8], len: usize| all[i * len..(i + 1) * len].to_vec();
+            input.copy_from_slice(&part(&self.samples[0], layout.input_bytes));
+            target.copy_from_slice(&part(&self.samples[1], layout.target_bytes));
+        }
         slot.write_header(&self.header);
         executor.submit(Pass::Train, slot, Wants::default()).expect("submit");
         executor.collect(Duration::from_secs(60)).expect("collect").expect("the pass to end");
@@ -195,17 +204,27 @@ impl Bench {
         for (&arena, values) in stored {
             let mut beside = values.clone();
             for (_, range) in self.results.iter().filter(|(a, _)| *a == arena) {
-                beside[range.clone()].fill(UNTOUCHED);
+                beside[range.clone()].copy_from_slice(&self.arenas[&arena][range.clone()]);
             }
-            let written = beside.iter().position(|&x| x != UNTOUCHED);
+            let differ = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+            let written = beside.iter().zip(&self.arenas[&arena]).position(differ);
             assert_eq!(written, None, "an element of {arena:?} outside of all results was written");
         }
     }
 
     /// The results on the GPU; none without an adapter.
     pub fn on_gpu(&self) -> Option<Vec<Vec<f32>>> {
-        let mut executor = gpu::Executor::new(context()?, self.program(), 1).expect("executor");
-        Some(self.run(&mut executor))
+        context().map(|context| self.on(context))
+    }
+
+    /// The results of the kernels that software adapters get, and of those that hardware gets.
+    fn on_both(&self) -> Vec<Vec<Vec<f32>>> {
+        let contexts = context().map(|context| [context.as_hardware(), context]);
+        contexts.into_iter().flatten().map(|context| self.on(context)).collect()
+    }
+
+    fn on(&self, context: Arc<gpu::Context>) -> Vec<Vec<f32>> {
+        self.run(&mut gpu::Executor::new(context, self.program(), 1).expect("executor"))
     }
 
     /// The results on the CPU.
@@ -217,23 +236,28 @@ impl Bench {
     /// Expects the same from shader and twin.
     #[track_caller]
     pub fn check(&self, atol: f64, rtol: f64) {
-        let Some(gpu) = self.on_gpu() else { return };
+        let gpu = self.on_both();
         let cpu = self.on_cpu();
-        assert_eq!(gpu.len(), cpu.len());
-        for (gpu, cpu) in gpu.iter().zip(&cpu) {
-            assert_close(gpu, cpu, atol, rtol);
+        for gpu in &gpu {
+            assert_eq!(gpu.len(), cpu.len());
+            gpu.iter().zip(&cpu).for_each(|(gpu, cpu)| assert_close(gpu, cpu, atol, rtol));
         }
     }
 
     /// Expects the same sum over each result from shader and twin.
     #[track_caller]
     pub fn check_sum(&self, rtol: f64) {
-        let Some(gpu) = self.on_gpu() else { return };
-        let sum = |results: Vec<Vec<f32>>| -> Vec<f64> {
+        let sum = |results: &Vec<Vec<f32>>| -> Vec<f64> {
             results.iter().map(|x| x.iter().map(|&x| f64::from(x)).sum()).collect()
         };
-        assert_close(&sum(gpu), &sum(self.on_cpu()), 0.0, rtol);
+        for gpu in &self.on_both() {
+            assert_close(&sum(gpu), &sum(&self.on_cpu()), 0.0, rtol);
+        }
     }
+}
+
+fn at(place: Place, offset_bytes: usize) -> Location {
+    Location { place, offset_bytes }
 }
 
 /// What results hold before an operation writes them.

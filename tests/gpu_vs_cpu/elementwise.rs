@@ -7,7 +7,7 @@ use crate::{SIZES, below, header, normal};
 
 fn check(op: Op, operands: usize, atol: f64) {
     for n in SIZES {
-        let mut bench = Bench::new(header(1));
+        let mut bench = Bench::new(1, header(1));
         let inputs: Vec<_> =
             (0..operands).map(|i| bench.f32(&[n], &normal(n as u64 + 7 * i as u64, n))).collect();
         let y = bench.output(&[n]);
@@ -38,7 +38,7 @@ fn gelu_grad() {
 
 #[test]
 fn gelu_of_large_values_is_the_identity_or_zero() {
-    let mut bench = Bench::new(header(1));
+    let mut bench = Bench::new(1, header(1));
     let x = bench.f32(&[6], &[-1e4, -30.0, -6.0, 6.0, 30.0, 1e4]);
     let y = bench.output(&[6]);
     bench.push(Op::Gelu, &[x], &[y]);
@@ -62,7 +62,7 @@ fn scale() {
 
 #[test]
 fn a_tensor_with_itself() {
-    let mut bench = Bench::new(header(1));
+    let mut bench = Bench::new(1, header(1));
     let x = bench.f32(&[65], &normal(1, 65));
     let y = bench.output(&[65]);
     bench.push(Op::Mul, &[x, x], &[y]);
@@ -72,7 +72,7 @@ fn a_tensor_with_itself() {
 #[test]
 fn normalize_u8() {
     for (n, c, plane) in [(1, 1, 1), (3, 1, 21), (2, 3, 11), (5, 3, 64), (65, 1, 784)] {
-        let mut bench = Bench::new(header(n));
+        let mut bench = Bench::new(n, header(n));
         let bytes: Vec<u8> =
             below(n as u64, 256, n * c * plane).into_iter().map(|x| x as u8).collect();
         let x = bench.u8(&[n, c, plane], &bytes);
@@ -88,7 +88,7 @@ fn normalize_u8() {
 fn bias() {
     for shape in [&[1, 1][..], &[3, 65], &[7, 10], &[2, 3, 5, 7], &[64, 16, 8, 8]] {
         let len = shape.iter().product();
-        let mut bench = Bench::new(header(1));
+        let mut bench = Bench::new(1, header(1));
         let x = bench.f32(shape, &normal(1, len));
         let bias = bench.f32(&shape[1..2], &normal(2, shape[1]));
         let y = bench.output(shape);
@@ -101,7 +101,7 @@ fn bias() {
 fn broadcast() {
     for (shape, axis, len) in [(&[7][..], 0, 65), (&[63], 1, 3), (&[4, 5], 1, 6), (&[4, 5], 2, 64)]
     {
-        let mut bench = Bench::new(header(1));
+        let mut bench = Bench::new(1, header(1));
         let x = bench.f32(shape, &normal(1, shape.iter().product()));
         let mut repeated = shape.to_vec();
         repeated.insert(axis, len);
@@ -115,7 +115,7 @@ fn broadcast() {
 fn dropout_drops_the_same_elements() {
     for n in SIZES {
         for (p, salt) in [(0.0, 1), (0.5, 0), (0.9, u32::MAX)] {
-            let mut bench = Bench::new(header(1));
+            let mut bench = Bench::new(1, header(1));
             let x = bench.f32(&[n], &normal(n as u64, n));
             let h = bench.header();
             let y = bench.output(&[n]);
@@ -128,7 +128,7 @@ fn dropout_drops_the_same_elements() {
 #[test]
 fn dropout_keeps_the_share_it_should() {
     let n = 20_000;
-    let mut bench = Bench::new(header(1));
+    let mut bench = Bench::new(1, header(1));
     let x = bench.f32(&[n], &vec![1.0; n]);
     let h = bench.header();
     let y = bench.output(&[n]);

@@ -4,6 +4,8 @@
 
 mod bench;
 mod elementwise;
+mod executor;
+mod header;
 mod losses;
 mod norms;
 mod optimizer;

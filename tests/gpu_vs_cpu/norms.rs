@@ -17,7 +17,7 @@ fn batch_norm_stats() {
     for shape in SHAPES {
         for count in counts(shape[0]) {
             let c = shape[1];
-            let mut bench = Bench::new(header(count));
+            let mut bench = Bench::new(shape[0], header(count));
             let x = bench.f32(shape, &far_from_zero(1, shape.iter().product()));
             let h = bench.header();
             let mean = bench.output(&[c]);
@@ -40,7 +40,7 @@ fn batch_norm() {
         SHAPES.into_iter().zip([Activation::Identity, Activation::Relu, Activation::Gelu].repeat(2))
     {
         let c = shape[1];
-        let mut bench = Bench::new(header(1));
+        let mut bench = Bench::new(1, header(1));
         let x = bench.f32(shape, &normal(1, shape.iter().product()));
         let inputs = [2, 3, 4].map(|key| bench.f32(&[c], &normal(key, c)));
         let var = bench.f32(&[c], &far_from_zero(5, c));
@@ -57,7 +57,7 @@ fn batch_norm_gradients() {
         for count in counts(shape[0]) {
             let c = shape[1];
             let len: usize = shape.iter().product();
-            let mut bench = Bench::new(header(count));
+            let mut bench = Bench::new(shape[0], header(count));
             let mut gradient = normal(1, len);
             // Padding carries no gradient, since the loss gives it none.
             gradient[count * len / shape[0]..].fill(0.0);
@@ -88,7 +88,7 @@ fn batch_norm_gradients() {
 #[test]
 fn layer_norm_and_its_gradients() {
     for (rows, d) in [(1, 1), (3, 63), (64, 64), (65, 65), (7, 768), (300, 48)] {
-        let mut bench = Bench::new(header(1));
+        let mut bench = Bench::new(1, header(1));
         let x = bench.f32(&[rows, d], &normal(1, rows * d));
         let gamma = bench.f32(&[d], &normal(2, d));
         let beta = bench.f32(&[d], &normal(3, d));

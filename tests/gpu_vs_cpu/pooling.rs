@@ -30,7 +30,7 @@ fn windows(image: [usize; 4], g: PoolGeometry) -> [usize; 4] {
 fn max_pool2d_and_its_gradient() {
     for (image, geometry) in CASES {
         let out = windows(image, geometry);
-        let mut bench = Bench::new(header(1));
+        let mut bench = Bench::new(1, header(1));
         // Few different values, so that windows hold several maxima, of which the first must count.
         let values: Vec<f32> =
             below(3, 5, image.iter().product()).iter().map(|&x| x as f32).collect();
@@ -48,7 +48,7 @@ fn max_pool2d_and_its_gradient() {
 #[test]
 fn max_pool2d_of_negative_values_never_chooses_the_padding() {
     let geometry = geometry([3, 3], [2, 2], [1, 1]);
-    let mut bench = Bench::new(header(1));
+    let mut bench = Bench::new(1, header(1));
     let values: Vec<f32> = normal(1, 36).iter().map(|x| -1.0 - x.abs()).collect();
     let x = bench.f32(&[1, 1, 6, 6], &values);
     let y = bench.output(&[1, 1, 3, 3]);
@@ -61,7 +61,7 @@ fn max_pool2d_of_negative_values_never_chooses_the_padding() {
 fn avg_pool2d() {
     for (image, geometry) in CASES {
         let out = windows(image, geometry);
-        let mut bench = Bench::new(header(1));
+        let mut bench = Bench::new(1, header(1));
         let x = bench.f32(&image, &normal(1, image.iter().product()));
         let y = bench.output(&out);
         bench.push(Op::AvgPool2d { geometry }, &[x], &[y]);
@@ -73,7 +73,7 @@ fn avg_pool2d() {
 fn avg_pool2d_grad() {
     for (image, geometry) in CASES {
         let out = windows(image, geometry);
-        let mut bench = Bench::new(header(1));
+        let mut bench = Bench::new(1, header(1));
         let dy = bench.f32(&out, &normal(1, out.iter().product()));
         let dx = bench.output(&image);
         bench.push(Op::AvgPool2dGrad { geometry }, &[dy], &[dx]);

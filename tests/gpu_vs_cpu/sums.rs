@@ -18,7 +18,7 @@ fn bias_grad() {
         &[700, 2, 1],
     ];
     for shape in shapes {
-        let mut bench = Bench::new(header(1));
+        let mut bench = Bench::new(1, header(1));
         let dy = bench.f32(shape, &normal(1, shape.iter().product()));
         let db = bench.output(&shape[1..2]);
         bench.push(Op::BiasGrad, &[dy], &[db]);
@@ -41,7 +41,7 @@ fn reduce() {
     ];
     for (shape, axis) in cases {
         for reduction in [Reduction::Sum, Reduction::Mean] {
-            let mut bench = Bench::new(header(1));
+            let mut bench = Bench::new(1, header(1));
             let x = bench.f32(shape, &normal(1, shape.iter().product()));
             let mut reduced = shape.to_vec();
             reduced.remove(axis);

@@ -158,6 +158,35 @@ fn a_file_is_downloaded_once_and_put_in_place_whole() {
 }
 
 #[test]
+fn a_damaged_file_is_fetched_again() {
+    let server = Server::start(&[("/a", vec![Answer::Whole(data())])]);
+    let cache = tempdir().unwrap();
+    let manifest = simple(&[format!("{}/a", server.address)]);
+    let dir = fetch_manifest(&manifest, cache.path(), &|_| ()).unwrap();
+    let mut damaged = data();
+    damaged[1000] ^= 1;
+    fs::write(dir.join("a"), damaged).unwrap();
+    fetch_manifest(&manifest, cache.path(), &|_| ()).unwrap();
+    assert_eq!(fs::read(dir.join("a")).unwrap(), data());
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[test]
+fn a_server_that_never_finishes_is_given_up() {
+    // Each answer ends before the last byte, and every other one starts over.
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        answers.push(Answer::Cut(data(), 200_000));
+        answers.push(Answer::Status(416));
+    }
+    let server = Server::start(&[("/a", answers)]);
+    let cache = tempdir().unwrap();
+    let error = fetch_manifest(&simple(&[format!("{}/a", server.address)]), cache.path(), &|_| ());
+    assert!(error.unwrap_err().to_string().contains("a: "));
+    assert!(server.requests().len() < 10, "{:?}", server.requests());
+}
+
+#[test]
 fn a_cut_download_goes_on_where_it_ended() {
     let cut =
         vec![Answer::Cut(data(), 100_000), Answer::Cut(data(), 50_000), Answer::Whole(data())];
