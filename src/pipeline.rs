@@ -40,7 +40,7 @@ pub struct Preparation {
     /// The part held out.
     pub validation: Option<Arc<dyn Source>>,
     /// Applied to training samples, in order.
-    pub transforms: Vec<Arc<dyn Transform>>,
+    pub transforms: Vec<Box<dyn Transform>>,
     /// How a batch lies in a slot.
     pub layout: SlotLayout,
     /// The seed of the run.
@@ -163,6 +163,6 @@ fn fill(
         (Split::Validation, Some(source)) => (source, &[][..]),
         _ => (&preparation.train, preparation.transforms.as_slice()),
     };
-    let key = prepare::Key { seed: preparation.seed, epoch: work.epoch };
+    let key = prepare::Keys { seed: preparation.seed, epoch: work.epoch };
     prepare::fill(slot, &preparation.layout, &**source, transforms, &work.indices, key, stages)
 }

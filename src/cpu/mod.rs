@@ -1,1 +1,87 @@
-//! The CPU twins: one file an operation, and the executor that runs them.
+//! The CPU twins: one an operation, and the executor that runs them.
+//!
+//! The twins are the oracle of every shader and the device of a machine without a GPU. They are generic
+//! over [`Real`]: `f32` trains, `f64` checks gradients by finite differences. Their results are the same
+//! to the last bit for any number of threads, since work is divided by its shape alone.
+
+pub mod batch_norm;
+pub mod bias;
+pub mod call;
+pub mod conv2d;
+pub mod dropout;
+pub mod elementwise;
+mod executor;
+pub mod gemm;
+mod im2col;
+pub mod layer_norm;
+pub mod loss;
+pub mod matmul;
+mod memory;
+pub mod metrics;
+pub mod normalize;
+pub mod optimizer;
+mod parallel;
+pub mod pool;
+mod real;
+pub mod reduce;
+#[cfg(test)]
+mod testing;
+
+pub use executor::{Executor, device_info};
+pub use real::Real;
+
+use call::{Call, ScratchLen};
+
+use crate::graph::op::Op;
+
+/// Runs the twin of an operation.
+///
+/// # Panics
+/// When the call does not bind what the operation says.
+pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
+    let call = &mut call;
+    match call.op {
+        Op::NormalizeU8 => normalize::run(call),
+        Op::MatMul { .. } => matmul::run(call),
+        Op::Conv2d { .. } | Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } => {
+            conv2d::run(call);
+        }
+        Op::MaxPool2d { .. }
+        | Op::MaxPool2dGrad { .. }
+        | Op::AvgPool2d { .. }
+        | Op::AvgPool2dGrad { .. } => pool::run(call),
+        Op::Bias | Op::BiasGrad => bias::run(call),
+        Op::Relu
+        | Op::ReluGrad
+        | Op::Gelu
+        | Op::GeluGrad
+        | Op::Add
+        | Op::Mul
+        | Op::Scale { .. } => elementwise::run(call),
+        Op::Reduce { .. } | Op::Broadcast { .. } => reduce::run(call),
+        Op::BatchNormStats { .. }
+        | Op::BatchNorm { .. }
+        | Op::BatchNormParamGrad { .. }
+        | Op::BatchNormInputGrad { .. } => batch_norm::run(call),
+        Op::LayerNorm { .. } | Op::LayerNormInputGrad | Op::LayerNormParamGrad => {
+            layer_norm::run(call);
+        }
+        Op::Dropout { .. } => dropout::run(call),
+        Op::CrossEntropy { .. } | Op::MeanSquaredError { .. } => loss::run(call),
+        Op::Accuracy | Op::StepMetrics { .. } => metrics::run(call),
+        Op::GradSquares
+        | Op::OptimizerControl { .. }
+        | Op::OptimizerUpdate { .. }
+        | Op::GradAccumulate => optimizer::run(call),
+    }
+}
+
+/// The working memory that an operation needs.
+pub fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> ScratchLen {
+    match op {
+        Op::Conv2d { .. } | Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } => {
+            conv2d::scratch_len(op, inputs, outputs)
+        }
+        _ => ScratchLen::default(),
+    }
+}

@@ -1,3 +1,20 @@
 //! The GPU half: context, kernels, upload, compute, readback.
+
+pub mod adapters;
+pub mod context;
 pub mod dense;
 pub mod kernel;
+pub mod lower;
+
+mod compute;
+mod executor;
+mod memory_size;
+mod objects;
+mod pipeline_cache;
+mod pipelines;
+mod readback;
+mod upload;
+
+pub use adapters::{AdapterSummary, adapters};
+pub use context::Context;
+pub use executor::Executor;

@@ -223,9 +223,10 @@ pub enum Op {
     LayerNormInputGrad,
     /// `dy, x, mean[rows], rstd[rows] | dgamma[d], dbeta[d]`.
     LayerNormParamGrad,
-    /// `x, header | y`: zero with probability p, else x / (1 - p). Element i is dropped when
-    /// `pcg3d([i, header.step * micro_steps + header.micro_step, header.seed_low ^ salt])[0] < p · 2³²`,
-    /// so its own gradient is the same operation on dy. `seed_high` is added to the second word.
+    /// `x, header | y`: zero with probability p, else x / (1 - p). Element i is dropped when `hash[0] <
+    /// (p · 2³²) as u32`, where `hash` is [`pcg3d`](crate::rng::pcg3d) of these three `u32`, all arithmetic
+    /// wrapping: `[i, header.step + header.seed_high, header.seed_low ^ salt ^ (header.micro_step *
+    /// 0x9E3779B9)]`. So its own gradient is the same operation on dy.
     Dropout {
         /// Probability of zero.
         p: f32,

@@ -1,5 +1,14 @@
 //! Models as graphs: layers, the models by name, losses, optimizers and schedules.
 
+pub mod describe;
+pub mod init;
+pub mod layers;
+pub mod losses;
+pub mod models;
+pub mod optimizers;
+pub mod schedules;
+pub mod sequential;
+
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 

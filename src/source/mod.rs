@@ -1,4 +1,32 @@
 //! Where samples come from: the [`Source`] trait, and one file a format.
+//!
+//! [`open`](open()) turns a name or a path into a [`Dataset`]; a data set known by name is described by a
+//! [`Manifest`](manifest::Manifest) and brought by [`fetch`](fetch()) when it is not there.
+
+pub mod cifar;
+mod contact_sheet;
+mod debian;
+pub mod fetch;
+mod file;
+#[cfg(feature = "fetch")]
+mod http;
+pub mod idx;
+pub mod manifest;
+pub mod npy;
+mod open;
+pub mod resident;
+mod statistics;
+mod subset;
+pub mod synthetic;
+mod unpack;
+
+pub use contact_sheet::contact_sheet;
+pub use fetch::fetch;
+pub use open::{Dataset, OpenOptions, open};
+pub use resident::Resident;
+pub use statistics::{Statistics, statistics};
+pub use subset::Subset;
+pub use synthetic::{Cost, Synthetic};
 
 use crate::batch::SampleSpec;
 use crate::error::Result;

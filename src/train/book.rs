@@ -1,8 +1,10 @@
 //! The books of a run: turns finished passes into reports and tells them to whoever listens.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::agenda::{Split, Work};
 use super::event::{CheckpointReport, EpochReport, Event, StepReport};
@@ -22,29 +24,40 @@ pub(super) enum Listener {
     Queue(crossbeam_channel::Sender<Result<Event>>),
 }
 
+/// How long the device thread sleeps before it looks again whether a full stream or queue has room.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
 impl Listener {
-    /// Tells one event; false when nobody listens any more. A full stream or queue holds the run up until
-    /// its owner has caught up: nothing is lost, and memory stays bounded.
-    fn tell(&mut self, event: &Event) -> bool {
+    /// Tells one event; false when nobody listens any more.
+    fn tell(&mut self, event: &Event, abandoned: &AtomicBool) -> bool {
         match (self, event) {
             (Listener::Step(call), Event::Step(report)) => call(report),
             (Listener::Epoch(call), Event::Epoch(report)) => call(report),
             (Listener::Checkpoint(call), Event::Checkpoint(report)) => call(report),
-            (Listener::Stream(stream), event) => {
-                return stream.send_blocking(Ok(event.clone())).is_ok();
-            }
-            (Listener::Queue(queue), event) => return queue.send(Ok(event.clone())).is_ok(),
-            _ => {}
+            (listener, event) => return listener.send(Ok(event.clone()), abandoned),
         }
         true
     }
 
-    /// The last thing a stream or queue hears of a run that failed.
-    fn tell_failure(&mut self, error: &Error) {
-        match self {
-            Listener::Stream(stream) => drop(stream.send_blocking(Err(error.clone()))),
-            Listener::Queue(queue) => drop(queue.send(Err(error.clone()))),
-            _ => {}
+    /// Sends into a stream or queue. A full one holds the run up until its owner has caught up, so nothing
+    /// is lost and memory stays bounded; unless the trainer itself is gone.
+    fn send(&mut self, mut item: Result<Event>, abandoned: &AtomicBool) -> bool {
+        loop {
+            item = match self {
+                Listener::Stream(stream) => match stream.try_send(item) {
+                    Err(async_channel::TrySendError::Full(item)) => item,
+                    sent => return sent.is_ok(),
+                },
+                Listener::Queue(queue) => match queue.try_send(item) {
+                    Err(crossbeam_channel::TrySendError::Full(item)) => item,
+                    sent => return sent.is_ok(),
+                },
+                _ => return true,
+            };
+            if abandoned.load(Ordering::Relaxed) {
+                return false;
+            }
+            std::thread::sleep(FULL_PAUSE);
         }
     }
 }
@@ -53,11 +66,17 @@ impl Listener {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     /// Sum of losses.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// Correct predictions.
     pub correct: f64,
     /// Samples.
     pub count: f64,
+}
+
+/// JSON has no NaN and writes `null` for it; a loss that was not finite must not spoil a checkpoint.
+pub(super) fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Tally {
@@ -104,6 +123,8 @@ pub(super) struct Terms {
     pub validates: bool,
     /// The learning rate of each step.
     pub lr: Box<dyn Fn(u64) -> f64 + Send>,
+    /// Set when the trainer is dropped: nobody will catch up with a full stream any more.
+    pub abandoned: Arc<AtomicBool>,
 }
 
 /// What has happened so far.
@@ -152,14 +173,15 @@ impl Book {
     }
 
     pub fn tell(&mut self, event: &Event) {
-        self.listeners.retain_mut(|listener| listener.tell(event));
+        let abandoned = &self.terms.abandoned;
+        self.listeners.retain_mut(|listener| listener.tell(event, abandoned));
     }
 
     /// The run is over, with an error or without: streams and queues end.
     pub fn close(&mut self, failure: Option<&Error>) {
         for mut listener in self.listeners.drain(..) {
             if let Some(error) = failure {
-                listener.tell_failure(error);
+                listener.send(Err(error.clone()), &self.terms.abandoned);
             }
         }
     }

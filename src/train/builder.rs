@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -22,7 +23,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Arena;
-use crate::graph::plan::{Program, Variable};
+use crate::graph::plan::Program;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
@@ -36,7 +37,7 @@ pub struct TrainerBuilder {
     model: Arc<dyn Module>,
     train: Arc<dyn Source>,
     validation: Option<Arc<dyn Source>>,
-    transforms: Vec<Arc<dyn Transform>>,
+    transforms: Vec<Box<dyn Transform>>,
     config: RunConfig,
     loss: Option<Loss>,
     run_dir: Option<PathBuf>,
@@ -69,7 +70,7 @@ impl TrainerBuilder {
 
     /// Adds a transform of training samples, after those added before.
     pub fn transform(mut self, transform: impl Transform + 'static) -> Self {
-        self.transforms.push(Arc::new(transform));
+        self.transforms.push(Box::new(transform));
         self
     }
 
@@ -112,6 +113,11 @@ impl TrainerBuilder {
         self.check_data()?;
         let config = &self.config;
         let (spec, info) = (self.train.spec(), self.train.info());
+        let loss = self.loss.unwrap_or(match spec.target {
+            TargetSpec::Class { .. } => Loss::CrossEntropy { smoothing: config.label_smoothing },
+            TargetSpec::Values { .. } => Loss::MeanSquaredError,
+        });
+        loss.validate(spec)?;
         compile(&Blueprint {
             model: &*self.model,
             spec,
@@ -148,7 +154,10 @@ impl TrainerBuilder {
     ///
     /// # Errors
     /// When configuration, data, model, device or checkpoint do not fit.
-    pub fn start(self) -> Result<Trainer> {
+    pub fn start(mut self) -> Result<Trainer> {
+        if !self.config.eval {
+            self.validation = None;
+        }
         let planning = Instant::now();
         let program = Arc::new(self.program()?);
         let config = &self.config;
@@ -168,11 +177,13 @@ impl TrainerBuilder {
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
             .workers(config.worker_count(), slots);
         let lr = config.learning_rate(total_steps);
+        let abandoned = Arc::new(AtomicBool::new(false));
         let terms = Terms {
             began: self.began,
             classifies: program.spec.classes().is_some(),
             validates: self.validation.is_some(),
             lr: Box::new(lr),
+            abandoned: abandoned.clone(),
         };
         let book = Book::new(terms, &progress);
         let first = FirstStep {
@@ -195,7 +206,15 @@ impl TrainerBuilder {
         let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
             Engine::new(executor, ends, messages, book, run, first).run();
         })?;
-        Ok(Trainer::new(Parts { mailbox, program, device, total_steps, steps_per_epoch, pipeline }))
+        Ok(Trainer::new(Parts {
+            mailbox,
+            abandoned,
+            program,
+            device,
+            total_steps,
+            steps_per_epoch,
+            pipeline,
+        }))
     }
 
     fn agenda(&self) -> Result<Agenda> {
@@ -228,24 +247,22 @@ impl TrainerBuilder {
             executor.load(Arena::Consts, 0, &program.consts)?;
         }
         if let Some(checkpoint) = &self.resume {
-            for (arena, values) in &checkpoint.snapshot.arenas {
+            for (arena, values) in &checkpoint.restore(program)?.arenas {
                 executor.load(*arena, 0, values)?;
             }
             return Ok(checkpoint.progress);
         }
-        let put = |executor: &mut dyn Executor, arena, variable: &Variable, values: &[f32]| {
-            executor.load(arena, variable.offset, values)
-        };
         for (arena, variables) in
             [(Arena::Params, &program.params), (Arena::State, &program.states)]
         {
             for variable in variables {
-                put(executor, arena, variable, &initial_values(variable, self.config.seed))?;
+                let values = initial_values(variable, self.config.seed);
+                executor.load(arena, variable.offset, &values)?;
             }
         }
         if let Some(path) = &self.config.init {
             for (arena, variable, values) in weights::load(path, program)? {
-                put(executor, arena, &variable, &values)?;
+                executor.load(arena, variable.offset, &values)?;
             }
         }
         Ok(Progress::default())

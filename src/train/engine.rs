@@ -227,15 +227,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Validation and the rest of an accumulated step need no credit of their own.
+    /// Validation and the rest of an accumulated step need no credit of their own. A step that is cut off
+    /// by a stop leaves no trace: its gradients are only sums so far, and a resumed run begins it again.
     fn may_submit(&self) -> bool {
         let Some(Filled { work, .. }) = &self.pending else { return false };
-        let within_step = work.micro_step > 0;
-        match self.phase {
-            Phase::Running => self.credits > 0 || work.split == Split::Validation || within_step,
-            Phase::Ending { .. } => within_step,
-            Phase::Over => false,
-        }
+        let free = work.split == Split::Validation || work.micro_step > 0;
+        self.phase == Phase::Running && (free || self.credits > 0)
     }
 
     fn submit(&mut self) -> Result<()> {
@@ -258,8 +255,9 @@ impl Engine {
         let completes = work.pass == Pass::Train;
         let snapshot =
             completes && (self.run.due(&work) || std::mem::take(&mut self.checkpoint_asked));
-        if completes {
-            self.credits = self.credits.saturating_sub(u64::from(self.credits != u64::MAX));
+        // A fit grants steps without end.
+        if completes && self.credits != u64::MAX {
+            self.credits = self.credits.saturating_sub(1);
         }
         let began = Instant::now();
         self.executor.submit(work.pass, slot, Wants { output: false, snapshot })?;
@@ -352,6 +350,7 @@ impl Engine {
         let wall_s = self.started.elapsed().as_secs_f64();
         let prepare = self.ends.take().map(|ends| ends.times);
         self.phase = Phase::Over;
+        self.pending = None;
         let mut snapshot = Snapshot::default();
         for &arena in &self.run.arenas {
             snapshot.arenas.push((arena, self.executor.store(arena)?));

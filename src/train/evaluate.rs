@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::agenda::{Split, Work};
 use super::compile::{Blueprint, compile};
 use super::weights::Weights;
-use crate::batch::{SampleSpec, StepHeader, TargetSpec};
+use crate::batch::{SampleSpec, StepHeader};
 use crate::device;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::executor::{DeviceInfo, Done, Executor, Wants};
@@ -135,10 +135,7 @@ pub fn eval_program(
         batch_size,
         mean: &trained_on.mean,
         std: &trained_on.std,
-        loss: match spec.target {
-            TargetSpec::Class { .. } => Loss::CrossEntropy { smoothing: 0.0 },
-            TargetSpec::Values { .. } => Loss::MeanSquaredError,
-        },
+        loss: Loss::for_target(spec),
         training: None,
     })
 }

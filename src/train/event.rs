@@ -52,6 +52,7 @@ pub struct EpochReport {
     /// Steps applied so far.
     pub step: u64,
     /// Mean training loss over the epoch's samples.
+    #[serde(deserialize_with = "super::book::null_is_nan")]
     pub loss: f64,
     /// Training accuracy over the epoch, for classifiers.
     pub accuracy: Option<f64>,

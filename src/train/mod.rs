@@ -1,2 +1,18 @@
-//! The training engine and what it tells.
+//! Training: the program of a model, the agenda of a run, the engine that runs it, and what it tells.
+
+mod builder;
+mod durable;
+mod engine;
+mod run;
+mod trainer;
+
+pub mod agenda;
+pub mod book;
+pub mod checkpoint;
+pub mod compile;
+pub mod evaluate;
 pub mod event;
+pub mod weights;
+
+pub use builder::TrainerBuilder;
+pub use trainer::{Commands, Events, Fit, Parameter, StepPromise, Trainer};

@@ -17,7 +17,7 @@ use crate::graph::Arena;
 use crate::graph::plan::Program;
 use crate::pipeline::PrepareTimes;
 use crate::report::folder::RunFolder;
-use crate::report::memory::peak_memory_bytes;
+use crate::report::memory::{peak_memory_bytes, processor_time_s};
 use crate::report::verdict::{StageTimes, Verdict};
 
 /// Where and how often a run saves.
@@ -47,6 +47,8 @@ pub(super) struct Run {
     total_steps: u64,
     workers: usize,
     slots: usize,
+    /// Processor time of the process when the run was opened, where the system tells it.
+    processor_began_s: Option<f64>,
     kept: Option<Kept>,
 }
 
@@ -72,14 +74,16 @@ impl Run {
         first_step: u64,
     ) -> Result<Self> {
         let kept = saving
-            .map(|Saving { dir, every, keep }| {
+            .map(|Saving { dir, every, keep }| -> Result<Kept> {
                 let folder = RunFolder::open(&dir, first_step)?;
                 let writer = CheckpointWriter::start(&dir, program.clone(), seed, keep)?;
                 Ok(Kept { folder, writer, every, last: None })
             })
             .transpose()?;
         let arenas = program.persistent_arenas().collect();
-        Ok(Self { seed, arenas, program, total_steps, workers: 0, slots: 0, kept })
+        let processor_began_s = processor_time_s();
+        let (workers, slots) = (0, 0);
+        Ok(Self { seed, arenas, program, total_steps, workers, slots, processor_began_s, kept })
     }
 
     /// Notes how many workers and slots the pipeline has.
@@ -138,7 +142,10 @@ impl Run {
     pub fn summary(&mut self, closing: Closing<'_>) -> Result<Summary> {
         let Closing { book, device, times, prepare, first, wall_s, parameter_hash, stopped } =
             closing;
-        let stages = self.stage_times(&device, times, prepare, wall_s);
+        let stages = StageTimes {
+            disk_s: first.open_data_s,
+            ..self.stage_times(&device, times, prepare, wall_s)
+        };
         let verdict = Verdict::new(&stages);
         let last = book.last_epoch;
         let summary = Summary {
@@ -191,15 +198,19 @@ impl Run {
             workers: self.workers,
             slots: self.slots,
             passes: times.passes,
+            processor_s: processor_time_s()
+                .zip(self.processor_began_s)
+                .map_or(0.0, |(now, began)| now - began),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
             shared_cores: twins || device.kind == "software",
             ..Default::default()
         };
         if let Some(prepare) = prepare {
             stages.prepare_busy_s = seconds(&prepare.busy_ns);
             stages.prepare_wait_s = seconds(&prepare.wait_ns);
-            stages.read_s = seconds(&prepare.stages.read_ns);
-            stages.augment_s = seconds(&prepare.stages.augment_ns);
-            stages.upload_s = seconds(&prepare.stages.write_ns);
+            stages.read_s = prepare.stages.read_s();
+            stages.augment_s = prepare.stages.augment_s();
+            stages.upload_s = prepare.stages.write_s();
         }
         stages
     }

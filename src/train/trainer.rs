@@ -13,6 +13,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -41,6 +42,7 @@ const EVENTS_LEN: usize = 1024;
 /// Trains a model. Dropping it ends the run wherever it is and joins its threads.
 pub struct Trainer {
     mailbox: Sender<Message>,
+    abandoned: Arc<AtomicBool>,
     program: Arc<Program>,
     device: DeviceInfo,
     total_steps: u64,
@@ -52,6 +54,7 @@ pub struct Trainer {
 /// What a [`TrainerBuilder`] hands over.
 pub(super) struct Parts {
     pub mailbox: Sender<Message>,
+    pub abandoned: Arc<AtomicBool>,
     pub program: Arc<Program>,
     pub device: DeviceInfo,
     pub total_steps: u64,
@@ -77,8 +80,17 @@ impl Trainer {
     }
 
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { mailbox, program, device, total_steps, steps_per_epoch, pipeline } = parts;
-        Self { mailbox, program, device, total_steps, steps_per_epoch, _pipeline: pipeline }
+        let Parts { mailbox, abandoned, program, device, total_steps, steps_per_epoch, pipeline } =
+            parts;
+        Self {
+            mailbox,
+            abandoned,
+            program,
+            device,
+            total_steps,
+            steps_per_epoch,
+            _pipeline: pipeline,
+        }
     }
 
     /// Asks for one more optimizer step and promises its report. Ask for several before awaiting the first:
@@ -171,6 +183,7 @@ impl Trainer {
 
 impl Drop for Trainer {
     fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
         self.send(Message::Quit);
     }
 }

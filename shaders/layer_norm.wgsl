@@ -1,0 +1,38 @@
+// layer_norm: x[ROWS, D], gamma[D], beta[D] | y, mean[ROWS], rstd[ROWS]. LANES invocations a row.
+
+override ROWS: u32;
+override D: u32;
+override EPS: f32;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> gamma: array<f32>;
+@group(0) @binding(2) var<storage, read> beta: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> mean: array<f32>;
+@group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(grid: Grid) {
+    // Invocations past the last row keep step with the others, on no elements.
+    let row = row_of(grid);
+    let end = select(0u, D, row < ROWS);
+    let first = grid.lane % LANES;
+    var sum = 0.0;
+    for (var k = first; k < end; k += LANES) {
+        sum += x[row * D + k];
+    }
+    let center = row_sum(sum, grid) / f32(D);
+    var square = 0.0;
+    for (var k = first; k < end; k += LANES) {
+        let deviation = x[row * D + k] - center;
+        square += deviation * deviation;
+    }
+    let scale = 1.0 / sqrt(row_sum(square, grid) / f32(D) + EPS);
+    for (var k = first; k < end; k += LANES) {
+        y[row * D + k] = (x[row * D + k] - center) * scale * gamma[k] + beta[k];
+    }
+    if row < ROWS && first == 0u {
+        mean[row] = center;
+        rstd[row] = scale;
+    }
+}

@@ -1,0 +1,34 @@
+// layer_norm_input_grad: dy, x, gamma[D], mean[ROWS], rstd[ROWS] | dx. LANES invocations a row.
+
+override ROWS: u32;
+override D: u32;
+
+@group(0) @binding(0) var<storage, read> dy: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> gamma: array<f32>;
+@group(0) @binding(3) var<storage, read> mean: array<f32>;
+@group(0) @binding(4) var<storage, read> rstd: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dx: array<f32>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(grid: Grid) {
+    // Invocations past the last row keep step with the others, on no elements.
+    let row = row_of(grid);
+    let end = select(0u, D, row < ROWS);
+    let first = grid.lane % LANES;
+    let center = mean[min(row, ROWS - 1u)];
+    let scale = rstd[min(row, ROWS - 1u)];
+    var sum = 0.0;
+    var product = 0.0;
+    for (var k = first; k < end; k += LANES) {
+        let gradient = dy[row * D + k] * gamma[k];
+        sum += gradient;
+        product += gradient * (x[row * D + k] - center) * scale;
+    }
+    let mean_sum = row_sum(sum, grid) / f32(D);
+    let mean_product = row_sum(product, grid) / f32(D);
+    for (var k = first; k < end; k += LANES) {
+        let normalized = (x[row * D + k] - center) * scale;
+        dx[row * D + k] = scale * (dy[row * D + k] * gamma[k] - mean_sum - normalized * mean_product);
+    }
+}

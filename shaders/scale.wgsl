@@ -1,0 +1,14 @@
+// scale: x | y. y = FACTOR x.
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+override FACTOR: f32;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(grid: Grid) {
+    let i = flat_index(grid);
+    if i < arrayLength(&y) {
+        y[i] = FACTOR * x[i];
+    }
+}

@@ -1,0 +1,33 @@
+// Sums over all but the second dimension of x[ROWS, CHANNELS, PLANE]; needs dispatch.wgsl.
+//
+// A channel is shared among ROW_SPLITS × PLANE_LANES invocations, numbered so that neighbours read
+// neighbouring elements; each writes one partial result at its own index, so the partial results are
+// again [ROW_SPLITS, CHANNELS, PLANE_LANES]. No barriers and no atomics: the order of sums is fixed.
+
+override ROWS: u32;
+override CHANNELS: u32;
+override PLANE: u32;
+override ROW_SPLITS: u32 = 1u;
+override PLANE_LANES: u32 = 1u;
+
+struct Share {
+    index: u32,
+    channel: u32,
+    first_row: u32,
+    first_column: u32,
+}
+
+fn share_of(grid: Grid) -> Share {
+    let i = flat_index(grid);
+    let group = i / PLANE_LANES;
+    return Share(i, group % CHANNELS, group / CHANNELS, i % PLANE_LANES);
+}
+
+fn is_share(share: Share) -> bool {
+    return share.first_row < ROW_SPLITS;
+}
+
+// Where a channel's elements of a row begin.
+fn plane_of(row: u32, channel: u32) -> u32 {
+    return (row * CHANNELS + channel) * PLANE;
+}

@@ -1,0 +1,144 @@
+//! `inflight eval`: how good trained weights are on a data set.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use inflight::source::Source;
+use inflight::train::evaluate::{EvalOptions, Evaluation, evaluate};
+use inflight::{Error, Result};
+use serde::Serialize;
+
+use super::flags::model_config;
+use super::print;
+use super::progress::measures;
+use super::runs::Trained;
+use super::train::open_dataset;
+
+/// Evaluate trained weights on a data set
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder of a run (its newest checkpoint), a checkpoint, or a .safetensors file
+    #[arg(value_name = "CHECKPOINT|RUN")]
+    path: PathBuf,
+    /// A data set's name or path [default: the one of the run]
+    #[arg(long, value_name = "D")]
+    dataset: Option<String>,
+    /// Which part of it [default: test, where there is one]
+    #[arg(long, value_name = "SPLIT")]
+    split: Option<Split>,
+    /// The model that the weights are for [default: the one of the run]
+    #[arg(long, short, value_name = "M")]
+    model: Option<String>,
+    #[command(flatten)]
+    device: DeviceFlags,
+    /// Samples a batch
+    #[arg(long, short, value_name = "B", default_value_t = 128)]
+    batch_size: usize,
+    /// Print the result as a line of JSON to stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// A part of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// What is trained on
+    Train,
+    /// What is held out
+    Test,
+}
+
+/// Where to compute.
+#[derive(Debug, clap::Args)]
+pub struct DeviceFlags {
+    /// auto, cpu, gpu, gpu:K, or a part of an adapter's name (see `inflight devices`)
+    #[arg(long, short, value_name = "D", default_value = "auto")]
+    device: String,
+    /// Preparing threads; 0 means one a core
+    #[arg(long, value_name = "W", default_value_t = 0)]
+    workers: usize,
+}
+
+impl DeviceFlags {
+    /// Options for an evaluation in batches of `batch_size`.
+    pub fn options(&self, batch_size: usize, outputs: bool) -> Result<EvalOptions> {
+        // The same bounds as for a training.
+        let config = inflight::RunConfig {
+            device: self.device.clone(),
+            workers: self.workers,
+            batch_size,
+            ..Default::default()
+        };
+        config.validate()?;
+        let (workers, slots) = (config.worker_count(), config.slots);
+        Ok(EvalOptions { device: config.device, batch_size, workers, slots, outputs })
+    }
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    event: &'static str,
+    dataset: &'a str,
+    split: Split,
+    weights: &'a std::path::Path,
+    #[serde(flatten)]
+    evaluation: &'a Evaluation,
+}
+
+/// Evaluates.
+pub fn run(args: Args) -> Result<()> {
+    let options = args.device.options(args.batch_size, false)?;
+    let trained = Trained::open(&args.path)?;
+    let model = trained.model(args.model.as_deref().map(model_config).transpose()?)?;
+    let of_run = || trained.run.as_ref().and_then(|run| run.config.dataset.clone());
+    let name = args.dataset.clone().or_else(of_run).ok_or_else(|| {
+        Error::config("--dataset", "is needed for weights outside the folder of a run")
+            .hint("--dataset fashion-mnist")
+    })?;
+    let dataset = open_dataset(&name)?;
+    let (split, source) = choose(args.split, &dataset.train, dataset.test.as_ref(), &name)?;
+    let info = trained.run.as_ref().map_or(dataset.train.info(), |run| &run.inputs.info);
+    let module = model.build(source.spec())?;
+    let evaluation = evaluate(&module, &trained.weights, source, info, &options)?;
+    if args.json {
+        let weights = trained.path.as_path();
+        let evaluation = &evaluation;
+        return print::json(&Event {
+            event: "eval",
+            dataset: &dataset.name,
+            split,
+            weights,
+            evaluation,
+        });
+    }
+    print::data(format!(
+        "{} ({}): {} over {} samples",
+        dataset.name,
+        if split == Split::Train { "train" } else { "test" },
+        measures(Some(evaluation.loss), evaluation.accuracy),
+        print::count(evaluation.samples)
+    ));
+    print::note(format!(
+        "{} · {} samples/s on {}",
+        trained.path.display(),
+        print::rate(evaluation.samples_per_s),
+        evaluation.device.name
+    ));
+    Ok(())
+}
+
+fn choose(
+    asked: Option<Split>,
+    train: &Arc<dyn Source>,
+    test: Option<&Arc<dyn Source>>,
+    name: &str,
+) -> Result<(Split, Arc<dyn Source>)> {
+    match (asked, test) {
+        (Some(Split::Train), _) | (None, None) => Ok((Split::Train, train.clone())),
+        (_, Some(test)) => Ok((Split::Test, test.clone())),
+        (Some(Split::Test), None) => {
+            Err(Error::data(name, "has no test split").hint("--split train"))
+        }
+    }
+}

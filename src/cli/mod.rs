@@ -1,0 +1,61 @@
+//! The command line: flags become configuration, one file a command. The only place that knows flags or
+//! prints: people read stderr, data goes to stdout.
+
+mod devices;
+mod eval;
+mod fetch;
+mod flags;
+mod inspect;
+mod model;
+mod plan;
+mod predict;
+pub mod print;
+mod progress;
+mod runs;
+mod train;
+
+use clap::{Parser, Subcommand};
+use inflight::Result;
+
+/// Trains neural networks on any GPU, with no CUDA and no Python, through a pipeline that never waits.
+#[derive(Debug, Parser)]
+#[command(name = "inflight", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done · 2 usage or config · 3 data · 4 device · 5 training diverged · \
+                        6 checkpoint · 75 stopped by a signal after a checkpoint was saved, run again with --resume"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model on a data set
+    Train(Box<train::Args>),
+    /// Evaluate trained weights on a data set
+    Eval(eval::Args),
+    /// Tell what pictures show, with a trained model
+    Predict(predict::Args),
+    /// List the devices of this machine
+    Devices(devices::Args),
+    /// Show what a data set holds
+    Inspect(inspect::Args),
+    /// Bring a data set onto this machine
+    Fetch(fetch::Args),
+    /// Show what a model consists of
+    Model(model::Args),
+}
+
+/// Runs a command.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Train(args) => train::run(*args),
+        Command::Eval(args) => eval::run(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Devices(args) => devices::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Fetch(args) => fetch::run(args),
+        Command::Model(args) => model::run(args),
+    }
+}

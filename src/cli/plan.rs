@@ -1,0 +1,111 @@
+//! `inflight train --dry-run`: what would run, without running it.
+
+use inflight::Result;
+use inflight::config::RunConfig;
+use inflight::gpu;
+use inflight::graph::plan::Program;
+use inflight::nn::describe::describe;
+use inflight::nn::sequential::Sequential;
+use inflight::source::Dataset;
+use serde::Serialize;
+
+use super::print as out;
+
+#[derive(Serialize)]
+struct Plan {
+    event: &'static str,
+    dataset: String,
+    train_samples: usize,
+    test_samples: usize,
+    model_parameters: usize,
+    batch_size: usize,
+    steps: u64,
+    steps_per_epoch: u64,
+    slots: usize,
+    slot_bytes: usize,
+    ring_bytes: usize,
+    arena_bytes: usize,
+    activation_bytes: usize,
+    device: String,
+}
+
+/// Prints the plan of a run.
+///
+/// # Errors
+/// When the ring would be too large or the device is not there.
+pub fn print(
+    config: &RunConfig,
+    dataset: &Dataset,
+    model: &Sequential,
+    program: &Program,
+    steps_per_epoch: u64,
+    json: bool,
+) -> Result<()> {
+    let slots = if config.sync { 1 } else { config.slots };
+    let slot_bytes = program.slot.slot_bytes;
+    config.check_ring(slot_bytes, slots)?;
+    let description = describe(model, dataset.train.spec(), config.batch_size)?;
+    let plan = Plan {
+        event: "plan",
+        dataset: dataset.name.clone(),
+        train_samples: dataset.train.len(),
+        test_samples: dataset.test.as_ref().map_or(0, |test| test.len()),
+        model_parameters: description.parameter_count,
+        batch_size: config.batch_size,
+        steps: config.total_steps(steps_per_epoch),
+        steps_per_epoch,
+        slots,
+        slot_bytes,
+        ring_bytes: slots * slot_bytes,
+        arena_bytes: 4 * program.arenas.values().sum::<usize>(),
+        activation_bytes: 4 * program.activations.iter().map(|a| a.len).sum::<usize>(),
+        device: device_name(&config.device)?,
+    };
+    if json {
+        return out::json(&plan);
+    }
+    out::data(dataset_line(dataset));
+    out::data(format!(
+        "model: {} parameters in {} tensors",
+        out::count(plan.model_parameters),
+        description.tensors.len()
+    ));
+    out::data(format!(
+        "steps: {}, {} an epoch, {} samples each",
+        out::count(plan.steps),
+        out::count(plan.steps_per_epoch),
+        out::count(config.batch_size * config.accumulate)
+    ));
+    let bytes = |bytes: usize| out::bytes(bytes as u64);
+    out::data(format!(
+        "memory: {} in {} slots of {} · parameters, gradients and moments {} · activations {}",
+        bytes(plan.ring_bytes),
+        slots,
+        bytes(slot_bytes),
+        bytes(plan.arena_bytes),
+        bytes(plan.activation_bytes)
+    ));
+    out::data(format!("device: {}", plan.device));
+    Ok(())
+}
+
+/// `fashion-mnist: 60,000 training and 10,000 test samples, 1 × 28 × 28 u8, 10 classes`.
+pub fn dataset_line(dataset: &Dataset) -> String {
+    let spec = dataset.train.spec();
+    let test = dataset.test.as_ref();
+    format!(
+        "{}: {} training{} samples, {} {:?}{}",
+        dataset.name,
+        out::count(dataset.train.len()),
+        test.map_or(String::new(), |test| format!(" and {} test", out::count(test.len()))),
+        out::shape(&spec.input_shape),
+        spec.input_dtype,
+        spec.classes().map_or(String::new(), |classes| format!(", {classes} classes")),
+    )
+}
+
+/// The device that a selector means.
+pub fn device_name(selector: &str) -> Result<String> {
+    let context = if selector == "cpu" { None } else { gpu::Context::open(selector)? };
+    Ok(context.map_or("CPU twins".into(), |gpu| format!("{} ({})", gpu.name(), gpu.kind())))
+}

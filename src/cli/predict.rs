@@ -1,0 +1,203 @@
+//! `inflight predict`: what pictures show.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use image::imageops::FilterType;
+use inflight::batch::{DType, SampleSpec};
+use inflight::source::Resident;
+use inflight::source::resident::{Inputs as Pixels, Targets};
+use inflight::train::evaluate::evaluate;
+use inflight::{Error, Result};
+use serde::Serialize;
+
+use super::eval::DeviceFlags;
+use super::print;
+use super::runs::{self, Inputs, Trained};
+
+/// Tell what pictures show, with a trained model
+///
+/// Each picture is converted to the channels and resized to the shape that the model was trained on.
+/// Fashion-MNIST and MNIST expect light things on a dark ground; --invert turns a photograph of a dark
+/// thing on a light ground around.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Pictures: PNG or JPEG
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The folder of a run, or a checkpoint of one [default: the newest run under runs/]
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Classes shown for each picture, the most probable first
+    #[arg(long, value_name = "K", default_value_t = 3)]
+    top: usize,
+    /// Turn light into dark and dark into light first
+    #[arg(long)]
+    invert: bool,
+    #[command(flatten)]
+    device: DeviceFlags,
+    /// Print a line of JSON for each picture to stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Prediction<'a> {
+    event: &'static str,
+    file: &'a Path,
+    classes: Vec<Guess>,
+}
+
+#[derive(Serialize)]
+struct Guess {
+    class: usize,
+    name: String,
+    probability: f64,
+}
+
+/// Pictures predicted at once: more would only take memory.
+const BATCH_SIZE_MAX: usize = 128;
+
+/// Predicts.
+pub fn run(args: Args) -> Result<()> {
+    let options = args.device.options(args.files.len().min(BATCH_SIZE_MAX), true)?;
+    let path = match &args.run {
+        Some(path) => path.clone(),
+        None => runs::newest("any model", |_| true)?,
+    };
+    let trained = Trained::open(&path)?;
+    let Some(run) = &trained.run else {
+        let message = "is not in the folder of a run, which would say what the model expects";
+        return Err(Error::config(trained.path.display(), message).hint("--run RUN"));
+    };
+    let spec = &run.inputs.spec;
+    let source = Arc::new(read_all(&args.files, spec, &run.inputs, args.invert)?);
+    let model = run.config.model.build(spec)?;
+    let evaluation = evaluate(&model, &trained.weights, source, &run.inputs.info, &options)?;
+    print::note(format!("{} on {}", trained.path.display(), evaluation.device.name));
+    let outputs = evaluation.outputs.chunks_exact(evaluation.output_width.max(1));
+    for (file, output) in args.files.iter().zip(outputs) {
+        let classes = guesses(output, args.top.max(1), &run.inputs);
+        if args.json {
+            print::json(&Prediction { event: "prediction", file, classes })?;
+        } else {
+            let shown =
+                classes.iter().map(|g| format!("{} {}", g.name, print::percent(g.probability)));
+            print::data(format!("{}: {}", file.display(), shown.collect::<Vec<_>>().join(" · ")));
+        }
+    }
+    Ok(())
+}
+
+/// The pictures as a source of samples like those that were trained on.
+fn read_all(
+    files: &[PathBuf],
+    spec: &SampleSpec,
+    inputs: &Inputs,
+    invert: bool,
+) -> Result<Resident> {
+    let [channels @ (1 | 3), height, width] = spec.input_shape[..] else {
+        let message = format!("was trained on samples of shape {:?}", spec.input_shape);
+        return Err(Error::config("--run", message).hint("a model of grey or colour images"));
+    };
+    if spec.input_dtype != DType::U8 || spec.classes().is_none() {
+        let message = format!("was trained on {:?} for {:?}", spec.input_dtype, spec.target);
+        return Err(Error::config("--run", message).hint("a classifier of images of bytes"));
+    }
+    let mut bytes = Vec::with_capacity(files.len() * spec.input_bytes());
+    for file in files {
+        let start = bytes.len();
+        read(file, channels, height as u32, width as u32, &mut bytes)?;
+        if invert {
+            bytes[start..].iter_mut().for_each(|byte| *byte = 255 - *byte);
+        }
+    }
+    // What the pictures show is not known; the accuracy that comes of this is not shown.
+    let labels = Targets::Classes(vec![0; files.len()]);
+    Resident::new(spec.clone(), inputs.info.clone(), Pixels::Bytes(bytes), labels)
+}
+
+/// Appends a picture, channel after channel.
+fn read(file: &Path, channels: usize, height: u32, width: u32, bytes: &mut Vec<u8>) -> Result<()> {
+    let cannot = |what: &str| Error::data(file.display(), what);
+    // Decoders stop at 512 MiB of memory, so a bomb is an error.
+    let picture = image::ImageReader::open(file)
+        .and_then(image::ImageReader::with_guessed_format)
+        .map_err(|e| cannot("cannot be read").caused_by(e))?
+        .decode()
+        .map_err(|e| cannot("is not a picture that can be read, PNG or JPEG").caused_by(e))?;
+    let picture = match (picture.height(), picture.width()) {
+        same if same == (height, width) => picture,
+        _ => picture.resize_exact(width, height, FilterType::Triangle),
+    };
+    if channels == 1 {
+        bytes.extend_from_slice(picture.to_luma8().as_raw());
+    } else {
+        let rgb = picture.to_rgb8();
+        for channel in 0..channels {
+            bytes.extend(rgb.pixels().map(|pixel| pixel.0[channel]));
+        }
+    }
+    Ok(())
+}
+
+/// The most probable classes of an output, by softmax.
+fn guesses(output: &[f32], top: usize, inputs: &Inputs) -> Vec<Guess> {
+    let max = output.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = output.iter().map(|&x| f64::from(x - max).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    let guess = |(class, power): (usize, f64)| Guess {
+        class,
+        name: inputs.class_name(class),
+        probability: power / sum,
+    };
+    let mut all: Vec<Guess> = powers.into_iter().enumerate().map(guess).collect();
+    all.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    all.truncate(top);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use inflight::batch::TargetSpec;
+    use inflight::source::{Source, SourceInfo};
+
+    use super::*;
+
+    fn inputs(shape: [usize; 3]) -> Inputs {
+        let (input_shape, input_dtype) = (shape.to_vec(), DType::U8);
+        let target = TargetSpec::Class { classes: 3 };
+        let info = SourceInfo { class_names: vec!["a".into(), "b".into()], ..Default::default() };
+        Inputs { spec: SampleSpec { input_shape, input_dtype, target }, info }
+    }
+
+    #[test]
+    fn pictures_become_planes_of_the_right_size() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let file = dir.path().join("red.png");
+        image::RgbImage::from_pixel(9, 5, image::Rgb([250, 10, 20])).save(&file).expect("saves");
+        let read = |shape, invert| {
+            let inputs = inputs(shape);
+            let source = read_all(&[file.clone()], &inputs.spec, &inputs, invert).expect("reads");
+            let mut scratch = Vec::new();
+            source.read(0, &mut scratch).expect("a sample").input.to_vec()
+        };
+        assert_eq!(read([3, 2, 1], false), [250, 250, 10, 10, 20, 20]);
+        assert_eq!(read([3, 2, 1], true), [5, 5, 245, 245, 235, 235]);
+        assert_eq!(read([1, 2, 2], false).len(), 4);
+        std::fs::write(&file, b"\x89PNG\r\n\x1a\nno more").expect("writes");
+        let grey = inputs([1, 2, 2]);
+        let error = read_all(&[file.clone()], &grey.spec, &grey, false).map(|_| ());
+        let error = error.expect_err("is cut short");
+        assert!(error.kind().exit_code() == 3 && error.to_string().contains("red.png"), "{error}");
+    }
+
+    #[test]
+    fn the_most_probable_classes_come_first() {
+        let found = guesses(&[1.0, 1000.0, 999.0], 2, &inputs([1, 1, 1]));
+        let names: Vec<&str> = found.iter().map(|guess| guess.name.as_str()).collect();
+        assert_eq!(names, ["b", "2"]);
+        assert!((found[0].probability - 1.0 / (1.0 + (-1f64).exp())).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,98 @@
+//! Printing: the two streams, and how numbers look to people.
+
+use std::error::Error as _;
+use std::io::{ErrorKind, Write};
+
+use inflight::{Error, Result};
+use serde::Serialize;
+
+/// A line of data, to stdout. A reader that went away (`inflight … | head`) ends the program quietly.
+pub fn data(line: impl std::fmt::Display) {
+    if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+        std::process::exit(if error.kind() == ErrorKind::BrokenPipe { 0 } else { 1 });
+    }
+}
+
+/// A line of JSON, to stdout.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    let line = serde_json::to_string(value)
+        .map_err(|e| Error::config("--json", "a value cannot be written as JSON").caused_by(e))?;
+    data(line);
+    Ok(())
+}
+
+/// A line for people, to stderr. Whoever closed stderr does not want it.
+pub fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// An error with its causes, in one line, to stderr.
+pub fn error(error: &Error) {
+    let mut line = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    note(line.lines().map(str::trim).collect::<Vec<_>>().join("; "));
+}
+
+/// A whole number with its thousands apart: `60,000`.
+pub fn count(number: impl TryInto<u64>) -> String {
+    let digits = number.try_into().map_or_else(|_| "?".into(), |n: u64| n.to_string());
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A rate, rounded to a whole number unless it is small.
+pub fn rate(per_s: f64) -> String {
+    if per_s < 100.0 { format!("{per_s:.1}") } else { count(per_s.round() as u64) }
+}
+
+/// A size in bytes, in decimal units: `30.9 MB`.
+pub fn bytes(size: u64) -> String {
+    let units = ["kB", "MB", "GB", "TB"];
+    let mut shown = size as f64 / 1e3;
+    let mut unit = 0;
+    while shown >= 999.95 && unit + 1 < units.len() {
+        shown /= 1e3;
+        unit += 1;
+    }
+    if size < 1000 { format!("{size} bytes") } else { format!("{shown:.1} {}", units[unit]) }
+}
+
+/// A share in percent: `91.25 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+/// A shape: `1 × 28 × 28`.
+pub fn shape(shape: &[usize]) -> String {
+    shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(
+            [count(7u64), count(1_234u64), count(1_234_567u64)],
+            ["7", "1,234", "1,234,567"]
+        );
+        assert_eq!(count(100_000usize), "100,000");
+        assert_eq!([rate(3.14159), rate(12_345.6)], ["3.1", "12,346"]);
+        assert_eq!(
+            [bytes(999), bytes(1_000), bytes(30_900_000), bytes(999_960_000), bytes(5_000_000_000)],
+            ["999 bytes", "1.0 kB", "30.9 MB", "1.0 GB", "5.0 GB"]
+        );
+        assert_eq!(shape(&[1, 28, 28]), "1 × 28 × 28");
+    }
+}

@@ -1,0 +1,216 @@
+//! The folders of runs: where a new one goes, which one is meant, and what it was trained on.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use inflight::batch::SampleSpec;
+use inflight::config::RunConfig;
+use inflight::nn::models::ModelConfig;
+use inflight::report::folder::write_atomically;
+use inflight::source::{Source, SourceInfo};
+use inflight::train::checkpoint;
+use inflight::train::weights::Weights;
+use inflight::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::print;
+
+/// Where runs lie unless `--out` says otherwise.
+const RUNS: &str = "runs";
+
+/// Runs of one data set and model that a folder is looked for; beyond it somebody should tidy up.
+const RUNS_MAX: usize = 100_000;
+
+/// What the inputs of a run were, so that its model can be used without its data set.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inputs {
+    /// Shape and type of a sample.
+    pub spec: SampleSpec,
+    /// Names of the classes, and the statistics that inputs are normalised by.
+    pub info: SourceInfo,
+}
+
+impl Inputs {
+    /// Those of a source.
+    pub fn of(source: &dyn Source) -> Self {
+        Self { spec: source.spec().clone(), info: source.info().clone() }
+    }
+
+    /// Saves them as `inputs.json` in the folder of a run.
+    pub fn save(&self, run_dir: &Path) -> Result<()> {
+        let path = run_dir.join("inputs.json");
+        let json = serde_json::to_vec_pretty(self).map_err(|e| {
+            Error::checkpoint(path.display(), "cannot be written as JSON").caused_by(e)
+        })?;
+        write_atomically(&path, |file| file.write_all(&json))
+    }
+
+    fn load(run_dir: &Path) -> Result<Self> {
+        let path = run_dir.join("inputs.json");
+        let text = std::fs::read(&path)
+            .map_err(|e| Error::checkpoint(path.display(), "cannot be read").caused_by(e))?;
+        serde_json::from_slice(&text)
+            .map_err(|e| Error::checkpoint(path.display(), "is damaged").caused_by(e))
+    }
+
+    /// The name of a class.
+    pub fn class_name(&self, class: usize) -> String {
+        self.info.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
+    }
+}
+
+/// A trained model: its weights, and what belongs to them.
+pub struct Trained {
+    /// The file or folder that the weights are from.
+    pub path: PathBuf,
+    /// The weights.
+    pub weights: Weights,
+    /// The run they are from, where they are from one.
+    pub run: Option<Run>,
+}
+
+/// What a run's folder says about the run.
+pub struct Run {
+    /// Its configuration.
+    pub config: RunConfig,
+    /// What its inputs were.
+    pub inputs: Inputs,
+}
+
+impl Run {
+    /// Reads it from the folder of a run.
+    pub fn load(run_dir: &Path) -> Result<Self> {
+        let config = RunConfig::load(&run_dir.join("config.toml"))?;
+        Ok(Self { config, inputs: Inputs::load(run_dir)? })
+    }
+}
+
+impl Trained {
+    /// Opens a run (its newest checkpoint), a checkpoint, or a safetensors file.
+    pub fn open(path: &Path) -> Result<Self> {
+        if path.is_file() {
+            let run = path.parent().map(run_of_checkpoint).transpose()?.flatten();
+            return Ok(Self { path: path.into(), weights: Weights::open(path)?, run });
+        }
+        if !path.exists() {
+            return Err(Error::checkpoint(path.display(), "found no such file or folder")
+                .hint("the folder of a run, one of its checkpoints, or a .safetensors file"));
+        }
+        let latest = checkpoint::find(path)?;
+        tell_damaged(&latest.damaged);
+        let checkpoint = latest.checkpoint;
+        let run = run_of_checkpoint(&checkpoint.path)?;
+        Ok(Self { path: checkpoint.path, weights: checkpoint.weights, run })
+    }
+
+    /// The model of the run, unless another one is asked for.
+    pub fn model(&self, asked: Option<ModelConfig>) -> Result<ModelConfig> {
+        asked.or_else(|| self.run.as_ref().map(|run| run.config.model.clone())).ok_or_else(|| {
+            let message = "is not in the folder of a run, which would say what model it is for";
+            Error::config(self.path.display(), message).hint("--model M")
+        })
+    }
+}
+
+/// Newer checkpoints that could not be used are worth a line each.
+pub fn tell_damaged(damaged: &[Error]) {
+    for error in damaged {
+        print::note(format!("skipped a damaged checkpoint: {error}"));
+    }
+}
+
+/// `RUN/checkpoints/step-N` lies in `RUN`.
+fn run_of_checkpoint(checkpoint: &Path) -> Result<Option<Run>> {
+    let absolute = std::path::absolute(checkpoint).unwrap_or_else(|_| checkpoint.into());
+    let run_dir = absolute.ancestors().nth(2).filter(|dir| dir.join("config.toml").exists());
+    run_dir.map(Run::load).transpose()
+}
+
+/// The newest run under `runs/` that fits, by the time its configuration was written.
+///
+/// # Errors
+/// When there is none; `what` says what was looked for.
+pub fn newest(what: &str, fits: impl Fn(&RunConfig) -> bool) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(RUNS).into_iter().flatten().flatten();
+    let written = |entry: std::fs::DirEntry| {
+        let dir = entry.path();
+        let time = dir.join("config.toml").metadata().and_then(|meta| meta.modified()).ok()?;
+        Some((time, dir))
+    };
+    let mut runs: Vec<(SystemTime, PathBuf)> = entries.filter_map(written).collect();
+    runs.sort();
+    let fitting = |dir: &PathBuf| RunConfig::load(&dir.join("config.toml")).is_ok_and(|c| fits(&c));
+    runs.into_iter().rev().map(|(_, dir)| dir).find(fitting).ok_or_else(|| {
+        Error::config(RUNS, format!("found no run of {what} there, expected one"))
+            .hint("inflight train first, or the folder of a run elsewhere")
+    })
+}
+
+/// Makes the folder of a new run: `out`, which must not hold a run yet, or the next free one under `runs/`.
+pub fn create(config: &RunConfig) -> Result<PathBuf> {
+    let cannot = |path: &Path, e| {
+        Error::checkpoint(path.display(), "the folder cannot be made")
+            .hint("--out DIR")
+            .caused_by(e)
+    };
+    if let Some(out) = &config.out {
+        if out.join("config.toml").exists() || out.join("metrics.jsonl").exists() {
+            return Err(Error::config("--out", format!("{} already holds a run", out.display()))
+                .hint(format!("--resume {}, or another folder", out.display())));
+        }
+        std::fs::create_dir_all(out).map_err(|e| cannot(out, e))?;
+        return Ok(out.clone());
+    }
+    let name = run_name(config);
+    std::fs::create_dir_all(RUNS).map_err(|e| cannot(Path::new(RUNS), e))?;
+    for number in 1..RUNS_MAX {
+        let dir = Path::new(RUNS).join(format!("{name}-{number}"));
+        match std::fs::create_dir(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(cannot(&dir, e)),
+        }
+    }
+    Err(Error::config(
+        RUNS,
+        format!("found {RUNS_MAX} runs called {name}, expected room for another"),
+    )
+    .hint("--out DIR"))
+}
+
+/// `DATASET-MODEL`, of a data set by path its last part.
+fn run_name(config: &RunConfig) -> String {
+    let dataset = config.dataset.as_deref().unwrap_or("run");
+    let stem = Path::new(dataset).file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
+    let model = match &config.model {
+        ModelConfig::Name(name) => name,
+        ModelConfig::Layers(_) => "layers",
+    };
+    format!("{stem}-{model}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_named_after_data_and_model() {
+        let name = |dataset: &str| {
+            run_name(&RunConfig { dataset: Some(dataset.into()), ..Default::default() })
+        };
+        assert_eq!(name("fashion-mnist"), "fashion-mnist-cnn");
+        assert_eq!(name("/data/pictures.npz"), "pictures-cnn");
+        assert_eq!(name("/"), "run-cnn");
+    }
+
+    #[test]
+    fn a_folder_with_a_run_is_not_written_over() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = RunConfig { out: Some(dir.path().join("a/b")), ..Default::default() };
+        let made = create(&config).expect("a new folder");
+        config.save(&made).expect("saves");
+        let error = create(&config).expect_err("it holds a run now").to_string();
+        assert!(error.contains("already holds a run; try --resume"), "{error}");
+    }
+}

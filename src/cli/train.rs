@@ -1,0 +1,281 @@
+//! `inflight train`: from flags and files to a run, its events, and its end.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use inflight::config::RunConfig;
+use inflight::sampler::Sampler;
+use inflight::source::{self, Dataset, OpenOptions};
+use inflight::train::checkpoint;
+use inflight::train::event::{Event, Summary};
+use inflight::train::{Commands, TrainerBuilder};
+use inflight::{Error, ErrorKind, Result, Stage, Trainer};
+
+use super::flags::Flags;
+use super::progress::{FetchProgress, TrainProgress, measures};
+use super::runs::{self, Inputs};
+use super::{plan, print};
+
+/// Exit code of a second Ctrl-C, as shells report a program ended by it.
+const INTERRUPTED: i32 = 130;
+
+/// Train a model on a data set
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A data set's name, a path, or a TOML config: a path ending in .toml, such as RUN/config.toml
+    #[arg(value_name = "DATASET", required_unless_present = "resume")]
+    dataset: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
+    /// Go on with a stopped run: its folder, or else the newest one under runs/ of DATASET and --model
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "what clap derives an optional value from")]
+    resume: Option<Option<PathBuf>>,
+    /// Show what would run, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Print every event as a line of JSON to stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Trains.
+pub fn run(args: Args) -> Result<()> {
+    let began = Instant::now();
+    let (mut config, resumed) = configure(&args)?;
+    config.validate()?;
+    let dataset = open(&config)?;
+    let open_data = began.elapsed();
+    let train = &dataset.train;
+    let steps_per_epoch = steps_per_epoch(&config, train.len())?;
+    args.flags.apply_schedule(&mut config, config.total_steps(steps_per_epoch))?;
+    config.validate()?;
+    let model = config.model.build(train.spec())?;
+    let mut builder = Trainer::builder(model.clone(), train.clone()).config(config.clone());
+    if let Some(test) = dataset.test.as_ref().filter(|_| config.eval) {
+        builder = builder.validation(test.clone());
+    }
+    if args.dry_run {
+        return plan::print(
+            &config,
+            &dataset,
+            &model,
+            &builder.program()?,
+            steps_per_epoch,
+            args.json,
+        );
+    }
+    let run_dir = match &resumed {
+        Some(dir) => dir.clone(),
+        None => runs::create(&config)?,
+    };
+    builder = builder.run_dir(&run_dir).began(began, open_data);
+    let done_steps;
+    (builder, done_steps) = resume(builder, resumed.as_deref())?;
+    let trainer = builder.start().inspect_err(|_| {
+        // Leaves no empty folder behind; one with anything in it stays.
+        let _ = std::fs::remove_dir(&run_dir);
+    })?;
+    config.save(&run_dir)?;
+    Inputs::of(&**train).save(&run_dir)?;
+    introduce(&config, &dataset, &trainer, &run_dir, done_steps);
+    let summary = follow(&trainer, done_steps, args.json)?;
+    conclude(&summary, &run_dir)
+}
+
+/// The configuration, and the folder of the run to go on with.
+fn configure(args: &Args) -> Result<(RunConfig, Option<PathBuf>)> {
+    let dataset = args.dataset.as_deref();
+    let (mut config, resumed) = match &args.resume {
+        Some(dir) => {
+            let dir = match dir {
+                Some(dir) => dir.clone(),
+                None => newest(dataset, args.flags.model())?,
+            };
+            (RunConfig::load(&dir.join("config.toml"))?, Some(dir))
+        }
+        None => match dataset.filter(|path| is_toml(path)) {
+            Some(path) => (RunConfig::load(Path::new(path))?, None),
+            None => (RunConfig::default(), None),
+        },
+    };
+    args.flags.apply(&mut config)?;
+    if resumed.is_some() && args.flags.has_out() {
+        return Err(Error::config("--out", "a resumed run goes on in its own folder")
+            .hint("leaving out --out"));
+    }
+    if let Some(given) = dataset.filter(|path| !is_toml(path)) {
+        let given = absolute(given)?;
+        if let (Some(_), Some(before)) = (&resumed, config.dataset.as_ref())
+            && *before != given
+        {
+            let message = format!("found {given}, but the run to go on with is of {before}");
+            return Err(Error::config("DATASET", message).hint("leaving it out"));
+        }
+        config.dataset = Some(given);
+    }
+    Ok((config, resumed))
+}
+
+fn is_toml(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "toml")
+}
+
+/// A known name stays; a path becomes absolute, so that a saved configuration means the same everywhere.
+fn absolute(dataset: &str) -> Result<String> {
+    if source::manifest::by_name(dataset)?.is_some() || !Path::new(dataset).exists() {
+        return Ok(dataset.into());
+    }
+    let path = std::path::absolute(dataset)
+        .map_err(|e| Error::data(dataset, "its absolute path is not known").caused_by(e))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// The newest run under `runs/` of this data set and model, where they are given.
+fn newest(dataset: Option<&str>, model: Option<&str>) -> Result<PathBuf> {
+    let dataset = dataset.map(absolute).transpose()?;
+    let model = model.map(super::flags::model_config).transpose()?;
+    let what = dataset.clone().unwrap_or_else(|| "anything".into());
+    runs::newest(&what, |config| {
+        dataset.as_ref().is_none_or(|dataset| config.dataset.as_ref() == Some(dataset))
+            && model.as_ref().is_none_or(|model| config.model == *model)
+    })
+}
+
+/// Opens the data set of a configuration, with a bar where it must be fetched first.
+fn open(config: &RunConfig) -> Result<Dataset> {
+    let name = config.dataset.as_deref().ok_or_else(|| {
+        Error::config("dataset", "the configuration names none").hint("dataset = \"fashion-mnist\"")
+    })?;
+    open_dataset(name)
+}
+
+/// Opens a data set by name or path, with a bar where it must be fetched first.
+pub fn open_dataset(name: &str) -> Result<Dataset> {
+    let progress = FetchProgress::new();
+    let update = |fetching: &source::fetch::Progress<'_>| progress.update(fetching);
+    let dataset =
+        source::open(name, &OpenOptions { on_progress: Some(&update), ..Default::default() });
+    progress.finish();
+    dataset
+}
+
+fn steps_per_epoch(config: &RunConfig, samples: usize) -> Result<u64> {
+    let RunConfig { batch_size, seed, shuffle, drop_last, accumulate, .. } = *config;
+    let sampler = Sampler::new(samples, batch_size, seed, shuffle, drop_last)?;
+    Ok(sampler.steps_per_epoch().div_ceil(accumulate) as u64)
+}
+
+/// Has the run go on from its newest checkpoint; a run that was stopped before its first one starts over.
+fn resume(builder: TrainerBuilder, run_dir: Option<&Path>) -> Result<(TrainerBuilder, u64)> {
+    let Some(run_dir) = run_dir else { return Ok((builder, 0)) };
+    let empty =
+        std::fs::read_dir(run_dir.join("checkpoints")).map_or(true, |mut d| d.next().is_none());
+    if empty {
+        print::note("the run has no checkpoint yet: starting from the beginning");
+        return Ok((builder, 0));
+    }
+    let latest = checkpoint::latest(run_dir)?;
+    runs::tell_damaged(&latest.damaged);
+    let step = latest.checkpoint.progress.step;
+    Ok((builder.resume(latest.checkpoint), step))
+}
+
+fn introduce(config: &RunConfig, dataset: &Dataset, trainer: &Trainer, run_dir: &Path, done: u64) {
+    print::note(plan::dataset_line(dataset));
+    let program = trainer.program();
+    let parameters: usize = program.params.iter().map(|v| v.range().len()).sum();
+    let (steps, per_epoch) = trainer.steps();
+    print::note(format!(
+        "training: {} parameters · {} steps of {} samples, {} an epoch · {}",
+        print::count(parameters),
+        print::count(steps),
+        print::count(config.batch_size * config.accumulate),
+        print::count(per_epoch),
+        config.optimizer.name(),
+    ));
+    let device = trainer.device();
+    print::note(format!("device: {} ({}, {})", device.name, device.kind, device.backend));
+    let verb =
+        if done > 0 { format!("goes on after step {}", print::count(done)) } else { "new".into() };
+    print::note(format!("run: {} ({verb})", run_dir.display()));
+}
+
+/// Runs to the end, showing what happens.
+fn follow(trainer: &Trainer, done_steps: u64, json: bool) -> Result<Summary> {
+    let (steps, per_epoch) = trainer.steps();
+    let events = trainer.events();
+    stop_on_signal(trainer.commands())?;
+    let fit = trainer.fit();
+    let mut progress = TrainProgress::new(steps, done_steps, steps.div_ceil(per_epoch), json);
+    for event in events {
+        let event = event.inspect_err(|_| progress.finish())?;
+        if json {
+            print::json(&event)?;
+        }
+        match &event {
+            Event::Step(report) => progress.step(report),
+            Event::Epoch(report) => progress.epoch(report),
+            Event::Checkpoint(_) | Event::Done(_) => {}
+        }
+    }
+    progress.finish();
+    pollster::block_on(fit)
+}
+
+/// The first signal ends the run after the steps in flight and a checkpoint, the second one at once.
+fn stop_on_signal(commands: Commands) -> Result<()> {
+    let asked = AtomicBool::new(false);
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED);
+        }
+        print::note("stopping after the step under way; again to stop at once");
+        commands.stop();
+    })
+    .map_err(|e| Error::config("signals", "the handler of Ctrl-C cannot be installed").caused_by(e))
+}
+
+/// The last lines: how good, how fast, where the time went; an error if the run was stopped.
+fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
+    let measured = measures(summary.val_loss, summary.val_accuracy);
+    if !measured.is_empty() {
+        print::note(format!("test {measured}"));
+    }
+    let first = &summary.first_step;
+    let duration = |s: f64| format!("{:.3?}", Duration::from_secs_f64(s.max(0.0)));
+    print::note(format!(
+        "{} samples in {:.1} s of training: {} samples/s · first step after {:.2} s (open data {}, plan {}, \
+         adapter {}, compile {}, first batch {}, first result {})",
+        print::count(summary.samples),
+        summary.train_s,
+        print::rate(summary.samples_per_s),
+        summary.time_to_first_step_s,
+        duration(first.open_data_s),
+        duration(first.plan_s),
+        duration(first.adapter_s),
+        duration(first.compile_s),
+        duration(first.first_batch_s),
+        duration(first.first_result_s),
+    ));
+    let peak = summary.peak_memory_bytes.map(|peak| format!("peak {} · ", print::bytes(peak)));
+    print::note(format!(
+        "memory: {}ring of slots {} · device {}",
+        peak.unwrap_or_default(),
+        print::bytes(summary.slot_bytes),
+        print::bytes(summary.device.allocated_bytes),
+    ));
+    if summary.skipped > 0 {
+        let skipped = print::count(summary.skipped);
+        print::note(format!("{skipped} steps were skipped: their gradients were not finite"));
+    }
+    print::note(&summary.verdict);
+    if !summary.stopped {
+        print::note(format!("saved in {}", run_dir.display()));
+        return Ok(());
+    }
+    let message = format!("stopped by a signal after step {}; saved", summary.steps);
+    Err(Error::new(Stage::Checkpoint, ErrorKind::Stopped, run_dir.display(), message)
+        .hint(format!("inflight train --resume {}", run_dir.display())))
+}

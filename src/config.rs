@@ -1,0 +1,438 @@
+//! Everything a run is configured by: a plain struct, read from TOML or made by flags, validated once.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, Result};
+use crate::nn::models::ModelConfig;
+use crate::nn::optimizers::OptimizerConfig;
+use crate::nn::schedules::Schedule;
+use crate::report::folder::write_atomically;
+
+/// Epochs of a run that says neither epochs nor steps.
+pub const DEFAULT_EPOCHS: u64 = 5;
+
+/// Samples of a batch at most: above it a batch of bytes alone would fill the memory of most devices.
+const BATCH_SIZE_MAX: usize = 1 << 20;
+
+/// Preparing threads at most: far above any machine's cores, far below what a system starts.
+const WORKERS_MAX: usize = 1024;
+
+/// Slots of the ring at most: beyond some dozens a ring only takes memory.
+const SLOTS_MAX: usize = 1024;
+
+/// The configuration of a run: a TOML file with these keys, each of which a flag overrides.
+///
+/// ```
+/// use inflight::config::RunConfig;
+///
+/// let config = RunConfig::parse("model = 'mlp'\noptimizer = 'sgd'\nlr = 0.1", "run.toml")?;
+/// config.validate()?;
+/// assert_eq!(config.batch_size, 128);
+/// # Ok::<(), inflight::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// Name or path of the data set; the library opens its data itself and leaves it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
+    /// Passes over the training samples; [`DEFAULT_EPOCHS`] if `steps` is not given either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
+    /// Optimizer steps, instead of `epochs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Samples a batch.
+    pub batch_size: usize,
+    /// Base learning rate.
+    pub lr: f64,
+    /// Steps of a linear rise of the learning rate before the schedule.
+    pub warmup_steps: u64,
+    /// Share of the target spread evenly over all classes.
+    pub label_smoothing: f64,
+    /// Largest global norm of the gradients; longer ones are shortened to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f32>,
+    /// Batches whose gradients are averaged into one step.
+    pub accumulate: usize,
+    /// The seed of everything random: initial weights, order, transforms, dropout.
+    pub seed: u64,
+    /// `auto`, `cpu`, `gpu`, `gpu:K`, or a part of an adapter's name; see [`device::open`](crate::device::open).
+    pub device: String,
+    /// Preparing threads; 0 means one a core.
+    pub workers: usize,
+    /// Slots of the ring: batches that are prepared, on their way, or computed at the same time.
+    pub slots: usize,
+    /// The single-lane road: one slot, each stage waits for the one before. For comparison and debugging.
+    pub sync: bool,
+    /// Whether every epoch has an order of its own.
+    pub shuffle: bool,
+    /// Whether the last batch of an epoch is left out if it is not full.
+    pub drop_last: bool,
+    /// Precision of the computation: `f32`.
+    pub precision: String,
+    /// Weights to start from: a safetensors file with PyTorch's names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
+    /// Folder of the run; without it one under `runs/`. Not saved with a run, so that repeating the run
+    /// does not write over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out: Option<PathBuf>,
+    /// Steps between checkpoints; 0 means at the end of every epoch. The end of a run always saves.
+    pub checkpoint_every: u64,
+    /// Newest checkpoints that stay.
+    pub keep: usize,
+    /// Whether the test split is evaluated after every epoch.
+    pub eval: bool,
+    /// Most bytes that the ring of slots may take.
+    pub max_slot_bytes: usize,
+    /// The model: a name, or a list of layers.
+    pub model: ModelConfig,
+    /// The optimizer: a name, or a table with `type` and its settings.
+    #[serde(deserialize_with = "name_or_table")]
+    pub optimizer: OptimizerConfig,
+    /// How the learning rate changes: a name, or a table with `type` and its settings.
+    #[serde(deserialize_with = "name_or_table")]
+    pub schedule: Schedule,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            dataset: None,
+            epochs: None,
+            steps: None,
+            batch_size: 128,
+            lr: 1e-3,
+            warmup_steps: 0,
+            label_smoothing: 0.0,
+            clip_norm: None,
+            accumulate: 1,
+            seed: 0,
+            device: "auto".into(),
+            workers: 0,
+            slots: 3,
+            sync: false,
+            shuffle: true,
+            drop_last: false,
+            precision: "f32".into(),
+            init: None,
+            out: None,
+            checkpoint_every: 0,
+            keep: 2,
+            eval: true,
+            max_slot_bytes: 1 << 30,
+            model: "cnn".into(),
+            optimizer: OptimizerConfig::adamw(),
+            schedule: Schedule::Constant,
+        }
+    }
+}
+
+impl RunConfig {
+    /// Reads a configuration; `name` stands in errors.
+    ///
+    /// # Errors
+    /// When the text is not TOML, or has a key that is not known or not of its type; names the line.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            Error::config(format!("{name}:{line}"), error.message().replace('\n', ", "))
+        })
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// When it cannot be read, and as [`RunConfig::parse`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::config(path.display(), "cannot be read").caused_by(e))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Saves the configuration as `config.toml` in the folder of a run, without `out`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, run_dir: &Path) -> Result<()> {
+        let path = run_dir.join("config.toml");
+        let saved = Self { out: None, ..self.clone() };
+        let text = toml::to_string(&saved).map_err(|e| {
+            Error::checkpoint(path.display(), "the configuration cannot be written").caused_by(e)
+        })?;
+        write_atomically(&path, |file| file.write_all(text.as_bytes()))
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// Naming the first flag that is out of range, what was found and what is expected.
+    pub fn validate(&self) -> Result<()> {
+        self.validate_length()?;
+        self.validate_update()?;
+        self.validate_pipeline()?;
+        self.optimizer.validate()?;
+        self.schedule.validate()
+    }
+
+    fn validate_length(&self) -> Result<()> {
+        if let (Some(_), Some(_)) = (self.epochs, self.steps) {
+            let message = "found both --epochs and --steps, expected one of them";
+            return Err(Error::config("--steps", message).hint("leaving one out"));
+        }
+        in_range("--epochs", self.epochs.unwrap_or(1), 1, 1 << 40)?;
+        in_range("--steps", self.steps.unwrap_or(1), 1, 1 << 32)?;
+        in_range("--batch-size", self.batch_size as u64, 1, BATCH_SIZE_MAX as u64)?;
+        in_range("--accumulate", self.accumulate as u64, 1, 1 << 20)
+    }
+
+    fn validate_update(&self) -> Result<()> {
+        let positive =
+            |x: f64| x.is_finite() && x > 0.0 && (x as f32) > 0.0 && (x as f32).is_finite();
+        if !positive(self.lr) {
+            return Err(wrong("--lr", self.lr, "a finite number above 0").hint("--lr 0.001"));
+        }
+        if let Some(norm) = self.clip_norm.filter(|&norm| !positive(f64::from(norm))) {
+            return Err(wrong("--clip-norm", norm, "a finite number above 0").hint("--clip-norm 1"));
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            let expected = "0 up to, not including, 1";
+            return Err(wrong("--label-smoothing", self.label_smoothing, expected).hint("0.1"));
+        }
+        if self.precision != "f32" {
+            return Err(wrong("--precision", &self.precision, "f32, the only one so far"));
+        }
+        // TOML, in which the configuration is saved, has signed numbers of 64 bits.
+        in_range("--seed", self.seed, 0, i64::MAX as u64)
+    }
+
+    fn validate_pipeline(&self) -> Result<()> {
+        in_range("--workers", self.workers as u64, 0, WORKERS_MAX as u64)?;
+        if self.slots < 2 && !self.sync {
+            return Err(wrong("--slots", self.slots, "at least 2, for double buffering")
+                .hint("--slots 3, or --sync to have every stage wait for the one before"));
+        }
+        in_range("--slots", self.slots as u64, 0, SLOTS_MAX as u64)?;
+        in_range("--keep", self.keep as u64, 1, 1 << 20)
+    }
+
+    /// Checks that the ring of `slots` slots of `slot_bytes` each stays within its bound.
+    ///
+    /// # Errors
+    /// With all the numbers, and what to lower.
+    pub fn check_ring(&self, slot_bytes: usize, slots: usize) -> Result<()> {
+        let ring_bytes = slot_bytes.saturating_mul(slots);
+        if ring_bytes <= self.max_slot_bytes {
+            return Ok(());
+        }
+        let message = format!(
+            "{slots} slots of {slot_bytes} bytes take {ring_bytes} bytes, expected at most {} (max_slot_bytes)",
+            self.max_slot_bytes
+        );
+        let fits = self.max_slot_bytes / slots / (slot_bytes / self.batch_size.max(1)).max(1);
+        Err(Error::config("--batch-size", message).hint(if fits > 0 {
+            format!("--batch-size {fits}, or fewer --slots")
+        } else {
+            "fewer --slots, or a larger max_slot_bytes".into()
+        }))
+    }
+
+    /// Preparing threads: what was asked for, or one a core.
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+
+    /// Optimizer steps of the whole run.
+    pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
+        let epochs = self.epochs.unwrap_or(DEFAULT_EPOCHS);
+        self.steps.unwrap_or_else(|| epochs.saturating_mul(steps_per_epoch))
+    }
+
+    /// The learning rate of every step (from 0) in a run of `total_steps`.
+    pub fn learning_rate(&self, total_steps: u64) -> impl Fn(u64) -> f64 + Send + 'static {
+        let schedule = self.schedule.clone().warmed_up(self.warmup_steps);
+        let base = self.lr;
+        move |step| schedule.lr(base, step, total_steps)
+    }
+}
+
+fn wrong(flag: &str, found: impl fmt::Display, expected: &str) -> Error {
+    Error::config(flag, format!("found {found}, expected {expected}"))
+}
+
+fn in_range(flag: &str, found: u64, least: u64, most: u64) -> Result<()> {
+    if found < least {
+        return Err(wrong(flag, found, &format!("at least {least}")));
+    }
+    if found > most {
+        return Err(wrong(flag, found, &format!("at most {most}")));
+    }
+    Ok(())
+}
+
+/// What can be written as a name alone, with the defaults of that name.
+trait Named: Sized {
+    fn named(name: &str) -> Result<Self>;
+}
+
+impl Named for OptimizerConfig {
+    fn named(name: &str) -> Result<Self> {
+        Self::by_name(name)
+    }
+}
+
+impl Named for Schedule {
+    fn named(name: &str) -> Result<Self> {
+        match name {
+            // Its default depends on the length of the run, which a file does not know.
+            "step" => Err(Error::config("schedule", "step needs to know every how many steps")
+                .hint("{ type = \"step\", every = 1000 }")),
+            name => Self::by_name(name, 1),
+        }
+    }
+}
+
+/// By hand, because serde's untagged enums hide what is wrong inside a table.
+fn name_or_table<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Named + DeserializeOwned,
+    D: Deserializer<'de>,
+{
+    struct NameOrTable<T>(PhantomData<T>);
+
+    impl<'de, T: Named + DeserializeOwned> Visitor<'de> for NameOrTable<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a name or a table with `type`")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<T, E> {
+            T::named(name).map_err(E::custom)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_any(NameOrTable(PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> RunConfig {
+        RunConfig::parse(text, "run.toml").expect("a valid configuration")
+    }
+
+    /// The message of an invalid configuration, made of valid TOML.
+    fn refusal(text: &str) -> String {
+        let error = parse(text).validate().expect_err("must be refused");
+        assert_eq!(error.kind().exit_code(), 2);
+        error.to_string()
+    }
+
+    #[test]
+    fn defaults_are_valid_and_survive_a_file() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = RunConfig {
+            dataset: Some("fashion-mnist".into()),
+            clip_norm: Some(0.1),
+            out: Some("here".into()),
+            lr: 0.1 + 0.2,
+            schedule: Schedule::one_cycle(),
+            ..Default::default()
+        };
+        config.validate().expect("valid");
+        config.save(dir.path()).expect("saves");
+        let loaded = RunConfig::load(&dir.path().join("config.toml")).expect("loads");
+        assert_eq!(loaded, RunConfig { out: None, ..config });
+        assert_eq!(parse(""), RunConfig::default());
+    }
+
+    #[test]
+    fn optimizer_and_schedule_are_names_or_tables() {
+        let named = parse("optimizer = \"sgd\"\nschedule = \"cosine\"");
+        assert_eq!(named.optimizer, OptimizerConfig::sgd());
+        assert_eq!(named.schedule, Schedule::Cosine { min: 0.0 });
+        let tables = parse(
+            "optimizer = { type = \"sgd\", momentum = 0.5 }\n[schedule]\ntype = \"step\"\nevery = 7",
+        );
+        assert!(matches!(tables.optimizer, OptimizerConfig::Sgd { momentum: 0.5, .. }));
+        assert_eq!(tables.schedule, Schedule::Step { every: 7, gamma: 0.1 });
+    }
+
+    #[test]
+    fn slips_in_a_file_name_its_line() {
+        let message = |text| RunConfig::parse(text, "run.toml").expect_err("refused").to_string();
+        let unknown = message("lr = 0.1\nbatchsize = 3");
+        assert!(unknown.starts_with("config: run.toml:2: unknown field `batchsize`"), "{unknown}");
+        assert!(message("lr = \"fast\"").starts_with("config: run.toml:1: invalid type"));
+        assert!(
+            message("optimizer = \"sdg\"")
+                .contains("found \"sdg\", expected one of sgd, adam, adamw")
+        );
+        assert!(message("schedule = \"step\"").contains("every = 1000"));
+        assert!(message("[optimizer]\ntype = \"sgd\"\nmomentun = 1").contains("`momentun`"));
+        assert!(message("lr = ").starts_with("config: run.toml:1: "));
+    }
+
+    #[test]
+    fn settings_out_of_range_name_the_flag() {
+        assert_eq!(
+            refusal("lr = nan"),
+            "config: --lr: found NaN, expected a finite number above 0; try --lr 0.001"
+        );
+        for lr in ["inf", "-1.0", "0.0", "1e300", "1e-300"] {
+            assert!(refusal(&format!("lr = {lr}")).starts_with("config: --lr: "), "{lr}");
+        }
+        assert_eq!(refusal("epochs = 0"), "config: --epochs: found 0, expected at least 1");
+        assert_eq!(refusal("steps = 0"), "config: --steps: found 0, expected at least 1");
+        assert_eq!(refusal("batch_size = 0"), "config: --batch-size: found 0, expected at least 1");
+        assert!(refusal("batch_size = 9000000").contains("expected at most 1048576"));
+        assert!(refusal("epochs = 1\nsteps = 1").contains("found both"));
+        assert!(refusal("slots = 1").contains("--slots: found 1, expected at least 2"));
+        assert!(refusal("precision = \"f16\"").contains("--precision: found f16, expected f32"));
+        assert!(refusal("label_smoothing = nan").contains("--label-smoothing"));
+        assert!(refusal("clip_norm = 0.0").contains("--clip-norm"));
+        assert!(refusal("accumulate = 0").contains("--accumulate"));
+        assert!(refusal("keep = 0").contains("--keep"));
+        assert!(refusal("workers = 100000").contains("--workers"));
+        assert!(refusal("optimizer = { type = \"sgd\", momentum = nan }").contains("momentum"));
+        parse("slots = 1\nsync = true").validate().expect("one slot is what sync means");
+    }
+
+    #[test]
+    fn a_ring_beyond_its_bound_says_what_fits() {
+        let config = RunConfig { batch_size: 100, max_slot_bytes: 3_000, ..Default::default() };
+        config.check_ring(1_000, 3).expect("fits exactly");
+        let error = config.check_ring(2_000, 3).expect_err("twice as much").to_string();
+        assert_eq!(
+            error,
+            "config: --batch-size: 3 slots of 2000 bytes take 6000 bytes, expected at most 3000 \
+             (max_slot_bytes); try --batch-size 50, or fewer --slots"
+        );
+        assert!(config.check_ring(usize::MAX, 3).is_err());
+    }
+
+    #[test]
+    fn steps_and_rates_follow_from_it() {
+        assert_eq!(RunConfig::default().total_steps(10), 50);
+        assert_eq!(parse("epochs = 3").total_steps(10), 30);
+        assert_eq!(parse("steps = 7").total_steps(10), 7);
+        let lr = parse("lr = 1.0\nwarmup_steps = 2").learning_rate(10);
+        assert_eq!([lr(0), lr(1), lr(2)], [0.5, 1.0, 1.0]);
+    }
+}

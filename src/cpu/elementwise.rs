@@ -1,0 +1,112 @@
+//! Element by element: relu, gelu, add, multiply, scale, and the gradients of the first two.
+
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
+use super::call::Call;
+use super::parallel::{map, map2};
+use super::real::Real;
+use crate::graph::op::Op;
+
+pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
+    let (a, y) = (call.real(0), call.out(0));
+    match *call.op {
+        Op::Relu => map(a, y, T::relu),
+        Op::ReluGrad => relu_grad(a, call.real(1), y),
+        Op::Gelu => map(a, y, gelu_of),
+        Op::GeluGrad => map2(a, call.real(1), y, |dy, x| dy * gelu_slope(x)),
+        Op::Add => map2(a, call.real(1), y, |a, b| a + b),
+        Op::Mul => map2(a, call.real(1), y, |a, b| a * b),
+        Op::Scale { factor } => {
+            let factor = T::of(f64::from(factor));
+            map(a, y, |x| factor * x);
+        }
+        _ => unreachable!("dispatched by family"),
+    }
+}
+
+/// dx = dy where y > 0, else 0.
+pub fn relu_grad<T: Real>(dy: &[T], y: &[T], dx: &mut [T]) {
+    map2(dy, y, dx, |dy, y| if y > T::ZERO { dy } else { T::ZERO });
+}
+
+/// Φ(x), the distribution function of the standard normal.
+fn normal_cdf<T: Real>(x: T) -> T {
+    T::of(0.5) * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf())
+}
+
+/// x Φ(x) (Hendrycks and Gimpel, 2016).
+pub fn gelu_of<T: Real>(x: T) -> T {
+    x * normal_cdf(x)
+}
+
+/// The derivative of [`gelu_of`]: Φ(x) + x φ(x).
+pub fn gelu_slope<T: Real>(x: T) -> T {
+    let density = T::of(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) * (T::of(-0.5) * x * x).exp();
+    normal_cdf(x) + x * density
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::testing::{convert, run_op};
+    use crate::testing::{assert_close, finite_difference, normal};
+
+    /// Runs an operation on vectors in both precisions and compares with `expected`.
+    fn check(op: Op, inputs: &[&[f64]], expected: impl Fn(usize) -> f64) {
+        let len = inputs[0].len();
+        let expected: Vec<f64> = (0..len).map(expected).collect();
+        let shapes = vec![vec![len]; inputs.len()];
+        let y = run_op::<f64>(op, inputs, &shapes, &[vec![len]]);
+        assert_close(&y[0], &expected, 1e-12, 1e-12);
+        let y = run_op::<f32>(op, inputs, &shapes, &[vec![len]]);
+        assert_close(&y[0], &expected, 1e-6, 1e-6);
+    }
+
+    #[test]
+    fn match_their_formulas() {
+        for len in [1, 31, 8192, 8193] {
+            let (a, b) = (normal(1, len), normal(2, len));
+            check(Op::Relu, &[&a], |i| a[i].max(0.0));
+            check(Op::ReluGrad, &[&a, &b], |i| if b[i] > 0.0 { a[i] } else { 0.0 });
+            check(Op::Add, &[&a, &b], |i| a[i] + b[i]);
+            check(Op::Mul, &[&a, &b], |i| a[i] * b[i]);
+            check(Op::Scale { factor: 0.25 }, &[&a], |i| 0.25 * a[i]);
+        }
+    }
+
+    /// Values of PyTorch's `gelu` in double precision.
+    #[test]
+    fn gelu_is_the_one_with_the_error_function() {
+        let x = [-4.0, -1.0, -0.1, 0.0, 0.5, 2.0, 10.0];
+        let expected = [
+            -1.2668496733227323e-4,
+            -0.15865525393145707,
+            -0.046017216272297101,
+            0.0,
+            0.34573123063700656,
+            1.9544997361036416,
+            10.0,
+        ];
+        check(Op::Gelu, &[&x], |i| expected[i]);
+    }
+
+    #[test]
+    fn slopes_match_finite_differences() {
+        let x = normal(5, 40);
+        let slope = finite_difference(&x, |x| x.iter().map(|&x| gelu_of(x)).sum());
+        let ones = vec![1.0; 40];
+        check(Op::GeluGrad, &[&ones, &x], |i| gelu_slope(x[i]));
+        assert_close(&x.iter().map(|&x| gelu_slope(x)).collect::<Vec<_>>(), &slope, 1e-8, 1e-8);
+        let mut dx = vec![0.0; 40];
+        relu_grad(&ones, &x, &mut dx);
+        let slope = finite_difference(&x, |x| x.iter().map(|x| x.max(0.0)).sum());
+        assert_close(&dx, &slope, 1e-8, 0.0);
+    }
+
+    #[test]
+    fn nan_is_not_hidden() {
+        let mut y = convert::<f32>(&[0.0]);
+        map(&[f32::NAN], &mut y, f32::relu);
+        assert!(Real::relu(f32::NAN).is_nan());
+    }
+}

@@ -1,0 +1,156 @@
+//! The element type of the twins: `f32` to train, `f64` to check gradients by finite differences.
+
+use std::fmt::Debug;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// A floating-point number that the twins compute with: `f32` or `f64`.
+pub trait Real:
+    sealed::Sealed
+    + bytemuck::Pod
+    + Default
+    + Debug
+    + PartialOrd
+    + Send
+    + Sync
+    + Into<f64>
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + Sum
+{
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// Below every finite number.
+    const NEG_INFINITY: Self;
+
+    /// The nearest number to an `f64`.
+    fn of(x: f64) -> Self;
+    /// The nearest `f32`.
+    fn to_f32(self) -> f32;
+    /// √x.
+    fn sqrt(self) -> Self;
+    /// eˣ.
+    fn exp(self) -> Self;
+    /// The natural logarithm.
+    fn ln(self) -> Self;
+    /// The error function.
+    fn erf(self) -> Self;
+    /// Neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+
+    /// Room for `len` numbers converted from a slot; none where they are read in place.
+    fn staging(len: usize) -> Vec<Self>;
+    /// Converts the `f32` in `bytes` into the first of `staged`, where they are not read in place.
+    fn stage(bytes: &[u8], staged: &mut [Self]);
+    /// The numbers that `bytes` hold as `f32`: in place, or as staged before.
+    fn staged<'a>(bytes: &'a [u8], staged: &'a [Self]) -> &'a [Self];
+
+    /// max(x, 0); NaN stays NaN, as in PyTorch.
+    #[inline(always)]
+    fn relu(self) -> Self {
+        if self <= Self::ZERO { Self::ZERO } else { self }
+    }
+}
+
+impl Real for f32 {
+    const ZERO: f32 = 0.0;
+    const ONE: f32 = 1.0;
+    const NEG_INFINITY: f32 = f32::NEG_INFINITY;
+
+    #[inline(always)]
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn sqrt(self) -> f32 {
+        f32::sqrt(self)
+    }
+    #[inline(always)]
+    fn exp(self) -> f32 {
+        f32::exp(self)
+    }
+    #[inline(always)]
+    fn ln(self) -> f32 {
+        f32::ln(self)
+    }
+    #[inline(always)]
+    fn erf(self) -> f32 {
+        libm::erff(self)
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        f32::is_finite(self)
+    }
+
+    fn staging(_: usize) -> Vec<f32> {
+        Vec::new()
+    }
+    fn stage(_: &[u8], _: &mut [f32]) {}
+    fn staged<'a>(bytes: &'a [u8], _: &'a [f32]) -> &'a [f32] {
+        bytemuck::cast_slice(bytes)
+    }
+}
+
+impl Real for f64 {
+    const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
+    const NEG_INFINITY: f64 = f64::NEG_INFINITY;
+
+    #[inline(always)]
+    fn of(x: f64) -> f64 {
+        x
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
+    #[inline(always)]
+    fn sqrt(self) -> f64 {
+        f64::sqrt(self)
+    }
+    #[inline(always)]
+    fn exp(self) -> f64 {
+        f64::exp(self)
+    }
+    #[inline(always)]
+    fn ln(self) -> f64 {
+        f64::ln(self)
+    }
+    #[inline(always)]
+    fn erf(self) -> f64 {
+        libm::erf(self)
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        f64::is_finite(self)
+    }
+
+    fn staging(len: usize) -> Vec<f64> {
+        vec![0.0; len]
+    }
+    fn stage(bytes: &[u8], staged: &mut [f64]) {
+        let values: &[f32] = bytemuck::cast_slice(bytes);
+        staged.iter_mut().zip(values).for_each(|(to, &x)| *to = f64::from(x));
+    }
+    fn staged<'a>(_: &'a [u8], staged: &'a [f64]) -> &'a [f64] {
+        staged
+    }
+}

@@ -1,0 +1,217 @@
+//! Compute: a plan lowered to dispatches with pipelines and bind groups made once; a step only encodes
+//! them, all in one pass.
+
+use std::collections::BTreeMap;
+
+use super::kernel::{Binding, Bound, Dispatch, Lowered};
+use super::lower::lower;
+use super::objects::Objects;
+use super::pipelines::Pipelines;
+use crate::error::{Error, Result};
+use crate::graph::plan::{Pass, Place, Plan, Program};
+use crate::graph::{Arena, Node, Tensor, TensorId};
+
+/// The device memory of a program.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// The batch of the current step, copied from its slot.
+    pub(super) batch: wgpu::Buffer,
+    pub(super) arenas: BTreeMap<Arena, wgpu::Buffer>,
+    activations: Vec<wgpu::Buffer>,
+    /// Scratch buffers by their place in [`Lowered::scratch_bytes`]: operations run one after the
+    /// other, so all share them.
+    scratch: Vec<wgpu::Buffer>,
+}
+
+impl Memory {
+    fn new(program: &Program, scratch_bytes: &[usize], objects: &mut Objects) -> Result<Self> {
+        use wgpu::BufferUsages as Usage;
+        let batch_usage = Usage::STORAGE | Usage::COPY_DST;
+        let batch = objects.buffer("the batch", program.slot.slot_bytes, batch_usage, false)?;
+        let arena_usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        let mut arenas = BTreeMap::new();
+        for (&arena, &len) in program.arenas.iter().filter(|(_, len)| **len > 0) {
+            let what = format!("the arena {arena:?}");
+            arenas.insert(arena, objects.buffer(&what, 4 * len, arena_usage, false)?);
+        }
+        let usage = Usage::STORAGE | Usage::COPY_SRC;
+        let mut several = |what, sizes: &mut dyn Iterator<Item = usize>| {
+            sizes.map(|bytes| objects.buffer(what, bytes, usage, false)).collect::<Result<Vec<_>>>()
+        };
+        let activations =
+            several("an activation", &mut program.activations.iter().map(|a| 4 * a.len))?;
+        let scratch = several("scratch", &mut scratch_bytes.iter().copied())?;
+        Ok(Self { batch, arenas, activations, scratch })
+    }
+
+    /// The buffer behind a place, if the program has it.
+    pub(super) fn buffer(&self, place: Place) -> Option<&wgpu::Buffer> {
+        match place {
+            Place::Slot => Some(&self.batch),
+            Place::Arena(arena) => self.arenas.get(&arena),
+            Place::Activation(index) => self.activations.get(index),
+        }
+    }
+}
+
+/// One recorded dispatch.
+#[derive(Debug)]
+struct Step {
+    pipeline: usize,
+    bind_group: wgpu::BindGroup,
+    workgroups: [u32; 3],
+}
+
+/// A whole program, ready to be encoded.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) memory: Memory,
+    pub(super) pipelines: Pipelines,
+    passes: BTreeMap<Pass, Vec<Step>>,
+}
+
+impl Compiled {
+    /// Lowers, allocates, compiles and binds everything that `program` needs.
+    ///
+    /// # Errors
+    /// When the device lacks memory or a limit, or the driver refuses a shader.
+    pub(super) fn new(program: &Program, objects: &mut Objects) -> Result<Self> {
+        let caps = objects.context.caps();
+        let mut lowered: BTreeMap<Pass, Vec<Lowered>> = BTreeMap::new();
+        let mut scratch_bytes: Vec<usize> = Vec::new();
+        for (&pass, plan) in &program.plans {
+            let nodes = plan
+                .nodes
+                .iter()
+                .map(|node| with_bound(plan, node, |bound| lower(&node.op, bound, &caps)));
+            let nodes: Vec<Lowered> = nodes.collect();
+            for bytes in nodes.iter().map(|lowered| &lowered.scratch_bytes) {
+                scratch_bytes.resize(scratch_bytes.len().max(bytes.len()), 0);
+                scratch_bytes
+                    .iter_mut()
+                    .zip(bytes)
+                    .for_each(|(most, &bytes)| *most = bytes.max(*most));
+            }
+            lowered.insert(pass, nodes);
+        }
+        let memory = Memory::new(program, &scratch_bytes, objects)?;
+        let dispatches = lowered.values().flatten().flat_map(|lowered| &lowered.dispatches);
+        let pipelines = Pipelines::compile(dispatches, objects)?;
+        let mut passes = BTreeMap::new();
+        for (pass, nodes) in lowered {
+            let plan = &program.plans[&pass];
+            let mut steps = Vec::new();
+            for (node, lowered) in plan.nodes.iter().zip(&nodes) {
+                for dispatch in &lowered.dispatches {
+                    let binder = Binder { plan, node, lowered, memory: &memory };
+                    steps.push(binder.step(dispatch, &pipelines, objects)?);
+                }
+            }
+            passes.insert(pass, steps);
+        }
+        Ok(Self { memory, pipelines, passes })
+    }
+
+    /// Encodes a pass; `timestamps` are written at its beginning and end.
+    ///
+    /// # Errors
+    /// When the program has no such pass.
+    pub(super) fn encode(
+        &self,
+        pass: Pass,
+        encoder: &mut wgpu::CommandEncoder,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites>,
+    ) -> Result<()> {
+        let steps = self.passes.get(&pass).ok_or_else(|| {
+            Error::graph(format!("{pass:?}"), "the program has no plan for this pass")
+        })?;
+        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+        let mut recording = encoder.begin_compute_pass(&descriptor);
+        let mut current = None;
+        for step in steps {
+            if current != Some(step.pipeline) {
+                recording.set_pipeline(&self.pipelines.get(step.pipeline).pipeline);
+                current = Some(step.pipeline);
+            }
+            recording.set_bind_group(0, &step.bind_group, &[]);
+            let [x, y, z] = step.workgroups;
+            recording.dispatch_workgroups(x, y, z);
+        }
+        Ok(())
+    }
+}
+
+fn with_bound<R>(plan: &Plan, node: &Node, then: impl FnOnce(Bound) -> R) -> R {
+    let tensors =
+        |ids: &[TensorId]| ids.iter().map(|&id| plan.tensor(id)).collect::<Vec<&Tensor>>();
+    let (inputs, outputs) = (tensors(&node.inputs), tensors(&node.outputs));
+    then(Bound { inputs: &inputs, outputs: &outputs })
+}
+
+/// Binds the dispatches of one node.
+struct Binder<'a> {
+    plan: &'a Plan,
+    node: &'a Node,
+    lowered: &'a Lowered,
+    memory: &'a Memory,
+}
+
+impl<'a> Binder<'a> {
+    fn step(
+        &self,
+        dispatch: &Dispatch,
+        pipelines: &Pipelines,
+        objects: &mut Objects,
+    ) -> Result<Step> {
+        let pipeline = pipelines.position(dispatch);
+        let mut entries = Vec::with_capacity(dispatch.bindings.len());
+        for (slot, &binding) in (0..).zip(&dispatch.bindings) {
+            let buffer = self.resolve(binding)?;
+            let what =
+                || format!("binding {slot} of {} in {}", dispatch.shader.name, self.node.scope);
+            objects.check_binding(&what(), buffer.size.map_or(0, wgpu::BufferSize::get))?;
+            entries.push(wgpu::BindGroupEntry {
+                binding: slot,
+                resource: wgpu::BindingResource::Buffer(buffer),
+            });
+        }
+        let descriptor = wgpu::BindGroupDescriptor {
+            label: Some(dispatch.shader.name),
+            layout: &pipelines.get(pipeline).layout,
+            entries: &entries,
+        };
+        let context = &objects.context;
+        let bind_group =
+            context.scoped(|| context.device.create_bind_group(&descriptor)).map_err(|cause| {
+                let message = format!("{} cannot be bound", dispatch.shader.name);
+                Error::device(&self.node.scope, message).caused_by(cause)
+            })?;
+        objects.created += 1;
+        Ok(Step { pipeline, bind_group, workgroups: dispatch.workgroups })
+    }
+
+    fn resolve(&self, binding: Binding) -> Result<wgpu::BufferBinding<'a>> {
+        let scratch = |i: usize| (&self.memory.scratch[i], 0, self.lowered.scratch_bytes[i]);
+        let (buffer, offset, bytes) = match binding {
+            Binding::Input(i) => self.tensor(self.node.inputs[i])?,
+            Binding::Output(i) => self.tensor(self.node.outputs[i])?,
+            Binding::ScratchRead(i) | Binding::ScratchWrite(i) => scratch(i),
+        };
+        // Bytes are read as words; sections of a slot are padded, so the last word is there.
+        let size = wgpu::BufferSize::new((bytes as u64).next_multiple_of(4));
+        Ok(wgpu::BufferBinding { buffer, offset: offset as u64, size })
+    }
+
+    fn tensor(&self, id: TensorId) -> Result<(&'a wgpu::Buffer, usize, usize)> {
+        let tensor = self.plan.tensor(id);
+        let location = self.plan.location(id);
+        let buffer = self.memory.buffer(location.place).ok_or_else(|| {
+            Error::graph(&tensor.name, format!("the program has no memory at {location:?}"))
+        })?;
+        let bytes = tensor.len() * tensor.dtype.bytes();
+        match bytes {
+            0 => Err(Error::graph(&tensor.name, "a tensor without elements cannot be bound")),
+            _ => Ok((buffer, location.offset_bytes, bytes)),
+        }
+    }
+}

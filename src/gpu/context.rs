@@ -1,0 +1,201 @@
+//! The context: an adapter chosen by the user's selector and the device opened on it.
+//!
+//! wgpu reports what goes wrong on a device through callbacks, on whichever thread notices. They leave
+//! the first fault in the context, and every call of the executor that follows returns it as an error.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::adapters::{self, kind_name};
+use super::kernel::DeviceCaps;
+use crate::error::{Error, Result};
+
+/// Features that are used where an adapter has them; none is required.
+pub(super) const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
+    .union(wgpu::Features::PIPELINE_CACHE)
+    .union(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS);
+
+/// An opened device.
+#[derive(Debug)]
+pub struct Context {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) info: wgpu::AdapterInfo,
+    pub(super) open_s: f64,
+    /// Whether lowerings choose what suits a software adapter.
+    software: bool,
+    fault: Arc<Fault>,
+}
+
+impl Context {
+    /// Opens the adapter that `selector` names: `auto` (a discrete GPU, else an integrated or virtual
+    /// one, else `None`: the caller takes the CPU twins), `gpu` (the same, or an error), `gpu:K` (the
+    /// adapter of that index in [`adapters`](adapters::adapters)), or any part of an adapter's name.
+    /// Software adapters are taken only by name or index.
+    ///
+    /// # Errors
+    /// When no adapter fits, naming those found, or when the driver refuses to open it.
+    pub fn open(selector: &str) -> Result<Option<Arc<Self>>> {
+        let start = Instant::now();
+        let all = adapters::enumerate();
+        let infos: Vec<wgpu::AdapterInfo> = all.iter().map(wgpu::Adapter::get_info).collect();
+        let Some(chosen) = adapters::choose(selector, &infos)? else {
+            return Ok(None);
+        };
+        Self::on(&all[chosen], start).map(|context| Some(Arc::new(context)))
+    }
+
+    fn on(adapter: &wgpu::Adapter, start: Instant) -> Result<Self> {
+        let info = adapter.get_info();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("inflight"),
+            required_features: adapter.features() & WANTED,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|cause| {
+                Error::device(&info.name, "the driver refuses to open this adapter")
+                    .caused_by(cause)
+                    .hint("--device cpu, or another of the adapters that `inflight devices` lists")
+            })?;
+        let fault = Arc::new(Fault::default());
+        let lost = Arc::clone(&fault);
+        device.set_device_lost_callback(move |reason, message| {
+            lost.set(format!("the device was lost ({reason:?}): {message}"));
+        });
+        let uncaptured = Arc::clone(&fault);
+        device.on_uncaptured_error(Arc::new(move |error| {
+            uncaptured.set(format!("the device reports: {error}"));
+        }));
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        let open_s = start.elapsed().as_secs_f64();
+        Ok(Self { device, queue, info, open_s, software, fault })
+    }
+
+    /// The same device, for which lowerings choose what suits a GPU in hardware, whatever it is: so a
+    /// machine without one can test those variants.
+    pub fn as_hardware(&self) -> Arc<Self> {
+        Arc::new(Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            info: self.info.clone(),
+            open_s: self.open_s,
+            software: false,
+            fault: Arc::clone(&self.fault),
+        })
+    }
+
+    /// The adapter's name.
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// What lowerings may ask of the device.
+    pub fn caps(&self) -> DeviceCaps {
+        let limits = self.device.limits();
+        let (least, most) = (self.info.subgroup_min_size, self.info.subgroup_max_size);
+        let fixed = least == most && self.device.features().contains(wgpu::Features::SUBGROUP);
+        DeviceCaps {
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_invocations: limits.max_compute_invocations_per_workgroup,
+            software: self.software,
+            subgroup_size: if fixed { least } else { 0 },
+        }
+    }
+
+    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub fn kind(&self) -> &'static str {
+        kind_name(self.info.device_type)
+    }
+
+    /// The device's driver and its version.
+    pub fn driver(&self) -> String {
+        [self.info.driver.as_str(), self.info.driver_info.as_str()].join(" ").trim().to_string()
+    }
+
+    /// Returns what went wrong on the device since it was opened, if anything did.
+    ///
+    /// # Errors
+    /// The first fault; the device cannot be trusted after it.
+    pub fn check(&self) -> Result<()> {
+        match self.fault.get() {
+            None => Ok(()),
+            Some(fault) => Err(self.broken(fault)),
+        }
+    }
+
+    /// Destroys the device: everything on it is lost, and every later call returns an error.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    /// An error of this device that makes it unusable: the recorded fault if there is one, since that
+    /// is the cause, else `symptom`.
+    pub(super) fn broken(&self, symptom: impl std::fmt::Display) -> Error {
+        let message = self.fault.get().unwrap_or_else(|| symptom.to_string());
+        Error::device(&self.info.name, message)
+            .hint("running again with --resume, with a smaller --batch-size, or with --device cpu")
+    }
+
+    /// Runs `make` and returns the error that it caused on the device, if any: out of memory, beyond a
+    /// limit, or a shader that the driver does not take.
+    pub(super) fn scoped<T>(&self, make: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
+        // Scopes belong to the thread and are popped in reverse order.
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let made = make();
+        let memory = pollster::block_on(memory.pop());
+        let validation = pollster::block_on(validation.pop());
+        let internal = pollster::block_on(internal.pop());
+        let found = memory.or(validation).or(internal);
+        found.map_or(Ok(made), Err)
+    }
+
+    /// Polls the device. Where wgpu would panic, because the device was lost while waiting, this
+    /// returns an error.
+    pub(super) fn poll(&self, how: wgpu::PollType) -> Result<(), PollFailure> {
+        // wgpu turns a lost device into a panic here, whatever handlers are set; nothing of ours is
+        // on the stack inside, so nothing is left half done.
+        let polled =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.device.poll(how)));
+        match polled {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(wgpu::PollError::Timeout)) => Err(PollFailure::Timeout),
+            Ok(Err(error)) => Err(PollFailure::Broken(self.broken(error))),
+            Err(_) => {
+                Err(PollFailure::Broken(self.broken("the device was lost while waiting for it")))
+            }
+        }
+    }
+}
+
+/// Why waiting for the device ended without what was waited for.
+#[derive(Debug)]
+pub(super) enum PollFailure {
+    /// The time was up.
+    Timeout,
+    /// The device is unusable.
+    Broken(Error),
+}
+
+/// The first thing that went wrong on a device.
+#[derive(Debug, Default)]
+struct Fault(Mutex<Option<String>>);
+
+impl Fault {
+    fn set(&self, message: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+    }
+
+    fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,397 @@
+//! The executor: submits passes and collects what comes back, never waiting in between.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::compute::Compiled;
+use super::context::{Context, PollFailure};
+use super::objects::Objects;
+use super::readback::{Arrivals, Arrived, Kind, Pool, Read, map_on_submit};
+use super::upload::Ring;
+use crate::batch::Slot;
+use crate::error::{Error, Result};
+use crate::executor::{self, DeviceInfo, Done, Snapshot, Wants};
+use crate::graph::Arena;
+use crate::graph::op::{CONTROL_LEN, METRICS_LEN};
+use crate::graph::plan::{Pass, Program};
+
+/// A pass that takes longer than this means that the device hangs: drivers reset one long before, and
+/// the slowest step of any model that fits a software adapter takes a fraction of it.
+const HANG_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Bytes of a report: control, metrics, and two timestamps.
+const REPORT_BYTES: usize = 4 * (CONTROL_LEN + METRICS_LEN) + TIMESTAMP_BYTES;
+const TIMESTAMP_BYTES: usize = 16;
+
+/// Runs a program on a GPU.
+#[derive(Debug)]
+pub struct Executor {
+    objects: Objects,
+    program: Arc<Program>,
+    compiled: Compiled,
+    ring: Ring,
+    pool: Pool,
+    timestamps: Option<Timestamps>,
+    in_flight: VecDeque<InFlight>,
+    /// When the oldest pass in flight began to be the oldest.
+    oldest_since: Instant,
+    compile_s: f64,
+}
+
+/// A submitted pass.
+#[derive(Debug)]
+struct InFlight {
+    pass: Pass,
+    slot: usize,
+    submission: wgpu::SubmissionIndex,
+    arrivals: Arc<Arrivals>,
+    reads: Vec<Read>,
+}
+
+impl Executor {
+    /// Allocates and compiles everything that `program` needs, with a ring of `slots` slots.
+    ///
+    /// # Errors
+    /// When the device lacks memory or a limit, or the driver refuses a shader.
+    pub fn new(context: Arc<Context>, program: Arc<Program>, slots: usize) -> Result<Self> {
+        let start = Instant::now();
+        let mut objects = Objects::new(context);
+        let compiled = Compiled::new(&program, &mut objects)?;
+        let compile_s = start.elapsed().as_secs_f64();
+        let ring = Ring::new(slots, program.slot.slot_bytes, &mut objects)?;
+        let mut pool = Pool::default();
+        let reports = (0..slots).map(|_| pool.take(Kind::Report, REPORT_BYTES, &mut objects));
+        for report in reports.collect::<Result<Vec<_>>>()? {
+            pool.give_back(report);
+        }
+        let timestamps = Timestamps::new(slots, &mut objects)?;
+        let mut executor = Self {
+            objects,
+            compiled,
+            ring,
+            pool,
+            timestamps,
+            in_flight: VecDeque::with_capacity(slots),
+            oldest_since: start,
+            compile_s,
+            program: Arc::clone(&program),
+        };
+        if !program.consts.is_empty() {
+            executor::Executor::load(&mut executor, Arena::Consts, 0, &program.consts)?;
+        }
+        Ok(executor)
+    }
+
+    fn context(&self) -> &Context {
+        &self.objects.context
+    }
+
+    /// Takes the buffers for what a pass brings back.
+    fn reads(&mut self, wants: Wants) -> Result<Vec<Read>> {
+        let mut kinds = vec![(Kind::Report, REPORT_BYTES)];
+        if wants.output {
+            kinds.push((Kind::Output, self.output()?.2 as usize));
+        }
+        if wants.snapshot {
+            let arenas = self.program.persistent_arenas();
+            kinds.extend(arenas.map(|arena| (Kind::Arena(arena), 4 * self.program.arenas[&arena])));
+        }
+        let take = |(kind, bytes)| self.pool.take(kind, bytes, &mut self.objects);
+        kinds.into_iter().map(take).collect()
+    }
+
+    /// Where the model's output lies: buffer, offset and size in bytes.
+    fn output(&self) -> Result<(&wgpu::Buffer, u64, u64)> {
+        let missing = || Error::graph("output", "the program has no output to bring back");
+        let plan = self.program.plans.get(&Pass::Eval).ok_or_else(missing)?;
+        let location = plan.location(self.program.output);
+        let buffer = self.compiled.memory.buffer(location.place).ok_or_else(missing)?;
+        Ok((
+            buffer,
+            location.offset_bytes as u64,
+            4 * plan.tensor(self.program.output).len() as u64,
+        ))
+    }
+
+    /// Records the copies that fill `reads`.
+    fn copy_results(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        slot: usize,
+        reads: &[Read],
+    ) -> Result<()> {
+        let arenas = &self.compiled.memory.arenas;
+        for read in reads {
+            match read.kind {
+                Kind::Report => {
+                    let control = 4 * CONTROL_LEN as u64;
+                    let metrics = 4 * METRICS_LEN as u64;
+                    if let (Some(state), Some(at)) =
+                        (arenas.get(&Arena::State), self.program.control_offset)
+                    {
+                        read.copy(encoder, (state, 4 * at as u64), 0, control);
+                    }
+                    if let Some(from) = arenas.get(&Arena::Metrics) {
+                        read.copy(encoder, (from, 0), control, metrics);
+                    }
+                    if let Some(timestamps) = &self.timestamps {
+                        timestamps.resolve(slot, encoder, read, control + metrics);
+                    }
+                }
+                Kind::Output => {
+                    let (buffer, offset, bytes) = self.output()?;
+                    read.copy(encoder, (buffer, offset), 0, bytes);
+                }
+                Kind::Arena(arena) => {
+                    let bytes = 4 * self.program.arenas[&arena] as u64;
+                    read.copy(encoder, (&arenas[&arena], 0), 0, bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until `arrivals` are complete, at most `patience`; whether they are.
+    fn wait(
+        &self,
+        arrivals: &Arrivals,
+        submission: &wgpu::SubmissionIndex,
+        patience: Duration,
+    ) -> Result<bool> {
+        let context = self.context();
+        let broken = |failure| match failure {
+            PollFailure::Broken(error) => error,
+            PollFailure::Timeout => context.broken("the device does not answer"),
+        };
+        let start = Instant::now();
+        context.poll(wgpu::PollType::Poll).map_err(broken)?;
+        while arrivals.state() == Arrived::NotYet {
+            let timeout = patience.saturating_sub(start.elapsed());
+            if timeout.is_zero() {
+                break;
+            }
+            let submission_index = Some(submission.clone());
+            match context.poll(wgpu::PollType::Wait { submission_index, timeout: Some(timeout) }) {
+                // Another thread may have polled first, and be about to run our callbacks.
+                Ok(()) => std::thread::yield_now(),
+                Err(PollFailure::Timeout) => {}
+                Err(failure) => return Err(broken(failure)),
+            }
+        }
+        context.check()?;
+        match arrivals.state() {
+            Arrived::All => Ok(true),
+            Arrived::Failed => Err(context.broken("results cannot be read back")),
+            Arrived::NotYet => Ok(false),
+        }
+    }
+
+    /// The results of a pass whose mappings have arrived.
+    fn done(&mut self, pass: InFlight) -> Result<Done> {
+        let lost = |error: wgpu::MapRangeError| self.objects.context.broken(error);
+        let slot = self.ring.lend(pass.slot).map_err(lost)?;
+        let mut done = Done {
+            pass: pass.pass,
+            slot,
+            metrics: [0.0; METRICS_LEN],
+            control: [0.0; CONTROL_LEN],
+            output: None,
+            snapshot: None,
+            device_busy: None,
+        };
+        for read in pass.reads {
+            let kind = read.kind;
+            match kind {
+                Kind::Report => {
+                    let words: Vec<u32> = self.pool.finish(read).map_err(lost)?;
+                    let floats = |words: &[u32]| {
+                        words.iter().map(|&w| f32::from_bits(w)).collect::<Vec<_>>()
+                    };
+                    let (control, rest) = words.split_at(CONTROL_LEN);
+                    let (metrics, times) = rest.split_at(METRICS_LEN);
+                    done.control.copy_from_slice(&floats(control));
+                    done.metrics.copy_from_slice(&floats(metrics));
+                    done.device_busy = self.timestamps.as_ref().and_then(|t| t.elapsed(times));
+                }
+                Kind::Output => done.output = Some(self.pool.finish(read).map_err(lost)?),
+                Kind::Arena(arena) => {
+                    let values = self.pool.finish(read).map_err(lost)?;
+                    done.snapshot
+                        .get_or_insert_with(Snapshot::default)
+                        .arenas
+                        .push((arena, values));
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn arena(&self, arena: Arena) -> Result<(&wgpu::Buffer, usize)> {
+        let buffer = self.compiled.memory.arenas.get(&arena);
+        buffer.map(|buffer| (buffer, self.program.arenas[&arena])).ok_or_else(|| {
+            Error::graph(format!("{arena:?}"), "the program does not use this arena")
+        })
+    }
+}
+
+impl executor::Executor for Executor {
+    fn device(&self) -> DeviceInfo {
+        let context = self.context();
+        DeviceInfo {
+            name: context.name().to_string(),
+            backend: context.info.backend.to_string(),
+            kind: context.kind().to_string(),
+            driver: context.driver(),
+            allocated_bytes: self.objects.allocated_bytes,
+            pipelines: self.compiled.pipelines.len(),
+            open_s: context.open_s,
+            compile_s: self.compile_s,
+        }
+    }
+
+    fn take_slots(&mut self) -> Result<Vec<Slot>> {
+        let context = self.context();
+        let lend = |index| self.ring.lend(index).map_err(|error| context.broken(error));
+        (0..self.ring.len()).map(lend).collect()
+    }
+
+    fn submit(&mut self, pass: Pass, slot: Slot, wants: Wants) -> Result<()> {
+        self.context().check()?;
+        let index = self.ring.take_back(slot)?;
+        let reads = self.reads(wants)?;
+        let mut encoder = self.context().device.create_command_encoder(&Default::default());
+        let (slot, batch) = (self.ring.buffer(index), &self.compiled.memory.batch);
+        encoder.copy_buffer_to_buffer(slot, 0, batch, 0, Some(slot.size()));
+        let timestamp_writes = self.timestamps.as_ref().map(|t| t.writes(index));
+        self.compiled.encode(pass, &mut encoder, timestamp_writes)?;
+        self.copy_results(&mut encoder, index, &reads)?;
+        let arrivals = Arc::new(Arrivals::default());
+        map_on_submit(&encoder, slot, wgpu::MapMode::Write, &arrivals);
+        reads.iter().for_each(|read| read.map_on_submit(&encoder, &arrivals));
+        let submission = self.context().queue.submit([encoder.finish()]);
+        self.context().check()?;
+        if self.in_flight.is_empty() {
+            self.oldest_since = Instant::now();
+        }
+        self.in_flight.push_back(InFlight { pass, slot: index, submission, arrivals, reads });
+        Ok(())
+    }
+
+    fn collect(&mut self, patience: Duration) -> Result<Option<Done>> {
+        let Some(oldest) = self.in_flight.front() else {
+            return Ok(None);
+        };
+        if !self.wait(&oldest.arrivals, &oldest.submission, patience)? {
+            let waited = self.oldest_since.elapsed();
+            return match waited > HANG_TIMEOUT {
+                true => Err(self.context().broken(hang_message(waited))),
+                false => Ok(None),
+            };
+        }
+        self.oldest_since = Instant::now();
+        let oldest = self.in_flight.pop_front();
+        oldest.map(|oldest| self.done(oldest)).transpose()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    fn load(&mut self, arena: Arena, offset: usize, values: &[f32]) -> Result<()> {
+        self.context().check()?;
+        let (buffer, len) = self.arena(arena)?;
+        if offset + values.len() > len {
+            let message = format!("has {len} elements, {} at {offset} do not fit", values.len());
+            return Err(Error::graph(format!("{arena:?}"), message));
+        }
+        let context = self.context();
+        let bytes = bytemuck::cast_slice(values);
+        context.scoped(|| context.queue.write_buffer(buffer, 4 * offset as u64, bytes)).map_err(
+            |cause| {
+                self.objects
+                    .error(format!("{} bytes cannot be uploaded", bytes.len()))
+                    .caused_by(cause)
+            },
+        )?;
+        context.check()
+    }
+
+    fn store(&mut self, arena: Arena) -> Result<Vec<f32>> {
+        self.context().check()?;
+        let bytes = 4 * self.arena(arena)?.1;
+        let read = self.pool.take(Kind::Arena(arena), bytes, &mut self.objects)?;
+        let mut encoder = self.context().device.create_command_encoder(&Default::default());
+        let (buffer, _) = self.arena(arena)?;
+        read.copy(&mut encoder, (buffer, 0), 0, bytes as u64);
+        let arrivals = Arc::new(Arrivals::default());
+        read.map_on_submit(&encoder, &arrivals);
+        // Submissions run in order, so this one waits for all passes in flight.
+        let submission = self.context().queue.submit([encoder.finish()]);
+        let patience = HANG_TIMEOUT * (1 + self.in_flight.len() as u32);
+        if !self.wait(&arrivals, &submission, patience)? {
+            return Err(self.context().broken(hang_message(patience)));
+        }
+        let context = Arc::clone(&self.objects.context);
+        self.pool.finish(read).map_err(|error| context.broken(error))
+    }
+
+    fn objects_created(&self) -> usize {
+        self.objects.created
+    }
+}
+
+fn hang_message(waited: Duration) -> String {
+    format!("the device hangs: a pass did not end within {} s", waited.as_secs())
+}
+
+/// The device's clock at the beginning and end of each pass.
+#[derive(Debug)]
+struct Timestamps {
+    queries: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    /// Nanoseconds of a tick.
+    period_ns: f32,
+}
+
+impl Timestamps {
+    /// Two timestamps for every slot, where the device has them.
+    fn new(slots: usize, objects: &mut Objects) -> Result<Option<Self>> {
+        let context = Arc::clone(&objects.context);
+        if !context.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(None);
+        }
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let resolved = objects.buffer("timestamps", TIMESTAMP_BYTES, usage, false)?;
+        let queries = context.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("timestamps"),
+            ty: wgpu::QueryType::Timestamp,
+            count: 2 * slots as u32,
+        });
+        objects.created += 1;
+        Ok(Some(Self { queries, resolved, period_ns: context.queue.get_timestamp_period() }))
+    }
+
+    fn writes(&self, slot: usize) -> wgpu::ComputePassTimestampWrites<'_> {
+        let first = 2 * slot as u32;
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(first),
+            end_of_pass_write_index: Some(first + 1),
+        }
+    }
+
+    /// Records the copy of a slot's two timestamps to `offset` of `read`.
+    fn resolve(&self, slot: usize, encoder: &mut wgpu::CommandEncoder, read: &Read, offset: u64) {
+        let first = 2 * slot as u32;
+        encoder.resolve_query_set(&self.queries, first..first + 2, &self.resolved, 0);
+        read.copy(encoder, (&self.resolved, 0), offset, TIMESTAMP_BYTES as u64);
+    }
+
+    /// The time between two timestamps as read back; none where the clock ran backwards.
+    fn elapsed(&self, words: &[u32]) -> Option<Duration> {
+        let tick = |i: usize| u64::from(words[i]) | u64::from(words[i + 1]) << 32;
+        let ticks = tick(2).checked_sub(tick(0))?;
+        Some(Duration::from_nanos((ticks as f64 * f64::from(self.period_ns)) as u64))
+    }
+}

@@ -1,0 +1,156 @@
+//! What each operation becomes on the GPU, one file a family.
+//!
+//! Shapes and attributes reach a shader as pipeline-overridable constants, so the driver sees them as
+//! literals, and operations that agree in all of them share one pipeline.
+
+mod elementwise;
+mod losses;
+mod norm;
+mod optimizer;
+mod pooling;
+mod sums;
+
+use super::dense;
+use super::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Shader};
+use crate::graph::op::{Activation, Op};
+
+/// Invocations of a workgroup: enough for every GPU's width, and for a software adapter a loop of a
+/// few vectors.
+pub(super) const WORKGROUP: u32 = 64;
+
+/// A shader of `shaders/NAME.wgsl` after the shared parts it needs.
+macro_rules! shader {
+    ($name:literal $(, $part:literal)*) => {{
+        static SHADER: $crate::gpu::kernel::Shader = $crate::gpu::kernel::Shader {
+            name: $name,
+            parts: &[
+                $(include_str!(concat!("../../../shaders/shared/", $part, ".wgsl")),)*
+                include_str!(concat!("../../../shaders/", $name, ".wgsl")),
+            ],
+        };
+        &SHADER
+    }};
+}
+use shader;
+
+/// The dispatches that compute `op` over the given tensors.
+pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    match op {
+        Op::MatMul { .. }
+        | Op::Conv2d { .. }
+        | Op::Conv2dInputGrad { .. }
+        | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps),
+        Op::NormalizeU8
+        | Op::Bias
+        | Op::Relu
+        | Op::ReluGrad
+        | Op::Gelu
+        | Op::GeluGrad
+        | Op::Add
+        | Op::Mul
+        | Op::Scale { .. }
+        | Op::Broadcast { .. }
+        | Op::Dropout { .. } => elementwise::lower(op, bound, caps),
+        Op::MaxPool2d { .. }
+        | Op::MaxPool2dGrad { .. }
+        | Op::AvgPool2d { .. }
+        | Op::AvgPool2dGrad { .. } => pooling::lower(op, bound, caps),
+        Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
+        Op::BatchNormStats { .. }
+        | Op::BatchNorm { .. }
+        | Op::BatchNormParamGrad { .. }
+        | Op::BatchNormInputGrad { .. }
+        | Op::LayerNorm { .. }
+        | Op::LayerNormInputGrad
+        | Op::LayerNormParamGrad => norm::lower(op, bound, caps),
+        Op::CrossEntropy { .. }
+        | Op::MeanSquaredError { .. }
+        | Op::Accuracy
+        | Op::StepMetrics { .. } => losses::lower(op, bound, caps),
+        Op::GradSquares
+        | Op::OptimizerControl { .. }
+        | Op::OptimizerUpdate { .. }
+        | Op::GradAccumulate => optimizer::lower(op, bound, caps),
+    }
+}
+
+/// A list of constants by name.
+type Constants = Vec<(&'static str, f64)>;
+
+/// A dispatch of at least `invocations`, in workgroups of [`WORKGROUP`].
+fn dispatch(
+    shader: &'static Shader,
+    constants: Constants,
+    bindings: Vec<Binding>,
+    invocations: usize,
+    caps: &DeviceCaps,
+) -> Dispatch {
+    let workgroups = fold(invocations.div_ceil(WORKGROUP as usize), caps);
+    Dispatch { shader, constants, bindings, workgroups, guarded: true }
+}
+
+/// All inputs and then all outputs, as every operation of a single dispatch binds them.
+fn inputs_and_outputs(bound: Bound) -> Vec<Binding> {
+    let inputs = (0..bound.inputs.len()).map(Binding::Input);
+    inputs.chain((0..bound.outputs.len()).map(Binding::Output)).collect()
+}
+
+/// An operation that is one dispatch over all its bindings.
+fn single(
+    shader: &'static Shader,
+    constants: Constants,
+    bound: Bound,
+    invocations: usize,
+    caps: &DeviceCaps,
+) -> Lowered {
+    let dispatch = dispatch(shader, constants, inputs_and_outputs(bound), invocations, caps);
+    Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] }
+}
+
+/// So many workgroups, folded into two dimensions if one cannot hold them.
+pub(super) fn fold(workgroups: usize, caps: &DeviceCaps) -> [u32; 3] {
+    let rows = workgroups.div_ceil(caps.max_workgroups as usize).max(1);
+    [workgroups.div_ceil(rows).max(1) as u32, rows as u32, 1]
+}
+
+/// The value of `ACTIVATION` in `shaders/shared/activation.wgsl`.
+pub(super) fn activation_code(activation: Activation) -> f64 {
+    match activation {
+        Activation::Identity => 0.0,
+        Activation::Relu => 1.0,
+        Activation::Gelu => 2.0,
+    }
+}
+
+/// A shape `[n, c, ..]` as rows, channels and the elements of a plane.
+fn channels(shape: &[usize]) -> [usize; 3] {
+    [shape[0], shape[1], shape[2..].iter().product()]
+}
+
+/// How many invocations share a row of `len` elements: one on software adapters, where sharing costs
+/// more than it saves, and for short rows; else a whole workgroup.
+fn row_lanes(len: usize, caps: &DeviceCaps) -> u32 {
+    if caps.software || len <= WORKGROUP as usize { 1 } else { WORKGROUP }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workgroups_beyond_one_dimension_are_folded_and_none_is_lost() {
+        let caps = DeviceCaps {
+            max_workgroups: 65535,
+            workgroup_bytes: 16384,
+            max_invocations: 256,
+            software: false,
+            subgroup_size: 0,
+        };
+        for count in [1, 65535, 65536, 65537, 131_071, 10_000_019] {
+            let [x, y, z] = fold(count, &caps);
+            assert!(x <= 65535 && y <= 65535 && z == 1, "{count}");
+            let made = x as usize * y as usize;
+            assert!(made >= count && made < count + y as usize, "{count} became {made}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The optimizer: the norm of all gradients, the decision, and the update.
+
+use super::sums::reduce;
+use super::{WORKGROUP, dispatch, shader, single};
+use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
+use crate::gpu::kernel::{Bound, DeviceCaps, Lowered};
+use crate::graph::op::{GRAD_PARTIALS, Op, UpdateRule};
+
+/// Invocations that sum squares, for each partial sum: together enough to fill a large GPU.
+const SHARES: usize = 64;
+
+pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    match *op {
+        Op::GradSquares => grad_squares(bound, caps),
+        Op::OptimizerControl { max_norm, beta1, beta2 } => {
+            control([max_norm, beta1, beta2], bound, caps)
+        }
+        Op::OptimizerUpdate { rule } => update(rule, bound, caps),
+        Op::GradAccumulate => {
+            let shader = shader!("grad_accumulate", "dispatch", "header");
+            single(shader, vec![], bound, bound.outputs[0].len(), caps)
+        }
+        _ => unreachable!("not a part of the optimizer: {}", op.name()),
+    }
+}
+
+fn grad_squares(bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let shader = shader!("grad_squares", "dispatch");
+    let shares = bound.inputs[0].len().div_ceil(GRAD_PARTIALS * SHARES).min(SHARES);
+    let stride = shares * GRAD_PARTIALS;
+    let constants = vec![("STRIDE", stride as f64)];
+    if shares == 1 {
+        return single(shader, constants, bound, stride, caps);
+    }
+    let squares = dispatch(shader, constants, vec![Input(0), ScratchWrite(0)], stride, caps);
+    let dims = [1, shares, GRAD_PARTIALS];
+    let sums = reduce(dims, 1, 1.0, [ScratchRead(0), Output(0)], caps);
+    Lowered { dispatches: vec![squares, sums], scratch_bytes: vec![4 * stride] }
+}
+
+fn control([max_norm, beta1, beta2]: [f32; 3], bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let constants = vec![
+        // Constants must be finite; nothing finite is above this one.
+        ("MAX_NORM", f64::from(max_norm.min(f32::MAX))),
+        ("BETA1", f64::from(beta1)),
+        ("BETA2", f64::from(beta2)),
+        ("LANES", f64::from(WORKGROUP)),
+    ];
+    let decide = |partials| {
+        let shader = shader!("optimizer_control", "dispatch", "rows");
+        dispatch(shader, constants, vec![partials, Output(0)], 1, caps)
+    };
+    let lens: Vec<usize> = bound.inputs.iter().map(|partials| partials.len()).collect();
+    if lens.len() == 1 {
+        return Lowered { dispatches: vec![decide(Input(0))], scratch_bytes: vec![] };
+    }
+    let mut offset = 0;
+    let mut dispatches = Vec::with_capacity(lens.len() + 1);
+    for (i, &len) in lens.iter().enumerate() {
+        let shader = shader!("optimizer_gather", "dispatch");
+        let constants = vec![("OFFSET", offset as f64)];
+        dispatches.push(dispatch(shader, constants, vec![Input(i), ScratchWrite(0)], len, caps));
+        offset += len;
+    }
+    dispatches.push(decide(ScratchRead(0)));
+    Lowered { dispatches, scratch_bytes: vec![4 * offset] }
+}
+
+fn update(rule: UpdateRule, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let (shader, constants) = match rule {
+        UpdateRule::Sgd { momentum, nesterov, weight_decay } => {
+            let mut constants = vec![("WEIGHT_DECAY", f64::from(weight_decay))];
+            if rule.moments() == 0 {
+                (shader!("optimizer_update_sgd", "dispatch", "header"), constants)
+            } else {
+                constants.push(("MOMENTUM", f64::from(momentum)));
+                constants.push(("NESTEROV", f64::from(u8::from(nesterov))));
+                (shader!("optimizer_update_momentum", "dispatch", "header"), constants)
+            }
+        }
+        UpdateRule::Adam { beta1, beta2, eps, weight_decay, decoupled } => {
+            let constants = vec![
+                ("BETA1", f64::from(beta1)),
+                ("BETA2", f64::from(beta2)),
+                ("EPS", f64::from(eps)),
+                ("WEIGHT_DECAY", f64::from(weight_decay)),
+                ("DECOUPLED", f64::from(u8::from(decoupled))),
+            ];
+            (shader!("optimizer_update_adam", "dispatch", "header"), constants)
+        }
+    };
+    single(shader, constants, bound, bound.outputs[0].len(), caps)
+}

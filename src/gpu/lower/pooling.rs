@@ -1,0 +1,44 @@
+//! Pooling and its gradients.
+
+use super::{Constants, shader, single};
+use crate::gpu::kernel::{Bound, DeviceCaps, Lowered};
+use crate::graph::op::{Op, PoolGeometry};
+
+pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let first_in = bound.inputs[0].shape.as_slice();
+    let first_out = bound.outputs[0].shape.as_slice();
+    let (shader, image, windows, geometry) = match op {
+        Op::MaxPool2d { geometry } => {
+            (shader!("max_pool2d", "dispatch", "pool"), first_in, first_out, geometry)
+        }
+        Op::MaxPool2dGrad { geometry } => {
+            (shader!("max_pool2d_grad", "dispatch", "pool"), first_out, first_in, geometry)
+        }
+        Op::AvgPool2d { geometry } => {
+            (shader!("avg_pool2d", "dispatch", "pool"), first_in, first_out, geometry)
+        }
+        Op::AvgPool2dGrad { geometry } => {
+            (shader!("avg_pool2d_grad", "dispatch", "pool"), first_out, first_in, geometry)
+        }
+        _ => unreachable!("not a pooling operation: {}", op.name()),
+    };
+    single(shader, constants(image, windows, geometry), bound, bound.outputs[0].len(), caps)
+}
+
+fn constants(image: &[usize], windows: &[usize], geometry: &PoolGeometry) -> Constants {
+    let PoolGeometry { kernel, stride, padding } = geometry;
+    [
+        ("H", image[2]),
+        ("W", image[3]),
+        ("OH", windows[2]),
+        ("OW", windows[3]),
+        ("KH", kernel[0]),
+        ("KW", kernel[1]),
+        ("SH", stride[0]),
+        ("SW", stride[1]),
+        ("PH", padding[0]),
+        ("PW", padding[1]),
+    ]
+    .map(|(name, value)| (name, value as f64))
+    .to_vec()
+}

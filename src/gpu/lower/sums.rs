@@ -1,0 +1,147 @@
+//! Sums over dimensions. Long ones go in two passes: many invocations make partial sums, a second
+//! dispatch sums those. There are no atomics, so the order of every sum is fixed.
+
+use super::{Constants, channels, dispatch, shader};
+use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered};
+use crate::graph::op::{Op, Reduction};
+
+/// Invocations that share one sum, at most: enough to fill a GPU with few channels, few enough for one
+/// invocation to sum their results.
+const SHARES: usize = 256;
+
+/// Sums of fewer elements than this are made in one pass.
+const ONE_PASS: usize = 512;
+
+pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    match *op {
+        Op::BiasGrad => bias_grad(bound, caps),
+        Op::Reduce { reduction, axis } => {
+            let shape = &bound.inputs[0].shape;
+            let outer = shape[..axis].iter().product();
+            let inner = shape[axis + 1..].iter().product();
+            let factor = match reduction {
+                Reduction::Sum => 1.0,
+                Reduction::Mean => 1.0 / shape[axis] as f64,
+            };
+            reduce_in_passes([outer, shape[axis], inner], factor, caps)
+        }
+        _ => unreachable!("not a sum: {}", op.name()),
+    }
+}
+
+/// How the elements of a channel of `x[rows, channels, plane]` are shared among invocations: see
+/// `shaders/shared/channels.wgsl`.
+#[derive(Clone, Copy)]
+pub(super) struct Shares {
+    dims: [usize; 3],
+    row_splits: usize,
+    plane_lanes: usize,
+}
+
+impl Shares {
+    /// The shares for a tensor of this shape: one if a channel has few elements.
+    pub(super) fn of(shape: &[usize]) -> Self {
+        let dims @ [rows, _, plane] = channels(shape);
+        if rows * plane < ONE_PASS {
+            return Self { dims, row_splits: 1, plane_lanes: 1 };
+        }
+        let plane_lanes = plane.min(64);
+        let row_splits = (SHARES / plane_lanes).clamp(1, rows);
+        Self { dims, row_splits, plane_lanes }
+    }
+
+    /// One share a channel over the partial results of these.
+    fn of_partials(self) -> Self {
+        let dims = [self.row_splits, self.dims[1], self.plane_lanes];
+        Self { dims, row_splits: 1, plane_lanes: 1 }
+    }
+
+    /// How many invocations, and how many partial results.
+    pub(super) fn len(self) -> usize {
+        self.row_splits * self.dims[1] * self.plane_lanes
+    }
+
+    /// Whether each channel has only one, so that no second pass is needed.
+    fn is_single(self) -> bool {
+        self.len() == self.dims[1]
+    }
+
+    pub(super) fn constants(self) -> Constants {
+        let [rows, channels, plane] = self.dims;
+        [
+            ("ROWS", rows),
+            ("CHANNELS", channels),
+            ("PLANE", plane),
+            ("ROW_SPLITS", self.row_splits),
+            ("PLANE_LANES", self.plane_lanes),
+        ]
+        .map(|(name, value)| (name, value as f64))
+        .to_vec()
+    }
+}
+
+fn bias_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let shares = Shares::of(&bound.inputs[0].shape);
+    let pass = |shares: Shares, from, to| {
+        let shader = shader!("bias_grad", "dispatch", "channels");
+        dispatch(shader, shares.constants(), vec![from, to], shares.len(), caps)
+    };
+    if shares.is_single() {
+        let dispatches = vec![pass(shares, Binding::Input(0), Binding::Output(0))];
+        return Lowered { dispatches, scratch_bytes: vec![] };
+    }
+    Lowered {
+        dispatches: vec![
+            pass(shares, Binding::Input(0), Binding::ScratchWrite(0)),
+            pass(shares.of_partials(), Binding::ScratchRead(0), Binding::Output(0)),
+        ],
+        scratch_bytes: vec![4 * shares.len()],
+    }
+}
+
+fn reduce_in_passes([outer, len, inner]: [usize; 3], factor: f64, caps: &DeviceCaps) -> Lowered {
+    let outputs = outer * inner;
+    // With many outputs there are enough invocations without sharing a sum.
+    let splits = (SHARES * 64 / outputs).clamp(1, SHARES).min(len);
+    if splits == 1 || len < ONE_PASS {
+        let dims = [outer, len, inner];
+        let once = reduce(dims, 1, factor, [Binding::Input(0), Binding::Output(0)], caps);
+        return Lowered { dispatches: vec![once], scratch_bytes: vec![] };
+    }
+    let [partial, total] = [
+        reduce(
+            [outer, len, inner],
+            splits,
+            1.0,
+            [Binding::Input(0), Binding::ScratchWrite(0)],
+            caps,
+        ),
+        reduce(
+            [1, splits, outputs],
+            1,
+            factor,
+            [Binding::ScratchRead(0), Binding::Output(0)],
+            caps,
+        ),
+    ];
+    Lowered { dispatches: vec![partial, total], scratch_bytes: vec![4 * splits * outputs] }
+}
+
+/// Sums `from[outer, len, inner]` over the middle, times `factor`, into `to[splits, outer, inner]`.
+pub(super) fn reduce(
+    [outer, len, inner]: [usize; 3],
+    splits: usize,
+    factor: f64,
+    [from, to]: [Binding; 2],
+    caps: &DeviceCaps,
+) -> Dispatch {
+    let constants = vec![
+        ("OUTER", outer as f64),
+        ("LEN", len as f64),
+        ("INNER", inner as f64),
+        ("SPLITS", splits as f64),
+        ("FACTOR", factor),
+    ];
+    let shader = shader!("reduce", "dispatch");
+    dispatch(shader, constants, vec![from, to], splits * outer * inner, caps)
+}

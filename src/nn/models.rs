@@ -1,0 +1,278 @@
+//! The models by name, and how a config says which model it wants.
+
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::layers::Layer;
+use super::sequential::Sequential;
+use crate::batch::SampleSpec;
+use crate::error::{Error, Result};
+
+/// The models that have a name.
+pub const NAMES: [&str; 2] = ["mlp", "cnn"];
+
+/// The model of a config: a name (`model = "cnn"`) or a list of layers (`[[model.layers]]`).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ModelConfig {
+    /// One of [`NAMES`].
+    Name(String),
+    /// A list of layers.
+    Layers(LayerList),
+}
+
+/// The table behind `[[model.layers]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerList {
+    /// In order; layer `i` is `net.{i}` unless it has a name.
+    pub layers: Vec<Layer>,
+}
+
+impl ModelConfig {
+    /// The model for samples of `spec`.
+    ///
+    /// # Errors
+    /// As [`by_name`] and [`Sequential::new`].
+    pub fn build(&self, spec: &SampleSpec) -> Result<Sequential> {
+        match self {
+            ModelConfig::Name(name) => by_name(name, spec),
+            ModelConfig::Layers(list) => Sequential::new(list.layers.clone(), spec),
+        }
+    }
+}
+
+/// By hand, because serde's untagged enums hide what is wrong inside a layer.
+impl<'de> Deserialize<'de> for ModelConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameOrLayers;
+
+        impl<'de> Visitor<'de> for NameOrLayers {
+            type Value = ModelConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a model's name or a list of layers")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<ModelConfig, E> {
+                Ok(ModelConfig::Name(name.to_string()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelConfig, A::Error> {
+                LayerList::deserialize(MapAccessDeserializer::new(map)).map(ModelConfig::Layers)
+            }
+        }
+
+        deserializer.deserialize_any(NameOrLayers)
+    }
+}
+
+impl From<&str> for ModelConfig {
+    fn from(name: &str) -> Self {
+        ModelConfig::Name(name.to_string())
+    }
+}
+
+impl From<Vec<Layer>> for ModelConfig {
+    fn from(layers: Vec<Layer>) -> Self {
+        ModelConfig::Layers(LayerList { layers })
+    }
+}
+
+/// A model by name for samples of `spec`.
+///
+/// `mlp`: flatten · linear 512 · relu · linear 512 · relu · linear, its modules `net.0`, `net.2` and
+/// `net.4`. `cnn`: two of conv 3×3 (16, then 32 channels) · relu · max-pool 2, then flatten · linear
+/// 128 · relu · linear, its modules `net.0`, `net.3`, `net.7` and `net.9`.
+///
+/// # Errors
+/// For a name that is not one of [`NAMES`], and for data that the model does not fit.
+pub fn by_name(name: &str, spec: &SampleSpec) -> Result<Sequential> {
+    let layers = match name {
+        "mlp" => mlp(),
+        "cnn" => {
+            expect_images(spec)?;
+            cnn()
+        }
+        _ => {
+            let known = NAMES.join(", ");
+            return Err(Error::config("model", format!("found {name:?}, expected one of {known}"))
+                .hint("a list of layers, [[model.layers]], for a model of your own"));
+        }
+    };
+    Sequential::new(layers, spec).map_err(|error| error.within(name))
+}
+
+/// The flatten has no number in DESIGN's names: it belongs to how the input is read.
+fn mlp() -> Vec<Layer> {
+    vec![
+        Layer::flatten().named("flatten"),
+        Layer::linear(512).named("net.0"),
+        Layer::relu().named("net.1"),
+        Layer::linear(512).named("net.2"),
+        Layer::relu().named("net.3"),
+        Layer::classes().named("net.4"),
+    ]
+}
+
+fn cnn() -> Vec<Layer> {
+    vec![
+        Layer::conv2d(16, 3, 1),
+        Layer::relu(),
+        Layer::max_pool2d(2),
+        Layer::conv2d(32, 3, 1),
+        Layer::relu(),
+        Layer::max_pool2d(2),
+        Layer::flatten(),
+        Layer::linear(128),
+        Layer::relu(),
+        Layer::classes(),
+    ]
+}
+
+/// Two max-pools by 2 need four pixels a side.
+fn expect_images(spec: &SampleSpec) -> Result<()> {
+    match *spec.input_shape.as_slice() {
+        [_, height, width] if height >= 4 && width >= 4 => Ok(()),
+        _ => {
+            let message = format!(
+                "takes images [channels, height, width] of at least 4 × 4 pixels, found samples of shape {:?}",
+                spec.input_shape
+            );
+            Err(Error::graph("cnn", message).hint("--model mlp"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{DType, TargetSpec};
+    use crate::graph::{Graph, Role};
+    use crate::nn::sequential::sample_input;
+    use crate::nn::{Mode, Module};
+
+    fn spec(input_shape: &[usize]) -> SampleSpec {
+        SampleSpec {
+            input_shape: input_shape.to_vec(),
+            input_dtype: DType::U8,
+            target: TargetSpec::Class { classes: 10 },
+        }
+    }
+
+    fn variables(model: &Sequential, spec: &SampleSpec, mode: Mode) -> Vec<(String, Vec<usize>)> {
+        let mut graph = Graph::new();
+        let x = sample_input(&mut graph, spec, 3);
+        let y = model.build(&mut graph, x, mode).expect("the model fits");
+        assert_eq!(graph.shape(y), [3, 10]);
+        let kept = |role: &Role| matches!(role, Role::Param(_) | Role::State(_));
+        let kept = graph.tensors.into_iter().filter(|tensor| kept(&tensor.role));
+        kept.map(|tensor| (tensor.name, tensor.shape)).collect()
+    }
+
+    #[test]
+    fn named_models_have_pytorchs_names_and_shapes() {
+        let spec = spec(&[1, 28, 28]);
+        let mlp = by_name("mlp", &spec).expect("mlp fits");
+        let expected = [
+            ("net.0.weight", vec![512, 784]),
+            ("net.0.bias", vec![512]),
+            ("net.2.weight", vec![512, 512]),
+            ("net.2.bias", vec![512]),
+            ("net.4.weight", vec![10, 512]),
+            ("net.4.bias", vec![10]),
+        ];
+        assert_eq!(variables(&mlp, &spec, Mode::Train), expected.map(|(n, s)| (n.into(), s)));
+        let cnn = by_name("cnn", &spec).expect("cnn fits");
+        let expected = [
+            ("net.0.weight", vec![16, 1, 3, 3]),
+            ("net.0.bias", vec![16]),
+            ("net.3.weight", vec![32, 16, 3, 3]),
+            ("net.3.bias", vec![32]),
+            ("net.7.weight", vec![128, 1568]),
+            ("net.7.bias", vec![128]),
+            ("net.9.weight", vec![10, 128]),
+            ("net.9.bias", vec![10]),
+        ];
+        assert_eq!(variables(&cnn, &spec, Mode::Eval), expected.map(|(n, s)| (n.into(), s)));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_one_clear_line() {
+        let message = |name: &str, shape: &[usize]| {
+            by_name(name, &spec(shape)).expect_err("must not fit").to_string()
+        };
+        assert_eq!(
+            message("cnn", &[784]),
+            "graph: cnn: takes images [channels, height, width] of at least 4 × 4 pixels, found samples of \
+             shape [784]; try --model mlp"
+        );
+        assert!(message("cnn", &[1, 2, 2]).contains("found samples of shape [1, 2, 2]"));
+        assert!(message("vgg", &[1, 28, 28]).contains("found \"vgg\", expected one of mlp, cnn"));
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Config {
+        model: ModelConfig,
+    }
+
+    #[test]
+    fn a_config_names_a_model_or_lists_layers() {
+        let named: Config = toml::from_str("model = \"cnn\"").expect("a name");
+        assert_eq!(named.model, "cnn".into());
+        let text = r#"
+            [[model.layers]]
+            type = "conv2d"
+            out = 4
+            kernel = [3, 5]
+            [[model.layers]]
+            type = "batch_norm"
+            name = "norm"
+            [[model.layers]]
+            type = "max_pool2d"
+            kernel = 2
+            [[model.layers]]
+            type = "flatten"
+            [[model.layers]]
+            type = "dropout"
+            [[model.layers]]
+            type = "linear"
+            out = "classes"
+        "#;
+        let listed: Config = toml::from_str(text).expect("a list of layers");
+        let again = toml::to_string(&listed).expect("writes");
+        assert_eq!(toml::from_str::<Config>(&again).expect("reads back"), listed);
+        let spec = spec(&[3, 8, 8]);
+        let model = listed.model.build(&spec).expect("fits");
+        let train = variables(&model, &spec, Mode::Train);
+        let names: Vec<&str> = train.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "net.0.weight",
+                "net.0.bias",
+                "norm.weight",
+                "norm.bias",
+                "norm.running_mean",
+                "norm.running_var",
+                "net.5.weight",
+                "net.5.bias"
+            ]
+        );
+        assert_eq!(train, variables(&model, &spec, Mode::Eval));
+    }
+
+    #[test]
+    fn a_slip_in_a_layer_is_named() {
+        let message = |layer: &str| {
+            let text = format!("[[model.layers]]\n{layer}");
+            toml::from_str::<Config>(&text).expect_err("must be refused").to_string()
+        };
+        assert!(message("type = \"conv2d\"\nout = 4\nkernel = 3\nstrid = 2").contains("`strid`"));
+        assert!(message("type = \"conv3d\"").contains("unknown variant `conv3d`"));
+        assert!(message("type = \"linear\"\nout = \"clases\"").contains("\"classes\""));
+    }
+}

@@ -1,0 +1,334 @@
+//! From samples to a filled slot: read, augment, check, and write each sample into its own window.
+//!
+//! [`fill`] runs inside a rayon pool and never blocks it on anything but the source. What it writes is a
+//! function of the source, the indices and the keys: the number of threads changes nothing.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use crate::batch::{DType, Slot, SlotLayout, TargetSpec, WriteOnly};
+use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::rng::Rng;
+use crate::source::{Source, Target};
+use crate::transform::{Image, Transform};
+
+/// What the randomness of a batch is keyed by, together with the index of each sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// The run's seed.
+    pub seed: u64,
+    /// The epoch, from 0.
+    pub epoch: u64,
+}
+
+/// Where the workers' time went, in nanoseconds summed over threads; read at any moment.
+#[derive(Debug, Default)]
+pub struct StageCounters {
+    read_ns: AtomicU64,
+    augment_ns: AtomicU64,
+    write_ns: AtomicU64,
+}
+
+impl StageCounters {
+    /// Seconds spent reading and decoding.
+    pub fn read_s(&self) -> f64 {
+        self.read_ns.load(Relaxed) as f64 * 1e-9
+    }
+
+    /// Seconds spent in transforms.
+    pub fn augment_s(&self) -> f64 {
+        self.augment_ns.load(Relaxed) as f64 * 1e-9
+    }
+
+    /// Seconds spent checking samples and writing them into slots.
+    pub fn write_s(&self) -> f64 {
+        self.write_ns.load(Relaxed) as f64 * 1e-9
+    }
+
+    fn add(&self, laps: Laps) {
+        self.read_ns.fetch_add(laps.read.as_nanos() as u64, Relaxed);
+        self.augment_ns.fetch_add(laps.augment.as_nanos() as u64, Relaxed);
+        self.write_ns.fetch_add(laps.write.as_nanos() as u64, Relaxed);
+    }
+}
+
+/// A thread takes about this many chunks of a batch, so that slow samples even out.
+const CHUNKS_PER_THREAD: usize = 4;
+/// One sample of so many is timed in detail, since a clock costs as much as a small sample. The first of
+/// a chunk always is; a chunk's whole time is then shared out in the proportions found.
+const TIMED_EVERY: usize = 16;
+
+/// Fills `slot` with the samples `indices` of `source`, in order, and the rows after them with zeros.
+/// Transforms run in their order, on images of bytes only. To be called inside a rayon pool.
+///
+/// # Errors
+/// When a sample cannot be read, a source or transform panics, or a sample does not fit the layout or
+/// its label the classes. The error names the sample; of several it is that of the first in the batch.
+///
+/// # Panics
+/// If there are more indices than rows, or the slot is smaller than the layout.
+pub fn fill(
+    slot: &mut Slot,
+    layout: &SlotLayout,
+    source: &dyn Source,
+    transforms: &[Box<dyn Transform>],
+    indices: &[usize],
+    keys: Keys,
+    times: &StageCounters,
+) -> Result<()> {
+    assert!(indices.len() <= layout.batch_size, "a batch has a row for every index");
+    let image_shape = image_shape(source, transforms)?;
+    let filler = Filler { layout, source, transforms, image_shape, keys };
+    let chunk = indices.len().div_ceil(CHUNKS_PER_THREAD * rayon::current_num_threads()).max(1);
+    let mut windows = slot.samples(layout);
+    let (filled, padding) = windows.split_at_mut(indices.len());
+    for (input, target) in padding {
+        input.fill(0);
+        target.fill(0);
+    }
+    // Samples after a failed one need not be read, all before it must: theirs is the earlier error.
+    let failed_at = AtomicUsize::new(usize::MAX);
+    let error = filled
+        .par_chunks_mut(chunk)
+        .zip(indices.par_chunks(chunk))
+        .enumerate()
+        .filter(|(i, _)| i * chunk < failed_at.load(Relaxed))
+        .filter_map(|(i, (windows, indices))| {
+            let (at, error) = filler.fill_chunk(windows, indices, times).err()?;
+            failed_at.fetch_min(i * chunk + at, Relaxed);
+            Some((i * chunk + at, error))
+        })
+        .min_by_key(|(at, _)| *at);
+    error.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// The shape of the images that transforms work on, if there are any transforms.
+fn image_shape(
+    source: &dyn Source,
+    transforms: &[Box<dyn Transform>],
+) -> Result<Option<[usize; 3]>> {
+    let spec = source.spec();
+    match (transforms.first(), &spec.input_shape[..], spec.input_dtype) {
+        (None, _, _) => Ok(None),
+        (Some(_), &[channels, height, width], DType::U8) => Ok(Some([channels, height, width])),
+        (Some(transform), shape, dtype) => Err(Error::config(
+            format!("transform {}", transform.name()),
+            format!(
+                "found samples {dtype:?}{shape:?} in {}, expected images U8[channels, height, width]",
+                source.info().name
+            ),
+        )),
+    }
+}
+
+/// What all samples of a batch share.
+struct Filler<'a> {
+    layout: &'a SlotLayout,
+    source: &'a dyn Source,
+    transforms: &'a [Box<dyn Transform>],
+    image_shape: Option<[usize; 3]>,
+    keys: Keys,
+}
+
+/// Time of one or more samples, by phase.
+#[derive(Clone, Copy, Default)]
+struct Laps {
+    read: Duration,
+    augment: Duration,
+    write: Duration,
+}
+
+impl Laps {
+    /// Stretches these times so that they add up to `total`.
+    fn stretched_to(self, total: Duration) -> Self {
+        let sum = (self.read + self.augment + self.write).as_secs_f64();
+        let factor = if sum > 0.0 { total.as_secs_f64() / sum } else { 0.0 };
+        let stretch = |lap: Duration| lap.mul_f64(factor);
+        Self {
+            read: stretch(self.read),
+            augment: stretch(self.augment),
+            write: stretch(self.write),
+        }
+    }
+}
+
+/// A worker's memory, kept from sample to sample and from batch to batch.
+#[derive(Default)]
+struct Scratch {
+    source: Vec<u8>,
+    image: Vec<u8>,
+    spare: Vec<u8>,
+}
+
+thread_local! {
+    // Taken out while in use: a source that itself uses the pool may run another chunk on this thread.
+    static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
+}
+
+type Window<'a> = (WriteOnly<'a>, WriteOnly<'a>);
+
+impl Filler<'_> {
+    /// Fills a run of windows; an error comes with its place in the run.
+    fn fill_chunk(
+        &self,
+        windows: &mut [Window<'_>],
+        indices: &[usize],
+        times: &StageCounters,
+    ) -> Result<(), (usize, Error)> {
+        let start = Instant::now();
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let mut laps = Laps::default();
+        let mut filled = Ok(());
+        for (at, (window, &index)) in windows.iter_mut().zip(indices).enumerate() {
+            let timed = at.is_multiple_of(TIMED_EVERY).then_some(&mut laps);
+            if let Err(error) = self.fill_guarded(window, index, &mut scratch, timed) {
+                filled = Err((at, error));
+                break;
+            }
+        }
+        SCRATCH.set(Some(scratch));
+        times.add(laps.stretched_to(start.elapsed()));
+        filled
+    }
+
+    /// Fills one window; a panic becomes an error that names the sample.
+    fn fill_guarded(
+        &self,
+        window: &mut Window<'_>,
+        index: usize,
+        scratch: &mut Scratch,
+        laps: Option<&mut Laps>,
+    ) -> Result<()> {
+        let phase = Cell::new("source");
+        // After a panic the scratch holds any bytes, which the next sample overwrites; nothing else is shared.
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            self.fill_sample(window, index, scratch, laps, &phase)
+        }));
+        let filled = caught.unwrap_or_else(|panic| {
+            Err(Error::new(
+                Stage::Prepare,
+                ErrorKind::Data,
+                phase.get(),
+                format!("panicked: {}", panic_message(&*panic)),
+            ))
+        });
+        filled.map_err(|e| e.within(self.name(index)).at(Stage::Prepare))
+    }
+
+    fn fill_sample<'a>(
+        &'a self,
+        (input, target): &mut Window<'_>,
+        index: usize,
+        scratch: &mut Scratch,
+        laps: Option<&mut Laps>,
+        phase: &Cell<&'a str>,
+    ) -> Result<()> {
+        let clock = || laps.is_some().then(Instant::now);
+        let begun = clock();
+        let sample = self.source.read(index, &mut scratch.source)?;
+        let read = clock();
+        let bytes = match self.image_shape {
+            None => sample.input,
+            Some(shape) => {
+                self.augment(
+                    shape,
+                    index,
+                    sample.input,
+                    &mut scratch.image,
+                    &mut scratch.spare,
+                    phase,
+                )?;
+                &scratch.image
+            }
+        };
+        let augmented = clock();
+        self.write(input, target, bytes, sample.target)?;
+        let written = clock();
+        if let (Some(laps), Some(begun), Some(read), Some(augmented), Some(written)) =
+            (laps, begun, read, augmented, written)
+        {
+            laps.read += read - begun;
+            laps.augment += augmented - read;
+            laps.write += written - augmented;
+        }
+        Ok(())
+    }
+
+    /// Copies the image into the worker's memory and runs all transforms on it there.
+    fn augment<'a>(
+        &'a self,
+        shape: [usize; 3],
+        index: usize,
+        input: &[u8],
+        image: &mut Vec<u8>,
+        spare: &mut Vec<u8>,
+        phase: &Cell<&'a str>,
+    ) -> Result<()> {
+        expect_bytes(input, shape.iter().product(), "before the transforms")?;
+        image.clear();
+        image.extend_from_slice(input);
+        let mut image = Image::new(shape, image, spare);
+        for (i, transform) in self.transforms.iter().enumerate() {
+            phase.set(transform.name());
+            let key = [self.keys.seed, self.keys.epoch, index as u64, i as u64];
+            transform.apply(&mut image, &mut Rng::keyed(&key));
+        }
+        Ok(())
+    }
+
+    /// Checks a sample and writes it.
+    fn write(
+        &self,
+        input: &mut WriteOnly<'_>,
+        target: &mut WriteOnly<'_>,
+        bytes: &[u8],
+        found: Target<'_>,
+    ) -> Result<()> {
+        expect_bytes(bytes, self.layout.input_bytes, "of input")?;
+        match (found, &self.source.spec().target) {
+            (Target::Class(label), TargetSpec::Class { classes })
+                if (label as usize) < *classes =>
+            {
+                target.copy_from_slice(&label.to_le_bytes());
+            }
+            (Target::Class(label), TargetSpec::Class { classes }) => {
+                return Err(Error::data(
+                    "target",
+                    format!("found label {label}, expected a label below {classes}"),
+                ));
+            }
+            (Target::Values(values), TargetSpec::Values { len }) if values.len() == *len => {
+                target.copy_from_slice(bytemuck::cast_slice(values));
+            }
+            (found, expected) => {
+                return Err(Error::data(
+                    "target",
+                    format!("found {found:?}, expected {expected:?}"),
+                ));
+            }
+        }
+        input.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("sample {index} of {}", self.source.info().name)
+    }
+}
+
+fn expect_bytes(bytes: &[u8], expected: usize, what: &str) -> Result<()> {
+    if bytes.len() == expected {
+        return Ok(());
+    }
+    Err(Error::data("input", format!("found {} bytes {what}, expected {expected}", bytes.len())))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

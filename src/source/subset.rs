@@ -1,0 +1,58 @@
+//! A run of samples of another source: how one file becomes a training and a test split.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::batch::SampleSpec;
+use crate::error::{Error, Result};
+use crate::source::resident::no_such_sample;
+use crate::source::{Sample, Source, SourceInfo};
+
+/// Samples `range` of another source, renumbered from 0.
+pub struct Subset {
+    inner: Arc<dyn Source>,
+    range: Range<usize>,
+    info: SourceInfo,
+}
+
+impl Subset {
+    /// The samples `range` of `inner`, called `name`.
+    ///
+    /// # Errors
+    /// When `inner` has fewer samples than the range asks for, or the range is empty.
+    pub fn new(
+        inner: Arc<dyn Source>,
+        range: Range<usize>,
+        name: impl Into<String>,
+    ) -> Result<Self> {
+        let info = SourceInfo { name: name.into(), ..inner.info().clone() };
+        if range.end > inner.len() || range.is_empty() {
+            return Err(Error::data(
+                &info.name,
+                format!("found {} samples, expected samples {range:?}", inner.len()),
+            ));
+        }
+        Ok(Self { inner, range, info })
+    }
+}
+
+impl Source for Subset {
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    fn spec(&self) -> &SampleSpec {
+        self.inner.spec()
+    }
+
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
+        if index >= self.len() {
+            return Err(no_such_sample(&self.info.name, index, self.len()));
+        }
+        self.inner.read(self.range.start + index, scratch)
+    }
+}

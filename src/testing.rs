@@ -1,0 +1,84 @@
+//! What unit and integration tests share: comparison, test data, finite differences.
+
+use crate::rng::Rng;
+
+/// Compares by `|actual - expected| <= atol + rtol · |expected|`.
+///
+/// # Panics
+/// When the lengths differ, when anything is not finite, or at the worst element out of tolerance.
+#[track_caller]
+pub fn assert_close<A, E>(actual: &[A], expected: &[E], atol: f64, rtol: f64)
+where
+    A: Copy + Into<f64>,
+    E: Copy + Into<f64>,
+{
+    assert_eq!(actual.len(), expected.len(), "lengths differ");
+    let mut worst = None;
+    for (i, (&a, &e)) in actual.iter().zip(expected).enumerate() {
+        let (a, e) = (a.into(), e.into());
+        assert!(a.is_finite() && e.is_finite(), "element {i}: {a} where {e} is expected");
+        let excess = (a - e).abs() - (atol + rtol * e.abs());
+        if excess > 0.0 && worst.is_none_or(|(_, _, _, most)| excess > most) {
+            worst = Some((i, a, e, excess));
+        }
+    }
+    if let Some((i, a, e, _)) = worst {
+        panic!("element {i}: {a} where {e} is expected, tolerance {atol:e} + {rtol:e} relative");
+    }
+}
+
+/// Standard normal numbers, the same for the same `key`.
+pub fn normal(key: u64, len: usize) -> Vec<f64> {
+    let mut rng = Rng::keyed(&[key, 0x7e57]);
+    // Through f32, so that twins of either precision and shaders see exactly the same numbers.
+    (0..len).map(|_| f64::from(rng.normal() as f32)).collect()
+}
+
+/// The gradient of `f` at `x` by central differences.
+pub fn finite_difference(x: &[f64], mut f: impl FnMut(&[f64]) -> f64) -> Vec<f64> {
+    let mut x = x.to_vec();
+    (0..x.len())
+        .map(|i| {
+            let (at, h) = (x[i], 1e-5);
+            x[i] = at + h;
+            let above = f(&x);
+            x[i] = at - h;
+            let below = f(&x);
+            x[i] = at;
+            (above - below) / (2.0 * h)
+        })
+        .collect()
+}
+
+/// Σ aᵢ bᵢ.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len(), "lengths differ");
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fails(actual: &[f64], expected: &[f64]) -> bool {
+        std::panic::catch_unwind(|| assert_close(actual, expected, 1e-3, 1e-3)).is_err()
+    }
+
+    #[test]
+    fn passes_within_tolerance_only() {
+        assert_close(&[1.0f32, 2.0], &[1.0, 2.0015], 1e-3, 1e-3);
+        assert!(fails(&[1.0], &[1.01]));
+        assert!(fails(&[1.0], &[1.0, 2.0]));
+        assert!(fails(&[f64::NAN], &[f64::NAN]));
+        assert!(fails(&[f64::INFINITY], &[f64::INFINITY]));
+    }
+
+    #[test]
+    fn differences_find_a_gradient() {
+        let gradient = finite_difference(&[2.0, 3.0], |x| x[0] * x[0] * x[1]);
+        assert_close(&gradient, &[12.0, 4.0], 1e-8, 0.0);
+    }
+}

@@ -1,0 +1,140 @@
+//! `manifest.json`: what a checkpoint is, and a hash of each of its files and of itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::train::book::Progress;
+use crate::train::durable;
+
+/// Version of the layout of a checkpoint. Raised when an older version of this crate could not read it.
+pub const FORMAT: u32 = 1;
+
+pub(super) const FILE: &str = "manifest.json";
+
+/// Far above what any model needs: a row is about 100 bytes, and a model has some thousand tensors.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// What a checkpoint is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the layout, [`FORMAT`].
+    pub format: u32,
+    /// Version of this crate that wrote it.
+    pub version: String,
+    /// Steps applied.
+    pub step: u64,
+    /// The run's seed.
+    pub seed: u64,
+    /// SHA-256 of the run's `config.toml`, where it has one.
+    pub config_sha256: Option<String>,
+    /// How far the run had come.
+    pub progress: Progress,
+    /// Size and hash of each file beside this one.
+    pub files: BTreeMap<String, FileEntry>,
+    /// All tensors, in the order of their files.
+    pub tensors: Vec<TensorEntry>,
+    /// SHA-256 of this file with zeros in the place of these 64 digits. The last key, so that it can be
+    /// found in the text.
+    pub sha256: String,
+}
+
+/// One file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Hash of the whole file.
+    pub sha256: String,
+}
+
+/// One tensor of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorEntry {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// The file it is in.
+    pub file: String,
+}
+
+/// What a manifest of any version has.
+#[derive(Deserialize)]
+struct AnyVersion {
+    format: u32,
+    #[serde(default)]
+    version: String,
+}
+
+const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+impl Manifest {
+    /// The text of the file, sealed by its own hash.
+    pub(super) fn seal(mut self) -> Result<Vec<u8>> {
+        self.sha256 = NO_HASH.to_string();
+        let mut text = serde_json::to_string_pretty(&self)
+            .map_err(|cause| Error::checkpoint(FILE, format!("cannot be serialised: {cause}")))?;
+        let hash = sha256(text.as_bytes());
+        let at = text.rfind(NO_HASH).expect("the last key was just written");
+        text.replace_range(at..at + hash.len(), &hash);
+        Ok(text.into_bytes())
+    }
+
+    /// Reads the manifest of the checkpoint in `folder` and checks its own hash.
+    ///
+    /// # Errors
+    /// When it is missing, damaged, or of another version; the last is [`Unread::Foreign`].
+    pub(super) fn read(folder: &Path) -> Result<Self, Unread> {
+        let path = folder.join(FILE);
+        let bytes = durable::read_file(&path, BYTES_MAX).map_err(Unread::Damaged)?;
+        let damaged = |what: String| Unread::Damaged(Error::checkpoint(path.display(), what));
+        let any: AnyVersion = serde_json::from_slice(&bytes)
+            .map_err(|cause| damaged(format!("is damaged: {cause}")))?;
+        if any.format != FORMAT {
+            let found = any.format;
+            let message = format!(
+                "has format {found}, written by inflight {}; expected {FORMAT}",
+                any.version
+            );
+            return Err(Unread::Foreign(
+                Error::checkpoint(path.display(), message).hint("the version that wrote it"),
+            ));
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|cause| damaged(format!("is damaged: {cause}")))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let sealed = (manifest.sha256.len() == NO_HASH.len())
+            .then(|| text.rfind(&manifest.sha256))
+            .flatten()
+            .map(|at| [&text[..at], NO_HASH, &text[at + NO_HASH.len()..]].concat());
+        match sealed {
+            Some(sealed) if sha256(sealed.as_bytes()) == manifest.sha256 => Ok(manifest),
+            _ => Err(damaged("is damaged: its hash does not match".into())),
+        }
+    }
+}
+
+/// Why a checkpoint cannot be read.
+pub(super) enum Unread {
+    /// Cut short, changed or missing: an older checkpoint can take its place.
+    Damaged(Error),
+    /// Whole, but written by another version: nothing should silently take its place.
+    Foreign(Error),
+}
+
+impl From<Unread> for Error {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Damaged(error) | Unread::Foreign(error) => error,
+        }
+    }
+}
+
+/// SHA-256 as 64 hexadecimal digits.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,180 @@
+//! Checkpoints: all that a run needs to go on bit for bit, in a folder that is whole or not there.
+//!
+//! `RUN/checkpoints/step-N/` holds `model.safetensors` (the weights, by PyTorch's names),
+//! `state.safetensors` (moments and control of the optimizer) and `manifest.json`
+//! ([`Manifest`]: progress, seed, a hash of each file). A save writes all three into a temporary folder
+//! beside it, syncs the files and the folder, renames it, and syncs `checkpoints/`; so a process killed at
+//! any moment leaves either the checkpoint before or the new one.
+
+mod contents;
+mod manifest;
+mod save;
+mod writer;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::executor::Snapshot;
+use crate::graph::plan::Program;
+
+use super::book::Progress;
+use super::durable;
+use super::weights::Weights;
+use manifest::Unread;
+
+pub use manifest::{FORMAT, FileEntry, Manifest, TensorEntry};
+pub use save::{KEEP_DEFAULT, save};
+pub use writer::CheckpointWriter;
+
+const MODEL_FILE: &str = "model.safetensors";
+const STATE_FILE: &str = "state.safetensors";
+
+/// A checkpoint in memory, every hash of it checked.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The folder it was read from.
+    pub path: PathBuf,
+    /// How far the run had come.
+    pub progress: Progress,
+    /// All else that is known of it.
+    pub manifest: Manifest,
+    /// The model's weights.
+    pub weights: Weights,
+    state: Weights,
+}
+
+impl Checkpoint {
+    /// Reads the checkpoint in a folder.
+    ///
+    /// # Errors
+    /// When a file is missing, truncated or changed (naming the file), or when the checkpoint was written in
+    /// another format.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::read(folder.as_ref())?)
+    }
+
+    fn read(folder: &Path) -> Result<Self, Unread> {
+        let manifest = Manifest::read(folder)?;
+        let read = |file| verified(folder, &manifest, file).map_err(Unread::Damaged);
+        let (weights, state) = (read(MODEL_FILE)?, read(STATE_FILE)?);
+        Ok(Self {
+            path: folder.to_path_buf(),
+            progress: manifest.progress,
+            manifest,
+            weights,
+            state,
+        })
+    }
+
+    /// The arenas as they were, for a program of the same model and optimizer.
+    ///
+    /// # Errors
+    /// When model or optimizer differ, tensor by tensor; nothing is loaded in part.
+    pub fn restore(&self, program: &Program) -> Result<Snapshot> {
+        contents::restore(program, &self.weights, &self.state)
+    }
+}
+
+/// A file of a checkpoint, held against size and hash before anything in it is looked at.
+fn verified(folder: &Path, manifest: &Manifest, file: &str) -> Result<Weights> {
+    let path = folder.join(file);
+    let damaged = |message: String| {
+        Error::checkpoint(path.display(), message).hint("an older checkpoint of the run")
+    };
+    let expected = manifest
+        .files
+        .get(file)
+        .ok_or_else(|| damaged("is not listed in the checkpoint's manifest".into()))?;
+    let bytes = durable::read_file(&path, u64::MAX)?;
+    if bytes.len() as u64 != expected.bytes {
+        let message = format!("is damaged: has {} bytes, expected {}", bytes.len(), expected.bytes);
+        return Err(damaged(message));
+    }
+    let found = manifest::sha256(&bytes);
+    if found != expected.sha256 {
+        let message = format!("is damaged: its hash is {found}, expected {}", expected.sha256);
+        return Err(damaged(message));
+    }
+    Weights::parse(path.display(), &bytes)
+}
+
+/// The newest whole checkpoint of a run.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Why each newer one could not be used; a caller should say so.
+    pub damaged: Vec<Error>,
+}
+
+/// Finds the newest checkpoint of a run that can be trusted.
+///
+/// # Errors
+/// When there is none, or when the newest is whole but was written in another format.
+pub fn latest(run_dir: impl AsRef<Path>) -> Result<Latest> {
+    let run_dir = run_dir.as_ref();
+    let mut damaged = Vec::new();
+    for (_, folder) in list(&checkpoints_dir(run_dir))? {
+        match Checkpoint::read(&folder) {
+            Ok(checkpoint) => return Ok(Latest { checkpoint, damaged }),
+            Err(Unread::Foreign(error)) => return Err(error),
+            Err(Unread::Damaged(error)) => damaged.push(error),
+        }
+    }
+    Err(match damaged.into_iter().next() {
+        Some(error) => error,
+        None => Error::checkpoint(run_dir.display(), "has no checkpoints")
+            .hint("the folder of a run that saved one"),
+    })
+}
+
+/// Opens what a user means by a checkpoint: its own folder, or a run's, whose newest is taken.
+///
+/// # Errors
+/// As [`Checkpoint::open`] and [`latest`].
+pub fn find(path: impl AsRef<Path>) -> Result<Latest> {
+    let path = path.as_ref();
+    if path.join(manifest::FILE).exists() {
+        return Ok(Latest { checkpoint: Checkpoint::open(path)?, damaged: Vec::new() });
+    }
+    latest(path)
+}
+
+/// Where a run keeps its checkpoints.
+pub fn checkpoints_dir(run_dir: &Path) -> PathBuf {
+    run_dir.join("checkpoints")
+}
+
+/// Suffix of a checkpoint that is being replaced by another of the same step.
+const OLD: &str = ".old";
+
+/// The checkpoints in a folder, newest first, one being replaced after its replacement. Empty if there is no
+/// such folder.
+fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let cannot = |cause| durable::io_error(folder, "cannot be read", cause);
+    let entries = match fs::read_dir(folder) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(cannot)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(cannot)?;
+        let name = entry.file_name();
+        let Some(step) = name.to_str().and_then(|name| name.strip_prefix("step-")) else {
+            continue;
+        };
+        let (step, old) = match step.strip_suffix(OLD) {
+            Some(step) => (step, true),
+            None => (step, false),
+        };
+        if let Ok(step) = step.parse::<u64>() {
+            found.push((step, old, entry.path()));
+        }
+    }
+    found.sort_unstable_by_key(|&(step, old, _)| (std::cmp::Reverse(step), old));
+    Ok(found.into_iter().map(|(step, _, path)| (step, path)).collect())
+}
+
+#[cfg(test)]
+mod tests;

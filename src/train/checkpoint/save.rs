@@ -1,0 +1,139 @@
+//! Saving: a temporary folder, every byte of it on the disk, and then its name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::contents::state_tensors;
+use super::manifest::{self, FORMAT, FileEntry, Manifest, TensorEntry, sha256};
+use super::{MODEL_FILE, OLD, STATE_FILE, checkpoints_dir, list};
+use crate::error::{Error, Result};
+use crate::executor::Snapshot;
+use crate::graph::plan::Program;
+use crate::train::book::Progress;
+use crate::train::durable::{self, Temporary, io_error};
+use crate::train::event::CheckpointReport;
+use crate::train::weights::{encode, model_tensors};
+
+/// Checkpoints that stay by default: the newest, and one more in case it is damaged.
+pub const KEEP_DEFAULT: usize = 2;
+
+const TEMPORARY: &str = ".tmp-";
+
+/// Saves a checkpoint of `program` into `run_dir`, and then removes all but the newest `keep` (at least
+/// this one).
+///
+/// # Errors
+/// When something cannot be written; earlier checkpoints are then untouched, and no temporary file is left.
+pub fn save(
+    run_dir: &Path,
+    program: &Program,
+    seed: u64,
+    snapshot: &Snapshot,
+    progress: Progress,
+    keep: usize,
+) -> Result<CheckpointReport> {
+    let folder = checkpoints_dir(run_dir);
+    fs::create_dir_all(&folder).map_err(|cause| io_error(&folder, "cannot be created", cause))?;
+    let name = format!("step-{}", progress.step);
+    let target = folder.join(&name);
+    let temporary =
+        Temporary::claim(folder.join(format!(".{name}{TEMPORARY}{}", std::process::id())))?;
+    let into = temporary.path();
+    fs::create_dir(into).map_err(|cause| io_error(into, "cannot be created", cause))?;
+    let bytes = write_files(into, run_dir, program, seed, snapshot, progress)?;
+    durable::sync_folder(into)?;
+    publish(into, &target)?;
+    durable::sync_folder(&folder)?;
+    prune(&folder, &target, keep)?;
+    Ok(CheckpointReport { step: progress.step, path: target, bytes })
+}
+
+/// Writes the three files and returns how many bytes they take; the manifest comes last.
+fn write_files(
+    into: &Path,
+    run_dir: &Path,
+    program: &Program,
+    seed: u64,
+    snapshot: &Snapshot,
+    progress: Progress,
+) -> Result<u64> {
+    let (mut files, mut tensors, mut bytes) = (BTreeMap::new(), Vec::new(), 0);
+    for (file, contents) in [
+        (MODEL_FILE, model_tensors(program, snapshot, progress.step)?),
+        (STATE_FILE, state_tensors(program, snapshot)?),
+    ] {
+        let encoded = encode(&contents)?;
+        durable::write_new(&into.join(file), &encoded)?;
+        let entry = FileEntry { bytes: encoded.len() as u64, sha256: sha256(&encoded) };
+        bytes += entry.bytes;
+        files.insert(file.to_string(), entry);
+        tensors.extend(contents.into_iter().map(|(name, tensor)| TensorEntry {
+            name,
+            shape: tensor.shape().to_vec(),
+            file: file.to_string(),
+        }));
+    }
+    let config = fs::read(run_dir.join("config.toml")).ok();
+    let manifest = Manifest {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        step: progress.step,
+        seed,
+        config_sha256: config.map(|config| sha256(&config)),
+        progress,
+        files,
+        tensors,
+        sha256: String::new(),
+    };
+    let manifest = manifest.seal()?;
+    durable::write_new(&into.join(manifest::FILE), &manifest)?;
+    Ok(bytes + manifest.len() as u64)
+}
+
+/// Gives a finished folder its name. One of the same step steps aside first, under a name by which it is
+/// still found, since a folder cannot be renamed over a full one.
+fn publish(finished: &Path, target: &Path) -> Result<()> {
+    let cannot = |cause| io_error(target, "cannot be replaced", cause);
+    match fs::symlink_metadata(target) {
+        Err(_) => return fs::rename(finished, target).map_err(cannot),
+        Ok(metadata) if !metadata.is_dir() => {
+            return Err(Error::checkpoint(target.display(), "is in the way: not a folder")
+                .hint("removing it"));
+        }
+        Ok(_) => {}
+    }
+    let mut old = target.as_os_str().to_owned();
+    old.push(OLD);
+    let old = Path::new(&old);
+    durable::remove(old).map_err(|cause| io_error(old, "cannot be removed", cause))?;
+    fs::rename(target, old).map_err(cannot)?;
+    fs::rename(finished, target).map_err(|cause| {
+        // Back to where it was; if that fails too it is still found under its other name.
+        let _ = fs::rename(old, target);
+        cannot(cause)
+    })
+}
+
+/// Removes all but `keep` checkpoints, never the one just written, and what interrupted saves left.
+fn prune(folder: &Path, written: &Path, keep: usize) -> Result<()> {
+    let mut kept = 1;
+    for (_, path) in list(folder)? {
+        let replaced = path.to_string_lossy().ends_with(OLD);
+        if path == written || (!replaced && kept < keep) {
+            kept += usize::from(path != written);
+            continue;
+        }
+        durable::remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
+    }
+    let entries =
+        fs::read_dir(folder).map_err(|cause| io_error(folder, "cannot be read", cause))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(".step-") && name.contains(TEMPORARY) {
+            let path = entry.path();
+            durable::remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Files that survive: written under another name, synced, and only then given their own.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A failure of the file system on the way of saving or loading.
+pub(super) fn io_error(path: &Path, what: &str, cause: std::io::Error) -> Error {
+    Error::checkpoint(path.display(), format!("{what}: {cause}"))
+}
+
+/// The whole of a regular file. What is allocated is bounded by the file's length, and that by `max_bytes`.
+///
+/// # Errors
+/// When it is missing, not a regular file, too long, unreadable, or changes while being read.
+pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
+    let cannot = |cause| io_error(path, "cannot be read", cause);
+    // Asked before opening, because opening a named pipe would wait for its other end.
+    let metadata = fs::metadata(path).map_err(cannot)?;
+    if !metadata.is_file() {
+        return Err(Error::checkpoint(path.display(), "is not a regular file"));
+    }
+    let len = metadata.len();
+    if len > max_bytes {
+        let message = format!("has {len} bytes, expected at most {max_bytes}");
+        return Err(Error::checkpoint(path.display(), message));
+    }
+    let mut bytes = Vec::new();
+    if usize::try_from(len).is_err() || bytes.try_reserve_exact(len as usize).is_err() {
+        let message = format!("its {len} bytes do not fit into memory");
+        return Err(Error::checkpoint(path.display(), message));
+    }
+    File::open(path).map_err(cannot)?.take(len).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 != len {
+        let message = format!("ended after {} of {len} bytes", bytes.len());
+        return Err(Error::checkpoint(path.display(), message));
+    }
+    Ok(bytes)
+}
+
+/// Writes a new file and waits until it is on the disk.
+///
+/// # Errors
+/// When it exists, or the disk is full or fails.
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|cause| io_error(path, "cannot be written", cause))
+}
+
+/// Puts a file in place, whole or not at all; one that was there before is replaced.
+///
+/// # Errors
+/// When the disk is full or fails; what was there before is then still there.
+pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().ok_or_else(|| {
+        Error::checkpoint(path.display(), "is not a file name").hint("a path that ends in a file")
+    })?;
+    let folder = parent(path);
+    fs::create_dir_all(folder).map_err(|cause| io_error(folder, "cannot be created", cause))?;
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".tmp-{}", std::process::id()));
+    let temporary = Temporary::claim(folder.join(temporary))?;
+    write_new(temporary.path(), bytes)?;
+    fs::rename(temporary.path(), path)
+        .map_err(|cause| io_error(path, "cannot be replaced", cause))?;
+    sync_folder(folder)
+}
+
+/// Waits until the names in a folder are on the disk.
+///
+/// # Errors
+/// When the disk fails.
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    // Elsewhere a folder cannot be opened, and a rename is as durable as it gets.
+    if cfg!(unix) {
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|cause| io_error(folder, "cannot be synced", cause))?;
+    }
+    Ok(())
+}
+
+/// The folder that a path lies in.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// A temporary file or folder: whatever is still under its name is removed when it is dropped.
+pub(super) struct Temporary(PathBuf);
+
+impl Temporary {
+    /// Claims a name; what an interrupted process left under it is removed.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn claim(path: PathBuf) -> Result<Self> {
+        remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // There is nobody to tell; the next save tries again.
+        let _ = remove(&self.0);
+    }
+}
+
+/// Removes a file or a folder with all that is in it, if there is one.
+pub(super) fn remove(path: &Path) -> std::io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(cause) => Err(cause),
+    };
+    match removed {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,56 @@
+//! Mirrors an image left to right.
+
+use crate::rng::Rng;
+use crate::transform::{Image, Transform};
+
+/// Mirrors every image with a probability.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HorizontalFlip {
+    /// From 0 (never) to 1 (always).
+    pub probability: f64,
+}
+
+impl Default for HorizontalFlip {
+    fn default() -> Self {
+        Self { probability: 0.5 }
+    }
+}
+
+impl Transform for HorizontalFlip {
+    fn name(&self) -> &str {
+        "horizontal_flip"
+    }
+
+    fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) {
+        if rng.uniform() < self.probability {
+            let width = image.shape()[2];
+            image.bytes_mut().chunks_exact_mut(width).for_each(<[u8]>::reverse);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flipped(probability: f64, rng: &mut Rng) -> Vec<u8> {
+        let (mut bytes, mut spare) = ((0..12).collect(), Vec::new());
+        let mut image = Image::new([2, 2, 3], &mut bytes, &mut spare);
+        HorizontalFlip { probability }.apply(&mut image, rng);
+        bytes
+    }
+
+    #[test]
+    fn rows_are_reversed_in_every_channel() {
+        let mut rng = Rng::keyed(&[1]);
+        assert_eq!(flipped(1.0, &mut rng), [2, 1, 0, 5, 4, 3, 8, 7, 6, 11, 10, 9]);
+        assert_eq!(flipped(0.0, &mut rng), (0..12).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn half_of_the_images_are_flipped() {
+        let mut rng = Rng::keyed(&[2]);
+        let flips = (0..1000).filter(|_| flipped(0.5, &mut rng)[0] == 2).count();
+        assert!((430..570).contains(&flips), "{flips}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Pads an image with zeros and cuts a window of the old size out of it at random: a random shift.
+
+use crate::rng::Rng;
+use crate::transform::{Image, Transform};
+
+/// Shifts every image by up to `padding` pixels each way (as in He et al., 2015, for CIFAR).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PadCrop {
+    /// Rows and columns of zeros on each side.
+    pub padding: usize,
+}
+
+impl Transform for PadCrop {
+    fn name(&self) -> &str {
+        "pad_crop"
+    }
+
+    fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) {
+        let choices = 2 * self.padding as u64 + 1;
+        // Where the window begins in the padded image.
+        let (top, left) = (rng.below(choices) as usize, rng.below(choices) as usize);
+        let shape @ [_, height, width] = image.shape();
+        let rows = overlap(top, self.padding, height);
+        let columns = overlap(left, self.padding, width);
+        image.redraw(shape, |old, new| {
+            if columns.is_empty() {
+                return; // Shifted out of sight: all zeros.
+            }
+            let planes = old.chunks_exact(height * width).zip(new.chunks_exact_mut(height * width));
+            for (old, new) in planes {
+                for row in rows.clone() {
+                    let from =
+                        (row + top - self.padding) * width + columns.start + left - self.padding;
+                    let to = row * width + columns.start;
+                    new[to..to + columns.len()].copy_from_slice(&old[from..from + columns.len()]);
+                }
+            }
+        });
+    }
+}
+
+/// Which of the new rows (or columns) show old ones: new `i` shows old `i + start - padding`.
+fn overlap(start: usize, padding: usize, len: usize) -> std::ops::Range<usize> {
+    let first = padding.saturating_sub(start).min(len);
+    let end = (len + padding).saturating_sub(start).min(len);
+    first..end.max(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every shift of a small image, against the definition written out.
+    #[test]
+    fn every_shift_shows_what_the_padded_image_has_there() {
+        let (height, width, padding) = (3usize, 4usize, 5usize);
+        let old: Vec<u8> = (1..=24).collect();
+        let mut seen = std::collections::HashSet::new();
+        for key in 0..3000 {
+            let (mut bytes, mut spare) = (old.clone(), vec![9; 100]);
+            let mut rng = Rng::keyed(&[key]);
+            let choices = 2 * padding as u64 + 1;
+            let mut same = rng.clone();
+            let (top, left) = (same.below(choices) as usize, same.below(choices) as usize);
+            let mut image = Image::new([2, height, width], &mut bytes, &mut spare);
+            PadCrop { padding }.apply(&mut image, &mut rng);
+            let padded = |c: usize, y: usize, x: usize| match (
+                y.checked_sub(padding),
+                x.checked_sub(padding),
+            ) {
+                (Some(y), Some(x)) if y < height && x < width => old[(c * height + y) * width + x],
+                _ => 0,
+            };
+            let expected: Vec<u8> = (0..2 * height * width)
+                .map(|i| (i / (height * width), i / width % height, i % width))
+                .map(|(c, y, x)| padded(c, y + top, x + left))
+                .collect();
+            assert_eq!(bytes, expected, "shift {top}, {left}");
+            seen.insert((top, left));
+        }
+        assert_eq!(seen.len(), 121);
+    }
+}

@@ -1,0 +1,140 @@
+//! Elements to elements.
+
+use inflight::graph::op::Op;
+
+use crate::bench::Bench;
+use crate::{SIZES, below, header, normal};
+
+fn check(op: Op, operands: usize, atol: f64) {
+    for n in SIZES {
+        let mut bench = Bench::new(1, header(1));
+        let inputs: Vec<_> =
+            (0..operands).map(|i| bench.f32(&[n], &normal(n as u64 + 7 * i as u64, n))).collect();
+        let y = bench.output(&[n]);
+        bench.push(op, &inputs, &[y]);
+        bench.check(atol, 1e-6);
+    }
+}
+
+#[test]
+fn relu() {
+    check(Op::Relu, 1, 0.0);
+}
+
+#[test]
+fn relu_grad() {
+    check(Op::ReluGrad, 2, 0.0);
+}
+
+#[test]
+fn gelu() {
+    check(Op::Gelu, 1, 1e-6);
+}
+
+#[test]
+fn gelu_grad() {
+    check(Op::GeluGrad, 2, 2e-6);
+}
+
+#[test]
+fn gelu_of_large_values_is_the_identity_or_zero() {
+    let mut bench = Bench::new(1, header(1));
+    let x = bench.f32(&[6], &[-1e4, -30.0, -6.0, 6.0, 30.0, 1e4]);
+    let y = bench.output(&[6]);
+    bench.push(Op::Gelu, &[x], &[y]);
+    bench.check(1e-7, 1e-5);
+}
+
+#[test]
+fn add() {
+    check(Op::Add, 2, 0.0);
+}
+
+#[test]
+fn mul() {
+    check(Op::Mul, 2, 0.0);
+}
+
+#[test]
+fn scale() {
+    check(Op::Scale { factor: -0.75 }, 1, 0.0);
+}
+
+#[test]
+fn a_tensor_with_itself() {
+    let mut bench = Bench::new(1, header(1));
+    let x = bench.f32(&[65], &normal(1, 65));
+    let y = bench.output(&[65]);
+    bench.push(Op::Mul, &[x, x], &[y]);
+    bench.check(0.0, 1e-6);
+}
+
+#[test]
+fn normalize_u8() {
+    for (n, c, plane) in [(1, 1, 1), (3, 1, 21), (2, 3, 11), (5, 3, 64), (65, 1, 784)] {
+        let mut bench = Bench::new(n, header(n));
+        let bytes: Vec<u8> =
+            below(n as u64, 256, n * c * plane).into_iter().map(|x| x as u8).collect();
+        let x = bench.u8(&[n, c, plane], &bytes);
+        let scale = bench.f32(&[c], &normal(1, c));
+        let shift = bench.f32(&[c], &normal(2, c));
+        let y = bench.output(&[n, c, plane]);
+        bench.push(Op::NormalizeU8, &[x, scale, shift], &[y]);
+        bench.check(1e-4, 1e-6);
+    }
+}
+
+#[test]
+fn bias() {
+    for shape in [&[1, 1][..], &[3, 65], &[7, 10], &[2, 3, 5, 7], &[64, 16, 8, 8]] {
+        let len = shape.iter().product();
+        let mut bench = Bench::new(1, header(1));
+        let x = bench.f32(shape, &normal(1, len));
+        let bias = bench.f32(&shape[1..2], &normal(2, shape[1]));
+        let y = bench.output(shape);
+        bench.push(Op::Bias, &[x, bias], &[y]);
+        bench.check(0.0, 1e-6);
+    }
+}
+
+#[test]
+fn broadcast() {
+    for (shape, axis, len) in [(&[7][..], 0, 65), (&[63], 1, 3), (&[4, 5], 1, 6), (&[4, 5], 2, 64)]
+    {
+        let mut bench = Bench::new(1, header(1));
+        let x = bench.f32(shape, &normal(1, shape.iter().product()));
+        let mut repeated = shape.to_vec();
+        repeated.insert(axis, len);
+        let y = bench.output(&repeated);
+        bench.push(Op::Broadcast { axis, len, factor: 0.3 }, &[x], &[y]);
+        bench.check(0.0, 1e-6);
+    }
+}
+
+#[test]
+fn dropout_drops_the_same_elements() {
+    for n in SIZES {
+        for (p, salt) in [(0.0, 1), (0.5, 0), (0.9, u32::MAX)] {
+            let mut bench = Bench::new(1, header(1));
+            let x = bench.f32(&[n], &normal(n as u64, n));
+            let h = bench.header();
+            let y = bench.output(&[n]);
+            bench.push(Op::Dropout { p, salt }, &[x, h], &[y]);
+            bench.check(0.0, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn dropout_keeps_the_share_it_should() {
+    let n = 20_000;
+    let mut bench = Bench::new(1, header(1));
+    let x = bench.f32(&[n], &vec![1.0; n]);
+    let h = bench.header();
+    let y = bench.output(&[n]);
+    bench.push(Op::Dropout { p: 0.25, salt: 3 }, &[x, h], &[y]);
+    let Some(results) = bench.on_gpu() else { return };
+    let dropped = results[0].iter().filter(|&&y| y == 0.0).count() as f64 / n as f64;
+    // Four standard deviations.
+    assert!((dropped - 0.25).abs() < 0.0123, "{dropped}");
+}

@@ -1,0 +1,101 @@
+//! Losses and metrics.
+
+use inflight::graph::op::Op;
+
+use crate::bench::Bench;
+use crate::{below, counts, header, normal};
+
+const ROWS_AND_WIDTHS: [(usize, usize); 6] =
+    [(1, 1), (63, 10), (64, 10), (65, 3), (5, 64), (3, 1000)];
+
+#[test]
+fn cross_entropy() {
+    for (rows, classes) in ROWS_AND_WIDTHS {
+        for (count, (smoothing, gradient)) in
+            counts(rows).into_iter().zip([(0.0, true), (0.1, true), (0.1, false)])
+        {
+            let mut bench = Bench::new(rows, header(count));
+            let values: Vec<f32> = normal(1, rows * classes).iter().map(|x| 10.0 * x).collect();
+            let logits = bench.f32(&[rows, classes], &values);
+            let target = bench.u32(&[rows], &below(2, classes as u64, rows));
+            let h = bench.header();
+            let mut outputs = vec![bench.output(&[rows])];
+            if gradient {
+                outputs.push(bench.output(&[rows, classes]));
+            }
+            bench.push(Op::CrossEntropy { smoothing, gradient }, &[logits, target, h], &outputs);
+            bench.check(1e-6, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn cross_entropy_of_huge_logits_stays_finite() {
+    let mut bench = Bench::new(2, header(2));
+    let logits = bench.f32(&[2, 3], &[1e4, -1e4, 0.0, -3e4, -3e4, -3e4]);
+    let target = bench.u32(&[2], &[1, 2]);
+    let h = bench.header();
+    let outputs = [bench.output(&[2]), bench.output(&[2, 3])];
+    bench.push(Op::CrossEntropy { smoothing: 0.0, gradient: true }, &[logits, target, h], &outputs);
+    bench.check(1e-6, 1e-5);
+}
+
+#[test]
+fn mean_squared_error() {
+    for (rows, d) in ROWS_AND_WIDTHS {
+        for (count, gradient) in counts(rows).into_iter().zip([true, true, false]) {
+            let mut bench = Bench::new(rows, header(count));
+            let x = bench.f32(&[rows, d], &normal(1, rows * d));
+            let target = bench.f32(&[rows, d], &normal(2, rows * d));
+            let h = bench.header();
+            let mut outputs = vec![bench.output(&[rows])];
+            if gradient {
+                outputs.push(bench.output(&[rows, d]));
+            }
+            bench.push(Op::MeanSquaredError { gradient }, &[x, target, h], &outputs);
+            bench.check(1e-6, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn accuracy() {
+    for (rows, classes) in ROWS_AND_WIDTHS {
+        for count in counts(rows) {
+            let mut bench = Bench::new(rows, header(count));
+            // Few different values, so that rows hold several maxima, of which the first counts.
+            let values: Vec<f32> = below(1, 4, rows * classes).iter().map(|&x| x as f32).collect();
+            let logits = bench.f32(&[rows, classes], &values);
+            let target = bench.u32(&[rows], &below(2, classes.min(3) as u64, rows));
+            let h = bench.header();
+            let correct = bench.output(&[rows]);
+            bench.push(Op::Accuracy, &[logits, target, h], &[correct]);
+            bench.check(0.0, 0.0);
+        }
+    }
+}
+
+#[test]
+fn step_metrics() {
+    for rows in [1, 63, 64, 65, 1000] {
+        for count in counts(rows) {
+            for accuracy in [false, true] {
+                let mut bench = Bench::new(rows, header(count));
+                // What the losses leave in rows of padding.
+                let padded = |mut values: Vec<f32>| {
+                    values[count..].fill(0.0);
+                    values
+                };
+                let mut inputs = vec![bench.f32(&[rows], &padded(normal(1, rows)))];
+                if accuracy {
+                    let correct = below(2, 2, rows).iter().map(|&x| x as f32).collect();
+                    inputs.push(bench.f32(&[rows], &padded(correct)));
+                }
+                inputs.push(bench.header());
+                let metrics = bench.output(&[4]);
+                bench.push(Op::StepMetrics { accuracy }, &inputs, &[metrics]);
+                bench.check(1e-5, 1e-5);
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Batch norm and layer norm.
+
+use inflight::graph::op::{Activation, Op};
+
+use crate::bench::Bench;
+use crate::{counts, header, normal};
+
+const SHAPES: [&[usize]; 6] =
+    [&[2, 1], &[64, 3], &[65, 10, 3], &[600, 5], &[4, 3, 17, 19], &[128, 8, 2, 2]];
+
+fn far_from_zero(key: u64, len: usize) -> Vec<f32> {
+    normal(key, len).iter().map(|x| 30.0 + x).collect()
+}
+
+#[test]
+fn batch_norm_stats() {
+    for shape in SHAPES {
+        for count in counts(shape[0]) {
+            let c = shape[1];
+            let mut bench = Bench::new(shape[0], header(count));
+            let x = bench.f32(shape, &far_from_zero(1, shape.iter().product()));
+            let h = bench.header();
+            let mean = bench.output(&[c]);
+            let var = bench.output(&[c]);
+            let running_mean = bench.in_out(&[c], &normal(2, c));
+            let running_var = bench.in_out(&[c], &vec![1.0; c]);
+            bench.push(
+                Op::BatchNormStats { momentum: 0.1 },
+                &[x, h],
+                &[mean, var, running_mean, running_var],
+            );
+            bench.check(1e-5, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn batch_norm() {
+    for (shape, activation) in
+        SHAPES.into_iter().zip([Activation::Identity, Activation::Relu, Activation::Gelu].repeat(2))
+    {
+        let c = shape[1];
+        let mut bench = Bench::new(1, header(1));
+        let x = bench.f32(shape, &normal(1, shape.iter().product()));
+        let inputs = [2, 3, 4].map(|key| bench.f32(&[c], &normal(key, c)));
+        let var = bench.f32(&[c], &far_from_zero(5, c));
+        let y = bench.output(shape);
+        let [gamma, beta, mean] = inputs;
+        bench.push(Op::BatchNorm { eps: 1e-5, activation }, &[x, gamma, beta, mean, var], &[y]);
+        bench.check(1e-6, 1e-5);
+    }
+}
+
+#[test]
+fn batch_norm_gradients() {
+    for shape in SHAPES {
+        for count in counts(shape[0]) {
+            let c = shape[1];
+            let len: usize = shape.iter().product();
+            let mut bench = Bench::new(shape[0], header(count));
+            let mut gradient = normal(1, len);
+            // Padding carries no gradient, since the loss gives it none.
+            gradient[count * len / shape[0]..].fill(0.0);
+            let dy = bench.f32(shape, &gradient);
+            let x = bench.f32(shape, &normal(2, len));
+            let gamma = bench.f32(&[c], &normal(3, c));
+            let mean = bench.f32(&[c], &normal(4, c));
+            let var =
+                bench.f32(&[c], &normal(5, c).iter().map(|x| 0.5 + x * x).collect::<Vec<_>>());
+            let h = bench.header();
+            let dgamma = bench.output(&[c]);
+            let dbeta = bench.output(&[c]);
+            bench.push(Op::BatchNormParamGrad { eps: 1e-5 }, &[dy, x, mean, var], &[dgamma, dbeta]);
+            bench.check(1e-4, 1e-4);
+
+            let given = [6, 7].map(|key| bench.f32(&[c], &normal(key, c)));
+            let dx = bench.output(shape);
+            bench.push(
+                Op::BatchNormInputGrad { eps: 1e-5 },
+                &[dy, x, gamma, mean, var, given[0], given[1], h],
+                &[dx],
+            );
+            bench.check(1e-4, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn layer_norm_and_its_gradients() {
+    for (rows, d) in [(1, 1), (3, 63), (64, 64), (65, 65), (7, 768), (300, 48)] {
+        let mut bench = Bench::new(1, header(1));
+        let x = bench.f32(&[rows, d], &normal(1, rows * d));
+        let gamma = bench.f32(&[d], &normal(2, d));
+        let beta = bench.f32(&[d], &normal(3, d));
+        let dy = bench.f32(&[rows, d], &normal(4, rows * d));
+        let [y, dx] = [(); 2].map(|()| bench.output(&[rows, d]));
+        let [mean, rstd] = [5, 6].map(|key| {
+            bench.f32(&[rows], &normal(key, rows).iter().map(|x| x.abs()).collect::<Vec<_>>())
+        });
+        let [mean_out, rstd_out] = [(); 2].map(|()| bench.output(&[rows]));
+        let [dgamma, dbeta] = [(); 2].map(|()| bench.output(&[d]));
+        bench.push(Op::LayerNorm { eps: 1e-5 }, &[x, gamma, beta], &[y, mean_out, rstd_out]);
+        bench.push(Op::LayerNormInputGrad, &[dy, x, gamma, mean, rstd], &[dx]);
+        bench.push(Op::LayerNormParamGrad, &[dy, x, mean, rstd], &[dgamma, dbeta]);
+        bench.check(1e-4, 1e-4);
+    }
+}

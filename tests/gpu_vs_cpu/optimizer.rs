@@ -1,0 +1,141 @@
+//! The optimizer.
+
+use inflight::batch::{DType, StepHeader};
+use inflight::graph::Arena;
+use inflight::graph::op::{CONTROL_LEN, GRAD_PARTIALS, Op, UpdateRule};
+use inflight::testing::assert_close;
+
+use crate::bench::Bench;
+use crate::{SIZES, header, normal};
+
+const SGD: UpdateRule = UpdateRule::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.1 };
+const MOMENTUM: UpdateRule = UpdateRule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.1 };
+const NESTEROV: UpdateRule = UpdateRule::Sgd { momentum: 0.9, nesterov: true, weight_decay: 0.0 };
+const ADAM: UpdateRule =
+    UpdateRule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, decoupled: false };
+const ADAMW: UpdateRule =
+    UpdateRule::Adam { beta1: 0.8, beta2: 0.99, eps: 1e-6, weight_decay: 0.1, decoupled: true };
+
+/// Control words after a few applied updates: 1 - β₁ᵗ, 1 - β₂ᵗ, applied, skipped, norm, factor, apply,
+/// skipped in a row.
+const CONTROL: [f32; CONTROL_LEN] = [0.271, 0.003, 3.0, 1.0, 2.0, 0.5, 1.0, 0.0];
+
+#[test]
+fn grad_squares() {
+    for n in SIZES.into_iter().chain([70_000]) {
+        let mut bench = Bench::new(1, header(1));
+        let gradients = bench.f32(&[n], &normal(1, n));
+        let partials = bench.output(&[GRAD_PARTIALS]);
+        bench.push(Op::GradSquares, &[gradients], &[partials]);
+        // How elements are shared among partial sums is each side's own affair: the sums must agree.
+        bench.check_sum(1e-5);
+    }
+}
+
+fn squares(key: u64) -> Vec<f32> {
+    normal(key, GRAD_PARTIALS).iter().map(|x| x * x).collect()
+}
+
+#[test]
+fn optimizer_control() {
+    for max_norm in [f32::INFINITY, 1.0, 1e6] {
+        for initial in [[0.0; CONTROL_LEN], CONTROL] {
+            let mut bench = Bench::new(1, header(1));
+            let partials = bench.f32(&[GRAD_PARTIALS], &squares(1));
+            let control = bench.in_out(&[CONTROL_LEN], &initial);
+            let op = Op::OptimizerControl { max_norm, beta1: 0.9, beta2: 0.999 };
+            bench.push(op, &[partials], &[control]);
+            bench.check(1e-7, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn the_norm_is_that_of_all_stretches_of_gradients() {
+    let mut bench = Bench::new(1, header(1));
+    let partials = [1, 2, 3].map(|key| bench.f32(&[GRAD_PARTIALS], &squares(key)));
+    let control = bench.in_out(&[CONTROL_LEN], &CONTROL);
+    let op = Op::OptimizerControl { max_norm: 1.0, beta1: 0.9, beta2: 0.999 };
+    bench.push(op, &partials, &[control]);
+    let Some(results) = bench.on_gpu() else { return };
+    let sum: f64 = [1, 2, 3].into_iter().flat_map(squares).map(f64::from).sum();
+    assert_close(&results[0][4..6], &[sum.sqrt(), 1.0 / sum.sqrt()], 0.0, 1e-5);
+}
+
+#[test]
+fn a_norm_that_is_not_finite_skips_the_update() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut bench = Bench::new(1, header(1));
+        let mut values = normal(1, GRAD_PARTIALS);
+        values[200] = bad;
+        let partials = bench.f32(&[GRAD_PARTIALS], &values);
+        let control = bench.in_out(&[CONTROL_LEN], &CONTROL);
+        let op = Op::OptimizerControl { max_norm: 1.0, beta1: 0.9, beta2: 0.999 };
+        bench.push(op, &[partials], &[control]);
+        let Some(results) = bench.on_gpu() else { return };
+        assert_eq!(results[0][..4], [0.271, 0.003, 3.0, 2.0], "{bad}");
+        assert!(!results[0][4].is_finite(), "{bad}");
+        assert_eq!(results[0][5..], [1.0, 0.0, 1.0], "{bad}");
+    }
+}
+
+/// Adds the update of `n` parameters by `rule`; the results are parameters and moments.
+fn push_update(bench: &mut Bench, rule: UpdateRule, n: usize, control: &[f32]) {
+    let gradients = bench.f32(&[n], &normal(1, n));
+    let control = bench.f32(&[CONTROL_LEN], control);
+    let h = bench.header();
+    let mut outputs = vec![bench.in_out(&[n], &normal(2, n))];
+    outputs.extend((0..rule.moments()).map(|i| {
+        let moments: Vec<f32> = normal(3 + i as u64, n).iter().map(|x| x.abs()).collect();
+        bench.in_out(&[n], &moments)
+    }));
+    bench.push(Op::OptimizerUpdate { rule }, &[gradients, control, h], &outputs);
+}
+
+#[test]
+fn optimizer_update() {
+    for rule in [SGD, MOMENTUM, NESTEROV, ADAM, ADAMW] {
+        for n in SIZES {
+            let mut bench = Bench::new(1, header(1));
+            push_update(&mut bench, rule, n, &CONTROL);
+            bench.check(1e-6, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn nan_gradients_leave_parameters_and_moments_untouched() {
+    for rule in [SGD, MOMENTUM, NESTEROV, ADAM, ADAMW] {
+        let n = 65;
+        let mut bench = Bench::new(1, header(1));
+        let mut values = normal(1, n);
+        values[3] = f32::NAN;
+        let gradients = bench.f32(&[n], &values);
+        let partials = bench.between(&[GRAD_PARTIALS], DType::F32);
+        let control = bench.in_out_at(Arena::State, &[CONTROL_LEN], &CONTROL);
+        let h = bench.header();
+        let initial: Vec<Vec<f32>> =
+            (0..=rule.moments()).map(|i| normal(5 + i as u64, n)).collect();
+        let outputs: Vec<_> = initial.iter().map(|values| bench.in_out(&[n], values)).collect();
+        let decide = Op::OptimizerControl { max_norm: f32::INFINITY, beta1: 0.9, beta2: 0.999 };
+        bench.push(Op::GradSquares, &[gradients], &[partials]);
+        bench.push(decide, &[partials], &[control]);
+        bench.push(Op::OptimizerUpdate { rule }, &[gradients, control, h], &outputs);
+        let Some(results) = bench.on_gpu() else { return };
+        assert_eq!(results[1..], initial[..], "{rule:?}");
+    }
+}
+
+#[test]
+fn grad_accumulate() {
+    for n in SIZES {
+        for micro_step in [0, 1] {
+            let mut bench = Bench::new(1, StepHeader { micro_step, ..header(1) });
+            let gradients = bench.f32(&[n], &normal(1, n));
+            let h = bench.header();
+            let sum = bench.in_out(&[n], &normal(2, n));
+            bench.push(Op::GradAccumulate, &[gradients, h], &[sum]);
+            bench.check(1e-6, 1e-6);
+        }
+    }
+}
