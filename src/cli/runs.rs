@@ -179,6 +179,14 @@ pub fn create(config: &RunConfig) -> Result<PathBuf> {
     .hint("--out DIR"))
 }
 
+/// Takes the folder of a run that could not start away again; with anything in it, it stays.
+pub fn discard(run_dir: &Path) {
+    if std::fs::remove_dir(run_dir).is_ok() && run_dir.parent() == Some(Path::new(RUNS)) {
+        // Fails where there are other runs, as it should.
+        let _ = std::fs::remove_dir(RUNS);
+    }
+}
+
 /// `DATASET-MODEL`, of a data set by path its last part.
 fn run_name(config: &RunConfig) -> String {
     let dataset = config.dataset.as_deref().unwrap_or("run");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use inflight::config::RunConfig;
 use inflight::sampler::Sampler;
@@ -74,10 +74,7 @@ pub fn run(args: Args) -> Result<()> {
     builder = builder.run_dir(&run_dir).began(began, open_data);
     let done_steps;
     (builder, done_steps) = resume(builder, resumed.as_deref())?;
-    let trainer = builder.start().inspect_err(|_| {
-        // Leaves no empty folder behind; one with anything in it stays.
-        let _ = std::fs::remove_dir(&run_dir);
-    })?;
+    let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;
     config.save(&run_dir)?;
     Inputs::of(&**train).save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
@@ -245,7 +242,7 @@ fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
         print::note(format!("test {measured}"));
     }
     let first = &summary.first_step;
-    let duration = |s: f64| format!("{:.3?}", Duration::from_secs_f64(s.max(0.0)));
+    let duration = |s: f64| format!("{s:.3} s");
     print::note(format!(
         "{} samples in {:.1} s of training: {} samples/s · first step after {:.2} s (open data {}, plan {}, \
          adapter {}, compile {}, first batch {}, first result {})",
