@@ -1,7 +1,6 @@
 // A bias for each column.
 
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
 
 fn row_bias(group: u32, row: u32) -> f32 {
     return 0.0;

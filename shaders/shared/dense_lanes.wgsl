@@ -8,20 +8,22 @@
 // would only add more loads. Loops over private arrays have literal bounds equal to the array's
 // length, so that the compiler unrolls them and keeps the elements in registers.
 //
-// Needs ROW_GROUPS and COL_GROUPS: the tile in units of eight rows and eight columns. Quads along
-// rows (columns) take these by fours.
+// Needs ROW_GROUPS and COL_QUADS: the tile in units of eight rows, which quads along rows take by
+// fours, and of 32 columns, of which each lane has four that lie side by side.
 
 const LANES = 8u;
 const TILE_ROWS = LANES * ROW_GROUPS;
-const TILE_COLS = LANES * COL_GROUPS;
+const TILE_COLS = 4u * LANES * COL_QUADS;
+const LANE_COLS = 4u * COL_QUADS;
 
 // The row that element `lane` of row group `i` stands for: quads along rows give a lane four rows.
 fn row_at(i: u32, lane: u32) -> u32 {
     return select(32u * (i / 4u) + 4u * lane + i % 4u, LANES * i + lane, A_ALONG_INNER);
 }
 
+// The first of the four columns that a lane has of each 32.
 fn col_at(i: u32, lane: u32) -> u32 {
-    return select(32u * (i / 4u) + 4u * lane + i % 4u, LANES * i + lane, B_ALONG_INNER);
+    return 4u * (LANES * i + lane);
 }
 
 // For each row group the elements k .. k + 4 of this lane's row.
@@ -47,14 +49,15 @@ fn load_a(rows: array<Row, ROW_GROUPS>, k: u32) -> array<vec4<f32>, ROW_GROUPS> 
     return a;
 }
 
-fn load_b(cols: array<Col, COL_GROUPS>, k: u32) -> array<vec4<f32>, COL_GROUPS> {
-    var b: array<vec4<f32>, COL_GROUPS>;
+// For each column of this lane the elements k .. k + 4.
+fn load_b(cols: array<Col, LANE_COLS>, k: u32) -> array<vec4<f32>, LANE_COLS> {
+    var b: array<vec4<f32>, LANE_COLS>;
     if B_ALONG_INNER {
-        for (var i = 0u; i < COL_GROUPS; i++) {
+        for (var i = 0u; i < LANE_COLS; i++) {
             b[i] = b_quad(cols[i], k);
         }
     } else {
-        for (var i = 0u; i < COL_GROUPS; i += 4u) {
+        for (var i = 0u; i < LANE_COLS; i += 4u) {
             let col = cols[i];
             let quads = mat4x4<f32>(
                 b_quad(col, k), b_quad(col, k + 1u), b_quad(col, k + 2u), b_quad(col, k + 3u)
@@ -86,14 +89,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) l
         rows[i] = row_of(group, first_row + row_at(i, lane));
         row_biases[i] = row_bias(group, first_row + row_at(i, lane));
     }
-    var cols: array<Col, COL_GROUPS>;
-    var col_biases: array<f32, COL_GROUPS>;
-    for (var i = 0u; i < COL_GROUPS; i++) {
-        cols[i] = col_of(group, first_col + col_at(i, lane));
-        col_biases[i] = col_bias(first_col + col_at(i, lane));
+    var cols: array<Col, LANE_COLS>;
+    var col_biases: array<f32, LANE_COLS>;
+    for (var i = 0u; i < LANE_COLS; i++) {
+        let col = first_col + col_at(i / 4u, lane) + i % 4u;
+        cols[i] = col_of(group, col);
+        col_biases[i] = col_bias(col);
     }
 
-    var sums: array<array<array<f32, COL_GROUPS>, LANES>, ROW_GROUPS>;
+    var sums: array<array<array<f32, LANE_COLS>, LANES>, ROW_GROUPS>;
     let end = min(split * CHUNK + CHUNK, INNER);
     for (var k = split * CHUNK; k < end; k += 4u) {
         let a = load_a(rows, k);
@@ -101,7 +105,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) l
         for (var i = 0u; i < ROW_GROUPS; i++) {
             for (var j = 0u; j < LANES; j++) {
                 let shared_a = subgroupShuffle(a[i], j);
-                for (var l = 0u; l < COL_GROUPS; l++) {
+                for (var l = 0u; l < LANE_COLS; l++) {
                     sums[i][j][l] += dot(shared_a, b[l]);
                 }
             }
@@ -110,14 +114,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) l
 
     for (var i = 0u; i < ROW_GROUPS; i++) {
         for (var j = 0u; j < LANES; j++) {
-            let row = first_row + row_at(i, j);
             let bias = subgroupShuffle(row_biases[i], j);
-            for (var l = 0u; l < COL_GROUPS; l++) {
-                let col = first_col + col_at(l, lane);
-                if row < ROWS && col < COLS {
-                    let sum = sums[i][j][l] + bias + col_biases[l];
-                    y[place(split, group, row, col)] = activate(sum);
-                }
+            for (var l = 0u; l < LANE_COLS; l += 4u) {
+                let values = vec4<f32>(
+                    sums[i][j][l] + col_biases[l],
+                    sums[i][j][l + 1u] + col_biases[l + 1u],
+                    sums[i][j][l + 2u] + col_biases[l + 2u],
+                    sums[i][j][l + 3u] + col_biases[l + 3u]
+                );
+                let col = first_col + col_at(l / 4u, lane);
+                write_quad(split, group, first_row + row_at(i, j), col, values + bias);
             }
         }
     }

@@ -1,2 +1,2 @@
 const ROW_GROUPS = 1u;
-const COL_GROUPS = 4u;
+const COL_QUADS = 1u;

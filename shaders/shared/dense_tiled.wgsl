@@ -95,10 +95,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let row = first_row + lane_row + SIDE * i;
         for (var j = 0u; j < COLS_EACH; j++) {
             let col = first_col + lane_col + SIDE * j;
-            if row < ROWS && col < COLS {
-                let sum = sums[i][j] + row_bias(group, row) + col_bias(col);
-                y[place(split, group, row, col)] = activate(sum);
-            }
+            let sum = sums[i][j] + row_bias(group, row) + col_bias(col);
+            write(split, group, row, col, sum);
         }
     }
 }

@@ -85,17 +85,19 @@ pub(super) fn forward(
         rows: shapes.outputs(),
         cols: shapes.images * Shapes::plane(shapes.y),
         inner: shapes.inputs() * shapes.taps(),
-        along_inner: [true, false],
+        a_along_inner: true,
     };
     let tile = product.tile(caps);
     let mut constants = shapes.constants();
     constants.push(activation_constant(activation));
     constants.push(("PLANE", Shapes::plane(shapes.y) as f64));
+    let fours = Shapes::plane(shapes.y).is_multiple_of(4);
     let packed = !product.inner.is_multiple_of(4);
     let weights = if packed { Binding::ScratchRead(0) } else { Binding::Input(1) };
     let inputs = [weights, Binding::Input(0), Binding::Input(2)];
     let inputs = &inputs[..2 + usize::from(bias)];
-    let lowered = product.lower(shaders::conv2d(bias, tile), tile, inputs, &constants, false, caps);
+    let lowered =
+        product.lower(shaders::conv2d(bias, fours, tile), tile, inputs, &constants, false, caps);
     if packed { after_packing(lowered, &product, &shapes, false, caps) } else { lowered }
 }
 
@@ -108,13 +110,13 @@ pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps
         rows: shapes.inputs(),
         cols: shapes.images * Shapes::plane(shapes.x),
         inner: shapes.outputs() * shapes.taps(),
-        along_inner: [true, false],
+        a_along_inner: true,
     };
     let tile = product.tile(caps);
     let mut constants = shapes.constants();
     constants.push(("PLANE", Shapes::plane(shapes.x) as f64));
     let inputs = [Binding::ScratchRead(0), Binding::Input(0)];
-    let shader = shaders::conv2d_input_grad(tile);
+    let shader = shaders::conv2d_input_grad(Shapes::plane(shapes.x).is_multiple_of(4), tile);
     let lowered = product.lower(shader, tile, &inputs, &constants, false, caps);
     after_packing(lowered, &product, &shapes, true, caps)
 }
@@ -129,13 +131,14 @@ pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCap
         rows: shapes.outputs(),
         cols: shapes.inputs() * shapes.taps(),
         inner: shapes.images * plane,
-        along_inner: [true, true],
+        a_along_inner: true,
     };
     let tile = product.tile(caps);
     let mut constants = shapes.constants();
     constants.push(("PLANE", plane as f64));
     let inputs = [Binding::Input(1), Binding::Input(0)];
-    let shader = shaders::conv2d_weight_grad(plane.is_multiple_of(4), tile);
+    let shader =
+        shaders::conv2d_weight_grad(plane.is_multiple_of(4), product.cols.is_multiple_of(4), tile);
     product.lower(shader, tile, &inputs, &constants, true, caps)
 }
 

@@ -3,7 +3,7 @@
 //!
 //! [`product`] cuts the work, [`shaders`] puts the WGSL together: an operand part a side, a bias part,
 //! an output part, and one of two engines, for GPUs or for a software adapter. All dense shaders bind
-//! `a, b, [bias], y`, where `a` holds the rows and `b` the columns of the product.
+//! `a, b, y, [bias]`, where `a` holds the rows and `b` the columns of the product.
 
 mod conv;
 mod product;
@@ -48,14 +48,13 @@ fn matmul(
     let [rows, inner] =
         if transpose_a { [a_shape[1], a_shape[0]] } else { [a_shape[0], a_shape[1]] };
     let cols = b_shape[usize::from(!transpose_b)];
-    let product =
-        Product { groups: 1, rows, cols, inner, along_inner: [!transpose_a, transpose_b] };
+    let product = Product { groups: 1, rows, cols, inner, a_along_inner: !transpose_a };
     let tile = product.tile(caps);
     let a = Layout { transposed: transpose_a, fours: a_shape[1].is_multiple_of(4) };
     let b = Layout { transposed: transpose_b, fours: b_shape[1].is_multiple_of(4) };
     let cut = !bias && activation == Activation::Identity;
     product.lower(
-        shaders::matmul(a, b, bias, tile),
+        shaders::matmul(a, b, bias, cols.is_multiple_of(4), tile),
         tile,
         &[Binding::Input(0), Binding::Input(1), Binding::Input(2)][..2 + usize::from(bias)],
         &[activation_constant(activation)],

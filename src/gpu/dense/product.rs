@@ -29,8 +29,6 @@ pub(super) enum Tile {
     Lanes16x32,
     /// `dense_lanes.wgsl`
     Lanes8x32,
-    /// `dense_lanes.wgsl`
-    Lanes16x16,
     /// `dense_tiled.wgsl`
     Tiled64x64,
     /// `dense_tiled.wgsl`
@@ -40,13 +38,18 @@ pub(super) enum Tile {
 }
 
 impl Tile {
+    /// Whether it belongs to the engine for software adapters.
+    pub fn in_lanes(self) -> bool {
+        use Tile::*;
+        matches!(self, Lanes64x32 | Lanes32x32 | Lanes16x32 | Lanes8x32)
+    }
+
     fn size(self) -> [usize; 2] {
         match self {
             Tile::Lanes64x32 => [64, 32],
             Tile::Lanes32x32 | Tile::Tiled32x32 => [32, 32],
             Tile::Lanes16x32 => [16, 32],
             Tile::Lanes8x32 => [8, 32],
-            Tile::Lanes16x16 => [16, 16],
             Tile::Tiled64x64 => [64, 64],
             Tile::Tiled16x64 => [16, 64],
         }
@@ -60,19 +63,18 @@ pub(super) struct Product {
     pub rows: usize,
     pub cols: usize,
     pub inner: usize,
-    /// Whether the operands are read along the inner dimension: a, b.
-    pub along_inner: [bool; 2],
+    /// Whether a is read along the inner dimension.
+    pub a_along_inner: bool,
 }
 
 impl Product {
     /// The tile that wastes little and still leaves enough workgroups.
     pub fn tile(&self, caps: &DeviceCaps) -> Tile {
         if caps.software && caps.subgroup_size == LANES {
-            let [a, b] = self.along_inner;
+            let by_rows = self.a_along_inner;
             return match self.rows {
-                ..=16 if a && b && self.cols <= 16 => Tile::Lanes16x16,
-                ..=8 if a => Tile::Lanes8x32,
-                ..=16 if a => Tile::Lanes16x32,
+                ..=8 if by_rows => Tile::Lanes8x32,
+                ..=16 if by_rows => Tile::Lanes16x32,
                 _ if self.workgroups(Tile::Lanes64x32) < SOFTWARE_WORKGROUPS => Tile::Lanes32x32,
                 ..=32 => Tile::Lanes32x32,
                 _ => Tile::Lanes64x32,
@@ -94,7 +96,7 @@ impl Product {
         self.tiles(tile).iter().product::<usize>() * self.groups
     }
 
-    /// The dispatches: `shader` over `inputs` into the only output, in `tile`s.
+    /// The dispatches: `shader` over `inputs` (a, b, perhaps a bias) into the only output, in `tile`s.
     ///
     /// `cut` allows to cut long sums of small results into chunks, which end in scratch memory and are
     /// then added up; nothing may follow the sum in the shader then.
@@ -111,6 +113,8 @@ impl Product {
         let chunk = chunk.next_multiple_of(CHUNK_UNIT);
         let splits = self.inner.div_ceil(chunk);
         let result = if splits == 1 { Binding::Output(0) } else { Binding::ScratchWrite(0) };
+        let mut bindings = inputs.to_vec();
+        bindings.insert(2, result);
         let [row_tiles, col_tiles] = self.tiles(tile);
         let [x, y] = fold(row_tiles * col_tiles, caps);
         let dispatch = Dispatch {
@@ -130,7 +134,7 @@ impl Product {
             .chain(constants)
             .copied()
             .collect(),
-            bindings: inputs.iter().copied().chain([result]).collect(),
+            bindings,
             workgroups: [x, y, (self.groups * splits) as u32],
             guarded: true,
         };

@@ -32,31 +32,27 @@ macro_rules! compose {
     };
 }
 
-/// The engine's tile and the engine itself end every product's shader.
+/// The way out and the engine end every product's shader. `fours`: whether columns lie side by side
+/// in the result by fours.
 macro_rules! product {
-    ($name:literal, $tile:expr, [$($parts:tt)*]) => {
-        match $tile {
-            Tile::Lanes64x32 => product!(@lanes $name, "shared/dense_lanes_64x32", [$($parts)*]),
-            Tile::Lanes32x32 => product!(@lanes $name, "shared/dense_lanes_32x32", [$($parts)*]),
-            Tile::Lanes16x32 => product!(@lanes $name, "shared/dense_lanes_16x32", [$($parts)*]),
-            Tile::Lanes8x32 => product!(@lanes $name, "shared/dense_lanes_8x32", [$($parts)*]),
-            Tile::Lanes16x16 => product!(@lanes $name, "shared/dense_lanes_16x16", [$($parts)*]),
-            Tile::Tiled64x64 => product!(@tiled $name, "shared/dense_tiled_64x64", [$($parts)*]),
-            Tile::Tiled32x32 => product!(@tiled $name, "shared/dense_tiled_32x32", [$($parts)*]),
-            Tile::Tiled16x64 => product!(@tiled $name, "shared/dense_tiled_16x64", [$($parts)*]),
-        }
-    };
-    (@lanes $name:literal, $tile:literal, $parts:tt) => {
-        product!(@engine $name, [($tile, "shared/dense_lanes")], $parts)
-    };
-    (@tiled $name:literal, $tile:literal, $parts:tt) => {
-        product!(@engine $name, [($tile, "shared/dense_tiled")], $parts)
-    };
-    (@engine $name:literal, [$engine:tt], [$($parts:tt)*]) => {
+    ($name:literal, $tile:expr, $fours:expr, [$($parts:tt)*]) => {
         compose!($name, [], [
             ("shared/dense_shape", "shared/gelu", "shared/activation")
             $($parts)*
-            $engine
+            ($tile =>
+                Tile::Lanes64x32 => "shared/dense_lanes_64x32",
+                Tile::Lanes32x32 => "shared/dense_lanes_32x32",
+                Tile::Lanes16x32 => "shared/dense_lanes_16x32",
+                Tile::Lanes8x32 => "shared/dense_lanes_8x32",
+                Tile::Tiled64x64 => "shared/dense_tiled_64x64",
+                Tile::Tiled32x32 => "shared/dense_tiled_32x32",
+                Tile::Tiled16x64 => "shared/dense_tiled_16x64")
+            (($tile.in_lanes(), $fours) =>
+                (true, true) => "shared/dense_y4",
+                _ => "shared/dense_y")
+            ($tile.in_lanes() =>
+                true => "shared/dense_lanes",
+                false => "shared/dense_tiled")
         ])
     };
 }
@@ -71,8 +67,8 @@ pub(super) struct Layout {
 }
 
 /// A matrix product.
-pub(super) fn matmul(a: Layout, b: Layout, bias: bool, tile: Tile) -> &'static Shader {
-    product!("matmul", tile, [
+pub(super) fn matmul(a: Layout, b: Layout, bias: bool, fours: bool, tile: Tile) -> &'static Shader {
+    product!("matmul", tile, fours, [
         ((a.transposed, a.fours) =>
             (false, true) => "shared/dense_a_rows4",
             (false, false) => "shared/dense_a_rows",
@@ -91,8 +87,8 @@ pub(super) fn matmul(a: Layout, b: Layout, bias: bool, tile: Tile) -> &'static S
 }
 
 /// A convolution of an image.
-pub(super) fn conv2d(bias: bool, tile: Tile) -> &'static Shader {
-    product!("conv2d", tile, [
+pub(super) fn conv2d(bias: bool, fours: bool, tile: Tile) -> &'static Shader {
+    product!("conv2d", tile, fours, [
         ("shared/dense_a_rows4", "shared/dense_geometry")
         (bias =>
             false => "shared/dense_bias_none",
@@ -102,10 +98,11 @@ pub(super) fn conv2d(bias: bool, tile: Tile) -> &'static Shader {
 }
 
 /// The gradient of a convolution's image.
-pub(super) fn conv2d_input_grad(tile: Tile) -> &'static Shader {
+pub(super) fn conv2d_input_grad(fours: bool, tile: Tile) -> &'static Shader {
     product!(
         "conv2d_input_grad",
         tile,
+        fours,
         [(
             "shared/dense_a_rows4",
             "shared/dense_geometry",
@@ -116,10 +113,10 @@ pub(super) fn conv2d_input_grad(tile: Tile) -> &'static Shader {
     )
 }
 
-/// The gradient of a convolution's weights; `fours`: whether planes of dy hold a multiple of four.
-pub(super) fn conv2d_weight_grad(fours: bool, tile: Tile) -> &'static Shader {
-    product!("conv2d_weight_grad", tile, [
-        (fours =>
+/// The gradient of a convolution's weights; `planes`: whether those of dy hold a multiple of four.
+pub(super) fn conv2d_weight_grad(planes: bool, fours: bool, tile: Tile) -> &'static Shader {
+    product!("conv2d_weight_grad", tile, fours, [
+        (planes =>
             true => "shared/dense_a_planes4",
             false => "shared/dense_a_planes")
         (

@@ -175,19 +175,24 @@ fn matmul_with_bias_and_activation() {
 }
 
 #[test]
-fn a_nan_reaches_exactly_the_rows_and_columns_it_belongs_to() {
+fn an_infinity_reaches_exactly_the_row_or_column_it_belongs_to() {
     let Some(mut gpu) = Gpu::open() else { return };
-    for transpose in TRANSPOSITIONS {
-        let case = MatMul::plain([9, 11, 6], transpose);
+    for (transpose, size) in
+        TRANSPOSITIONS.into_iter().flat_map(|t| [(t, [9, 11, 6]), (t, [12, 12, 20])])
+    {
+        let [m, n, _] = size;
+        let case = MatMul::plain(size, transpose);
         let mut inputs = case.inputs();
-        // The last element of a: row 8; of b: column 10.
-        *inputs[0].1.last_mut().unwrap() = f32::NAN;
+        // The last elements of both: what is read beyond the end of the sum must not repeat them,
+        // for an infinity times a zero is no number.
+        *inputs[0].1.last_mut().unwrap() = f32::INFINITY;
         *inputs[1].1.last_mut().unwrap() = f32::INFINITY;
         for caps in gpu.regimes() {
-            let found = gpu.run(&case.op(), &inputs, &[9, 11], &caps);
+            let found = gpu.run(&case.op(), &inputs, &[m, n], &caps);
             for (i, y) in found.iter().enumerate() {
-                let touched = i / 11 == 8 || i % 11 == 10;
-                assert_eq!(y.is_finite(), !touched, "{case:?}, element {i}");
+                let touched = i / n == m - 1 || i % n == n - 1;
+                assert_eq!(y.is_infinite(), touched, "{case:?}, element {i}: {y}");
+                assert_eq!(y.is_finite(), !touched, "{case:?}, element {i}: {y}");
             }
         }
     }

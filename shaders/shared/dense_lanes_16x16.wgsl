@@ -1,2 +1,0 @@
-const ROW_GROUPS = 2u;
-const COL_GROUPS = 2u;
