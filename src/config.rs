@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
-use crate::report::folder::write_atomically;
+use crate::train::durable::replace_file;
 
 /// Epochs of a run that says neither epochs nor steps.
 pub const DEFAULT_EPOCHS: u64 = 5;
@@ -167,7 +167,7 @@ impl RunConfig {
         let text = toml::to_string(&saved).map_err(|e| {
             Error::checkpoint(path.display(), "the configuration cannot be written").caused_by(e)
         })?;
-        write_atomically(&path, |file| file.write_all(text.as_bytes()))
+        replace_file(&path, text.as_bytes())
     }
 
     /// Checks every setting.

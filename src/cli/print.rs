@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::io::{ErrorKind, Write};
 
+use inflight::batch::DType;
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -75,6 +76,11 @@ pub fn percent(share: f64) -> String {
 /// A shape: `1 × 28 × 28`.
 pub fn shape(shape: &[usize]) -> String {
     shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")
+}
+
+/// A type of elements, as in Rust: `u8`.
+pub fn dtype(dtype: DType) -> String {
+    format!("{dtype:?}").to_lowercase()
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ fn newest(dataset: Option<&str>, model: Option<&str>) -> Result<PathBuf> {
     let dataset = dataset.map(absolute).transpose()?;
     let model = model.map(super::flags::model_config).transpose()?;
     let what = dataset.clone().unwrap_or_else(|| "anything".into());
-    runs::newest(&what, |config| {
+    runs::newest(&what, |_, config| {
         dataset.as_ref().is_none_or(|dataset| config.dataset.as_ref() == Some(dataset))
             && model.as_ref().is_none_or(|model| config.model == *model)
     })
@@ -168,9 +168,7 @@ fn steps_per_epoch(config: &RunConfig, samples: usize) -> Result<u64> {
 /// Has the run go on from its newest checkpoint; a run that was stopped before its first one starts over.
 fn resume(builder: TrainerBuilder, run_dir: Option<&Path>) -> Result<(TrainerBuilder, u64)> {
     let Some(run_dir) = run_dir else { return Ok((builder, 0)) };
-    let empty =
-        std::fs::read_dir(run_dir.join("checkpoints")).map_or(true, |mut d| d.next().is_none());
-    if empty {
+    if !runs::has_checkpoint(run_dir) {
         print::note("the run has no checkpoint yet: starting from the beginning");
         return Ok((builder, 0));
     }
