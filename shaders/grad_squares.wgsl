@@ -3,7 +3,7 @@
 
 override STRIDE: u32;
 
-@group(0) @binding(0) var<storage, read> gradients: array<f32>;
+@group(0) @binding(0) var<storage, read> gradients: array<Element>;
 @group(0) @binding(1) var<storage, read_write> sums: array<f32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -12,9 +12,9 @@ fn main(grid: Grid) {
     if i >= STRIDE {
         return;
     }
-    var sum = 0.0;
+    var sum = Element();
     for (var k = i; k < arrayLength(&gradients); k += STRIDE) {
         sum += gradients[k] * gradients[k];
     }
-    sums[i] = sum;
+    sums[i] = total(sum);
 }

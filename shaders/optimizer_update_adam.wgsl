@@ -6,12 +6,12 @@ override EPS: f32;
 override WEIGHT_DECAY: f32;
 override DECOUPLED: bool;
 
-@group(0) @binding(0) var<storage, read> gradients: array<f32>;
+@group(0) @binding(0) var<storage, read> gradients: array<Element>;
 @group(0) @binding(1) var<storage, read> control: array<f32>;
 @group(0) @binding(2) var<storage, read> header: StepHeader;
-@group(0) @binding(3) var<storage, read_write> parameters: array<f32>;
-@group(0) @binding(4) var<storage, read_write> first: array<f32>;
-@group(0) @binding(5) var<storage, read_write> second: array<f32>;
+@group(0) @binding(3) var<storage, read_write> parameters: array<Element>;
+@group(0) @binding(4) var<storage, read_write> first: array<Element>;
+@group(0) @binding(5) var<storage, read_write> second: array<Element>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {

@@ -2,10 +2,10 @@
 
 override WEIGHT_DECAY: f32;
 
-@group(0) @binding(0) var<storage, read> gradients: array<f32>;
+@group(0) @binding(0) var<storage, read> gradients: array<Element>;
 @group(0) @binding(1) var<storage, read> control: array<f32>;
 @group(0) @binding(2) var<storage, read> header: StepHeader;
-@group(0) @binding(3) var<storage, read_write> parameters: array<f32>;
+@group(0) @binding(3) var<storage, read_write> parameters: array<Element>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {

@@ -1,13 +1,13 @@
 // relu_grad: dy, y | dx. dx = dy where y > 0.
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> y: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<Element>;
+@group(0) @binding(1) var<storage, read> y: array<Element>;
+@group(0) @binding(2) var<storage, read_write> dx: array<Element>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     let i = flat_index(grid);
     if i < arrayLength(&dx) {
-        dx[i] = select(0.0, dy[i], y[i] > 0.0);
+        dx[i] = select(Element(), dy[i], y[i] > Element());
     }
 }

@@ -179,7 +179,8 @@ mod tests {
         image::RgbImage::from_pixel(9, 5, image::Rgb([250, 10, 20])).save(&file).expect("saves");
         let read = |shape, invert| {
             let inputs = inputs(shape);
-            let source = read_all(&[file.clone()], &inputs.spec, &inputs, invert).expect("reads");
+            let source = read_all(std::slice::from_ref(&file), &inputs.spec, &inputs, invert)
+                .expect("reads");
             let mut scratch = Vec::new();
             source.read(0, &mut scratch).expect("a sample").input.to_vec()
         };
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(read([1, 2, 2], false).len(), 4);
         std::fs::write(&file, b"\x89PNG\r\n\x1a\nno more").expect("writes");
         let grey = inputs([1, 2, 2]);
-        let error = read_all(&[file.clone()], &grey.spec, &grey, false).map(|_| ());
+        let error = read_all(std::slice::from_ref(&file), &grey.spec, &grey, false).map(|_| ());
         let error = error.expect_err("is cut short");
         assert!(error.kind().exit_code() == 3 && error.to_string().contains("red.png"), "{error}");
     }

@@ -49,7 +49,8 @@ pub fn run(args: Args) -> Result<()> {
     let open_data = began.elapsed();
     let train = &dataset.train;
     let steps_per_epoch = steps_per_epoch(&config, train.len())?;
-    args.flags.apply_schedule(&mut config, config.total_steps(steps_per_epoch))?;
+    let total_steps = config.total_steps(steps_per_epoch);
+    args.flags.apply_schedule(&mut config, total_steps)?;
     config.validate()?;
     let model = config.model.build(train.spec())?;
     let mut builder = Trainer::builder(model.clone(), train.clone()).config(config.clone());

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// What makes two dispatches share a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    shader: &'static str,
+    shader: &'static Shader,
     /// Names and bits of the values.
     constants: Vec<(&'static str, u64)>,
     guarded: bool,
@@ -24,7 +24,7 @@ struct Key {
 impl Key {
     fn of(dispatch: &Dispatch) -> Self {
         Self {
-            shader: dispatch.shader.name,
+            shader: dispatch.shader,
             constants: dispatch.constants.iter().map(|(name, x)| (*name, x.to_bits())).collect(),
             guarded: dispatch.guarded,
             layout: dispatch.bindings.iter().map(is_read_only).collect(),
@@ -142,12 +142,12 @@ fn layout(read_only: &[bool], device: &wgpu::Device) -> wgpu::BindGroupLayout {
     })
 }
 
-type Modules = HashMap<(&'static str, bool), wgpu::ShaderModule>;
+type Modules = HashMap<(&'static Shader, bool), wgpu::ShaderModule>;
 
 fn modules(wanted: &[&Dispatch], objects: &mut Objects) -> Result<Modules> {
     let mut modules = HashMap::new();
     for dispatch in wanted {
-        let key = (dispatch.shader.name, dispatch.guarded);
+        let key = (dispatch.shader, dispatch.guarded);
         if !modules.contains_key(&key) {
             modules.insert(key, module(dispatch.shader, dispatch.guarded, objects)?);
             objects.created += 1;

@@ -7,10 +7,11 @@ use crate::bench::Bench;
 use crate::{below, header, normal};
 
 /// Images and windows: exact tilings, leftovers, overlaps, padding, one window, uneven sides.
-const CASES: [([usize; 4], PoolGeometry); 7] = [
+const CASES: [([usize; 4], PoolGeometry); 8] = [
     ([1, 1, 2, 2], geometry([2, 2], [2, 2], [0, 0])),
     ([3, 2, 8, 8], geometry([2, 2], [2, 2], [0, 0])),
     ([2, 3, 7, 9], geometry([2, 2], [2, 2], [0, 0])),
+    ([2, 3, 6, 4], geometry([3, 2], [3, 2], [0, 0])),
     ([2, 2, 9, 7], geometry([3, 3], [2, 2], [1, 1])),
     ([1, 5, 6, 6], geometry([3, 2], [1, 1], [1, 0])),
     ([2, 65, 4, 4], geometry([4, 4], [4, 4], [0, 0])),

@@ -33,6 +33,28 @@ macro_rules! shader {
 }
 use shader;
 
+/// As `shader!`, of a shader that computes with four elements at once where `$four` holds.
+macro_rules! element_shader {
+    ($four:expr, $name:literal $(, $part:literal)*) => {
+        if $four {
+            $crate::gpu::lower::shader!($name, "element4" $(, $part)*)
+        } else {
+            $crate::gpu::lower::shader!($name, "element1" $(, $part)*)
+        }
+    };
+}
+use element_shader;
+
+/// Whether a shader over so many numbers can take four at once.
+fn by_four(len: usize) -> bool {
+    len.is_multiple_of(4)
+}
+
+/// How many elements of such a shader so many numbers are.
+fn elements(len: usize) -> usize {
+    if by_four(len) { len / 4 } else { len }
+}
+
 /// The dispatches that compute `op` over the given tensors.
 pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     match op {

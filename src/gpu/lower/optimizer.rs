@@ -1,7 +1,7 @@
 //! The optimizer: the norm of all gradients, the decision, and the update.
 
 use super::sums::reduce;
-use super::{WORKGROUP, dispatch, shader, single};
+use super::{WORKGROUP, by_four, dispatch, element_shader, elements, shader, single};
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
 use crate::gpu::kernel::{Bound, DeviceCaps, Lowered};
 use crate::graph::op::{GRAD_PARTIALS, Op, UpdateRule};
@@ -17,16 +17,18 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         }
         Op::OptimizerUpdate { rule } => update(rule, bound, caps),
         Op::GradAccumulate => {
-            let shader = shader!("grad_accumulate", "dispatch", "header");
-            single(shader, vec![], bound, bound.outputs[0].len(), caps)
+            let len = bound.outputs[0].len();
+            let shader = element_shader!(by_four(len), "grad_accumulate", "dispatch", "header");
+            single(shader, vec![], bound, elements(len), caps)
         }
         _ => unreachable!("not a part of the optimizer: {}", op.name()),
     }
 }
 
 fn grad_squares(bound: Bound, caps: &DeviceCaps) -> Lowered {
-    let shader = shader!("grad_squares", "dispatch");
-    let shares = bound.inputs[0].len().div_ceil(GRAD_PARTIALS * SHARES).min(SHARES);
+    let len = bound.inputs[0].len();
+    let shader = element_shader!(by_four(len), "grad_squares", "dispatch");
+    let shares = elements(len).div_ceil(GRAD_PARTIALS * SHARES).min(SHARES);
     let stride = shares * GRAD_PARTIALS;
     let constants = vec![("STRIDE", stride as f64)];
     if shares == 1 {
@@ -67,15 +69,20 @@ fn control([max_norm, beta1, beta2]: [f32; 3], bound: Bound, caps: &DeviceCaps) 
 }
 
 fn update(rule: UpdateRule, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let len = bound.outputs[0].len();
+    let four = by_four(len);
     let (shader, constants) = match rule {
         UpdateRule::Sgd { momentum, nesterov, weight_decay } => {
             let mut constants = vec![("WEIGHT_DECAY", f64::from(weight_decay))];
             if rule.moments() == 0 {
-                (shader!("optimizer_update_sgd", "dispatch", "header"), constants)
+                (element_shader!(four, "optimizer_update_sgd", "dispatch", "header"), constants)
             } else {
                 constants.push(("MOMENTUM", f64::from(momentum)));
                 constants.push(("NESTEROV", f64::from(u8::from(nesterov))));
-                (shader!("optimizer_update_momentum", "dispatch", "header"), constants)
+                (
+                    element_shader!(four, "optimizer_update_momentum", "dispatch", "header"),
+                    constants,
+                )
             }
         }
         UpdateRule::Adam { beta1, beta2, eps, weight_decay, decoupled } => {
@@ -86,8 +93,8 @@ fn update(rule: UpdateRule, bound: Bound, caps: &DeviceCaps) -> Lowered {
                 ("WEIGHT_DECAY", f64::from(weight_decay)),
                 ("DECOUPLED", f64::from(u8::from(decoupled))),
             ];
-            (shader!("optimizer_update_adam", "dispatch", "header"), constants)
+            (element_shader!(four, "optimizer_update_adam", "dispatch", "header"), constants)
         }
     };
-    single(shader, constants, bound, bound.outputs[0].len(), caps)
+    single(shader, constants, bound, elements(len), caps)
 }

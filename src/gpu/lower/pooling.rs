@@ -11,6 +11,11 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::MaxPool2d { geometry } => {
             (shader!("max_pool2d", "dispatch", "pool"), first_in, first_out, geometry)
         }
+        Op::MaxPool2dGrad { geometry } if tiles_by_two(first_out, first_in, geometry) => {
+            let shader = shader!("max_pool2d_grad_tiled", "dispatch", "pool");
+            let constants = constants(first_out, first_in, geometry);
+            return single(shader, constants, bound, bound.inputs[0].len(), caps);
+        }
         Op::MaxPool2dGrad { geometry } => {
             (shader!("max_pool2d_grad", "dispatch", "pool"), first_out, first_in, geometry)
         }
@@ -23,6 +28,13 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         _ => unreachable!("not a pooling operation: {}", op.name()),
     };
     single(shader, constants(image, windows, geometry), bound, bound.outputs[0].len(), caps)
+}
+
+/// Whether the windows are two wide and cover every element exactly once.
+fn tiles_by_two(image: &[usize], windows: &[usize], geometry: &PoolGeometry) -> bool {
+    let PoolGeometry { kernel, stride, padding } = geometry;
+    let tiles = (0..2).all(|i| image[2 + i] == windows[2 + i] * kernel[i]);
+    tiles && kernel == stride && *padding == [0, 0] && kernel[1] == 2
 }
 
 fn constants(image: &[usize], windows: &[usize], geometry: &PoolGeometry) -> Constants {

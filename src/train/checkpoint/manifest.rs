@@ -126,9 +126,10 @@ pub(super) enum Unread {
     Foreign(Error),
 }
 
-impl From<Unread> for Error {
-    fn from(unread: Unread) -> Self {
-        match unread {
+impl Unread {
+    /// The error, where the difference does not matter.
+    pub fn into_error(self) -> Error {
+        match self {
             Unread::Damaged(error) | Unread::Foreign(error) => error,
         }
     }

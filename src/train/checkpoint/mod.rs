@@ -51,7 +51,7 @@ impl Checkpoint {
     /// When a file is missing, truncated or changed (naming the file), or when the checkpoint was written in
     /// another format.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self::read(folder.as_ref())?)
+        Self::read(folder.as_ref()).map_err(Unread::into_error)
     }
 
     fn read(folder: &Path) -> Result<Self, Unread> {

@@ -1,0 +1,265 @@
+//! Every gradient, as reverse mode composes it from the twins, against finite differences in `f64`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use inflight::batch::{DType, SampleSpec, Slot, StepHeader, TargetSpec};
+use inflight::cpu;
+use inflight::executor::{Executor as _, Wants};
+use inflight::graph::grad::backward;
+use inflight::graph::op::{Activation, ConvGeometry, METRICS_LEN, Op, PoolGeometry, Reduction};
+use inflight::graph::plan::{Pass, Program, ProgramBuilder};
+use inflight::graph::{Arena, Graph, Init, Role, TensorId};
+use inflight::nn::layers::Layer;
+use inflight::nn::sequential::Sequential;
+use inflight::nn::{Mode, Module};
+use inflight::testing::{assert_close, finite_difference, normal};
+
+const BATCH: usize = 4;
+/// One row is padding, which must not count.
+const COUNT: usize = 3;
+
+/// The loss that a case ends in.
+#[derive(Clone, Copy)]
+enum End {
+    /// Mean squared error of the output, seen as one row a sample.
+    Squares,
+    /// Cross-entropy of the output, which is logits.
+    Classes,
+}
+
+/// Adds a parameter, as which all tensors that gradients are checked for are given.
+fn param(g: &mut Graph, name: &str, shape: &[usize]) -> TensorId {
+    g.param(name, shape, Init::Constant(0.0))
+}
+
+/// The program of a case: forward, loss, backward, no optimizer.
+fn program(build: &dyn Fn(&mut Graph) -> TensorId, end: End) -> (Program, BTreeSet<&'static str>) {
+    let mut g = Graph::new();
+    let y = build(&mut g);
+    let width = g.tensor(y).len() / BATCH;
+    let y = g.reshape(y, &[BATCH, width]).unwrap();
+    let (target, shape, dtype, loss) = match end {
+        End::Squares => {
+            let loss = Op::MeanSquaredError { gradient: true };
+            (TargetSpec::Values { len: width }, vec![BATCH, width], DType::F32, loss)
+        }
+        End::Classes => {
+            let loss = Op::CrossEntropy { smoothing: 0.1, gradient: true };
+            (TargetSpec::Class { classes: width }, vec![BATCH], DType::U32, loss)
+        }
+    };
+    let spec = SampleSpec { input_shape: vec![1], input_dtype: DType::F32, target };
+    let target = g.add_tensor("target", &shape, dtype, Role::Target);
+    let header = g.header();
+    let [loss, dy] = g.push(loss, &[y, target, header]).unwrap()[..] else { panic!("two outputs") };
+    let metrics = g.add_tensor("metrics", &[METRICS_LEN], DType::F32, Role::Metrics);
+    g.push_into(Op::StepMetrics { accuracy: false }, &[loss, header], &[metrics]);
+    let covered = g.nodes.iter().map(|node| node.op.name()).collect();
+    backward(&mut g, y, dy).unwrap();
+    let mut builder = ProgramBuilder::new(&spec, BATCH);
+    builder.add(Pass::Train, g, &[]).unwrap();
+    (builder.build(y), covered)
+}
+
+/// A slot with random targets.
+fn fill(slot: &mut Slot, program: &Program) {
+    let header = StepHeader { count: COUNT as u32, step: 3, seed_low: 11, ..Default::default() };
+    slot.write_header(&header);
+    let targets = normal(99, BATCH * program.slot.target_bytes / 4);
+    let row = program.slot.target_bytes / 4;
+    for (i, (_, mut target)) in slot.samples(&program.slot).into_iter().enumerate() {
+        match program.spec.target {
+            TargetSpec::Class { classes } => {
+                target.copy_from_slice(&((i * 2 % classes) as u32).to_le_bytes());
+            }
+            TargetSpec::Values { .. } => {
+                let values: Vec<f32> =
+                    targets[i * row..][..row].iter().map(|&x| x as f32).collect();
+                target.copy_from_slice(bytemuck::cast_slice(&values));
+            }
+        }
+    }
+}
+
+/// Compares the gradients of all parameters of a case; returns the operations it covers.
+fn check(name: &str, end: End, build: &dyn Fn(&mut Graph) -> TensorId) -> BTreeSet<&'static str> {
+    let (program, covered) = program(build, end);
+    let mut executor = cpu::Executor::<f64>::in_precision(program.clone(), 1).unwrap();
+    let mut slot = executor.take_slots().unwrap().pop();
+    fill(slot.as_mut().unwrap(), &program);
+    let mut loss = |executor: &mut cpu::Executor<f64>, parameters: &[f64]| {
+        executor.arena_mut(Arena::Params).copy_from_slice(parameters);
+        executor.submit(Pass::Train, slot.take().unwrap(), Wants::default()).unwrap();
+        slot = executor.collect(Duration::ZERO).unwrap().map(|done| done.slot);
+        executor.arena(Arena::Metrics)[0] / COUNT as f64
+    };
+    let parameters = normal(name.len() as u64, executor.arena(Arena::Params).len());
+    loss(&mut executor, &parameters);
+    let gradients = executor.arena(Arena::Grads).to_vec();
+    let expected = finite_difference(&parameters, |parameters| loss(&mut executor, parameters));
+    assert!(!program.params.is_empty());
+    for variable in &program.params {
+        let expected = &expected[variable.range()];
+        assert!(expected.iter().any(|g| g.abs() > 1e-4), "{name}: {} plays no part", variable.name);
+        println!("{name}: {}", variable.name);
+        assert_close(&gradients[variable.range()], expected, 1e-7, 1e-6);
+    }
+    covered
+}
+
+/// Checks an operation over parameters of the given shapes.
+fn check_op(op: Op, shapes: &[&[usize]]) -> BTreeSet<&'static str> {
+    check(op.name(), End::Squares, &|g| {
+        let inputs: Vec<TensorId> =
+            shapes.iter().enumerate().map(|(i, shape)| param(g, &format!("p{i}"), shape)).collect();
+        g.push(op, &inputs).unwrap()[0]
+    })
+}
+
+fn matmul(transpose_a: bool, transpose_b: bool, bias: bool, activation: Activation) -> Op {
+    Op::MatMul { transpose_a, transpose_b, bias, activation }
+}
+
+#[test]
+fn matrix_products() {
+    let identity = Activation::Identity;
+    check_op(matmul(false, false, false, identity), &[&[4, 5], &[5, 3]]);
+    check_op(matmul(false, true, true, Activation::Relu), &[&[4, 5], &[3, 5], &[3]]);
+    check_op(matmul(true, false, true, identity), &[&[5, 4], &[5, 3], &[3]]);
+    check_op(matmul(true, true, false, Activation::Relu), &[&[5, 4], &[3, 5]]);
+}
+
+#[test]
+fn convolutions() {
+    let conv = |stride, padding, groups, activation| Op::Conv2d {
+        geometry: ConvGeometry { stride, padding, groups },
+        bias: true,
+        activation,
+    };
+    let op = conv([1, 1], [1, 1], 1, Activation::Relu);
+    check_op(op, &[&[4, 2, 4, 5], &[3, 2, 3, 3], &[3]]);
+    let op = conv([2, 1], [0, 1], 2, Activation::Identity);
+    check_op(op, &[&[4, 4, 5, 4], &[6, 2, 3, 2], &[6]]);
+    let op = conv([2, 2], [0, 0], 1, Activation::Identity);
+    check_op(op, &[&[4, 3, 5, 4], &[2, 3, 1, 1], &[2]]);
+}
+
+#[test]
+fn pooling() {
+    for geometry in [
+        PoolGeometry { kernel: [2, 2], stride: [2, 2], padding: [0, 0] },
+        PoolGeometry { kernel: [3, 2], stride: [1, 2], padding: [1, 0] },
+    ] {
+        check_op(Op::MaxPool2d { geometry }, &[&[4, 2, 4, 6]]);
+        check_op(Op::AvgPool2d { geometry }, &[&[4, 2, 4, 6]]);
+    }
+}
+
+#[test]
+fn elementwise() {
+    for op in [Op::Relu, Op::Gelu, Op::Scale { factor: -0.5 }] {
+        check_op(op, &[&[4, 7]]);
+    }
+    for op in [Op::Add, Op::Mul] {
+        check_op(op, &[&[4, 7], &[4, 7]]);
+    }
+    check_op(Op::Bias, &[&[4, 3, 2, 2], &[3]]);
+}
+
+#[test]
+fn reductions() {
+    for reduction in [Reduction::Sum, Reduction::Mean] {
+        for axis in [1, 2] {
+            check_op(Op::Reduce { reduction, axis }, &[&[4, 3, 5]]);
+        }
+    }
+    for axis in [0, 1, 2] {
+        check_op(Op::Broadcast { axis, len: 4, factor: 0.5 }, &[&[4, 3]]);
+    }
+}
+
+#[test]
+fn norms() {
+    for activation in [Activation::Identity, Activation::Relu] {
+        check("batch_norm", End::Squares, &|g| {
+            let x = param(g, "x", &[BATCH, 3, 2, 2]);
+            // Statistics read x too and give it no gradient, which reverse mode expects of no parameter.
+            let x = g.push_one(Op::Scale { factor: 1.0 }, &[x]).unwrap();
+            let [gamma, beta] = ["gamma", "beta"].map(|name| param(g, name, &[3]));
+            let stats = ["running_mean", "running_var"]
+                .map(|name| g.state(name, &[3], Init::Constant(0.0)));
+            let header = g.header();
+            let [mean, var] =
+                ["mean", "var"].map(|name| g.add_tensor(name, &[3], DType::F32, Role::Activation));
+            let outputs = [mean, var, stats[0], stats[1]];
+            g.push_into(Op::BatchNormStats { momentum: 0.1 }, &[x, header], &outputs);
+            let op = Op::BatchNorm { eps: 1e-3, activation };
+            g.push_one(op, &[x, gamma, beta, mean, var]).unwrap()
+        });
+    }
+    check_op(Op::LayerNorm { eps: 1e-3 }, &[&[4, 6], &[6], &[6]]);
+}
+
+#[test]
+fn dropout() {
+    check("dropout", End::Squares, &|g| {
+        let x = param(g, "x", &[BATCH, 9]);
+        let header = g.header();
+        g.push_one(Op::Dropout { p: 0.4, salt: 5 }, &[x, header]).unwrap()
+    });
+}
+
+#[test]
+fn cross_entropy() {
+    check("cross_entropy", End::Classes, &|g| {
+        let x = param(g, "x", &[BATCH, 5]);
+        // One use only, through another operation: the loss gives the gradient of its input.
+        g.push_one(Op::Scale { factor: 1.5 }, &[x]).unwrap()
+    });
+}
+
+#[test]
+fn what_is_used_twice_gets_both_gradients() {
+    check("shared", End::Squares, &|g| {
+        let w = param(g, "w", &[4, 4]);
+        let y = g.push_one(matmul(false, true, false, Activation::Identity), &[w, w]).unwrap();
+        let y = g.push_one(Op::Mul, &[y, w]).unwrap();
+        let half = g.push_one(Op::Scale { factor: 0.5 }, &[y]).unwrap();
+        g.push_one(Op::Add, &[y, half]).unwrap()
+    });
+}
+
+/// A whole model of the layers that users name, and the list of all operations it must cover.
+#[test]
+fn a_model_of_every_layer() {
+    let layers = vec![
+        Layer::conv2d(3, 3, 1),
+        Layer::relu(),
+        Layer::batch_norm(),
+        Layer::max_pool2d(2),
+        Layer::conv2d(4, 3, 1),
+        Layer::gelu(),
+        Layer::avg_pool2d(2),
+        Layer::dropout(0.2),
+        Layer::flatten(),
+        Layer::linear(6),
+        Layer::layer_norm(),
+        Layer::relu(),
+        Layer::classes(),
+    ];
+    let spec = SampleSpec {
+        input_shape: vec![2, 4, 4],
+        input_dtype: DType::F32,
+        target: TargetSpec::Class { classes: 3 },
+    };
+    let model = Sequential::new(layers, &spec).unwrap();
+    let covered = check("model", End::Classes, &|g| {
+        let x = param(g, "x", &[BATCH, 2, 4, 4]);
+        model.build(g, x, Mode::Train).unwrap()
+    });
+    for op in ["conv2d", "batch_norm", "max_pool2d", "avg_pool2d", "dropout", "gelu", "layer_norm"]
+    {
+        assert!(covered.contains(op), "{op} is not in {covered:?}");
+    }
+}
