@@ -271,7 +271,7 @@ fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
         print::note(format!("saved in {}", run_dir.display()));
         return Ok(());
     }
-    let message = format!("stopped by a signal after step {}; saved", summary.steps);
+    let message = format!("stopped by a signal, saved at step {}", summary.steps);
     Err(Error::new(Stage::Checkpoint, ErrorKind::Stopped, run_dir.display(), message)
         .hint(format!("inflight train --resume {}", run_dir.display())))
 }
