@@ -1,4 +1,28 @@
-//! inflight
+//! **inflight** trains neural networks on any GPU, with no CUDA and no Python, through a pipeline that never waits: while
+//! the device runs step *n*, workers prepare the batches after it, and the loss of the step before comes back.
+//!
+//! ```
+//! use inflight::{RunConfig, Trainer, nn::models, source};
+//!
+//! # fn main() -> inflight::Result<()> {
+//! let data = source::open("fashion-mnist-10k", &Default::default())?;
+//! let model = models::by_name("mlp", data.train.spec())?;
+//! let config = RunConfig { steps: Some(20), device: "cpu".into(), ..Default::default() };
+//! let trainer = Trainer::builder(model, data.train).config(config).start()?;
+//!
+//! let first = pollster::block_on(trainer.step())?.expect("there are 20 steps");
+//! let summary = pollster::block_on(trainer.fit())?;
+//! assert_eq!(summary.steps, 20);
+//! println!("loss {:.3}, then {:.0} samples/s", first.loss, summary.samples_per_s);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A training loop has five shapes on one engine, see [`Trainer`]: promises, a whole run, callbacks, a stream of events,
+//! message queues. Data comes from a [`source::Source`], models are [`nn::Module`]s that build a [`graph::Graph`], and an
+//! [`executor::Executor`] runs the compiled [`graph::plan::Program`] on a GPU ([`gpu`]) or on the CPU ([`cpu`]).
+//!
+//! `docs/architecture.md` in the repository shows the whole on one page.
 
 pub mod batch;
 pub mod config;

@@ -63,7 +63,7 @@ impl<'m, T: Real> Call<'_, 'm, T> {
     }
 
     /// Input `i`, which is `u32`.
-    pub fn index(&self, i: usize) -> &'m [u32] {
+    pub fn indices(&self, i: usize) -> &'m [u32] {
         match self.inputs[i] {
             Input::Index(x) => x,
             _ => panic!("input {i} of {} must be bound to u32", self.op.name()),
@@ -87,7 +87,7 @@ impl<'m, T: Real> Call<'_, 'm, T> {
     }
 
     /// Takes output `i`, which is `u32`.
-    pub fn out_index(&mut self, i: usize) -> &'m mut [u32] {
+    pub fn out_indices(&mut self, i: usize) -> &'m mut [u32] {
         match std::mem::take(&mut self.outputs[i]) {
             Output::Index(y) => y,
             _ => panic!("output {i} of {} must be bound to u32", self.op.name()),

@@ -81,6 +81,12 @@ impl Convolution {
         samples.min(affordable.clamp(8, 32))
     }
 
+    /// The working memory for a batch: a matrix of windows for each thread, and for the weight's gradient a
+    /// sum for each part of the batch.
+    pub fn scratch_len(&self, samples: usize) -> ScratchLen {
+        ScratchLen { thread: self.matrix(), shared: self.parts(samples) * self.weight() }
+    }
+
     /// The matrix of one group's windows, in `scratch` unless it is the input itself.
     fn matrix_of<'a, T: Real>(&self, x: &'a [T], scratch: &'a mut [T]) -> Matrix<'a, T> {
         let (rows, columns) = (self.windows.rows(), self.windows.columns());
@@ -97,12 +103,11 @@ impl Convolution {
 
 /// What a convolution of these shapes needs.
 pub(super) fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> ScratchLen {
-    let convolution = of_op(op, inputs, outputs);
-    let shared = match op {
-        Op::Conv2dWeightGrad { .. } => convolution.parts(inputs[0][0]) * convolution.weight(),
-        _ => 0,
-    };
-    ScratchLen { thread: convolution.matrix(), shared }
+    let needed = of_op(op, inputs, outputs).scratch_len(inputs[0][0]);
+    match op {
+        Op::Conv2dWeightGrad { .. } => needed,
+        _ => ScratchLen { shared: 0, ..needed },
+    }
 }
 
 fn of_op(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> Convolution {

@@ -1,6 +1,9 @@
-//! The matrix product below all twins, by the `gemm` crate (the fastest of those compared, see
-//! `docs/performance.md`), always on one thread: twins divide the work themselves, by shape alone, so
-//! that the order of every sum is the same for any number of threads.
+//! The matrix product below all twins, by the `gemm` crate, always on one thread: twins divide the work
+//! themselves, by shape alone, so that the order of every sum is the same for any number of threads.
+//!
+//! On one core with AVX-512, `mlp.0` forward (128 × 512 × 784) runs at 100 GFLOP/s with `gemm` 0.19, 106 with
+//! `faer` 0.24 and 81 with `matrixmultiply` 0.3 (`ndarray`'s own); the weight gradient of `cnn.0` (16 × 9 × 784)
+//! at 89, 41 and 15. So `gemm` it is.
 
 use super::real::Real;
 

@@ -147,7 +147,8 @@ mod tests {
         let (row, matrix) = (vec![d], vec![rows, d]);
         let shapes = [matrix.clone(), matrix.clone(), row.clone(), vec![rows], vec![rows]];
         let inputs = [&dy[..], &x, &gamma, &mean, &rstd];
-        let mut dx = run_op::<T>(Op::LayerNormInputGrad, &inputs, &shapes, &[matrix.clone()]);
+        let mut dx =
+            run_op::<T>(Op::LayerNormInputGrad, &inputs, &shapes, std::slice::from_ref(&matrix));
         let shapes = [matrix.clone(), matrix, vec![rows], vec![rows]];
         let inputs = [&dy[..], &x, &mean, &rstd];
         let mut params = run_op::<T>(Op::LayerNormParamGrad, &inputs, &shapes, &[row.clone(), row]);

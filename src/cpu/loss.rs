@@ -14,7 +14,7 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
         Op::CrossEntropy { smoothing, gradient } => {
             let smoothing = T::of(f64::from(smoothing));
             let gradient = gradient.then(|| call.out(1));
-            cross_entropy(x, call.index(1), width, smoothing, valid, loss, gradient);
+            cross_entropy(x, call.indices(1), width, smoothing, valid, loss, gradient);
         }
         Op::MeanSquaredError { gradient } => {
             let gradient = gradient.then(|| call.out(1));

@@ -8,7 +8,7 @@ use crate::graph::op::Op;
 pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     let (x, valid, y) = (call.real(0), call.header.count as usize, call.out(0));
     match *call.op {
-        Op::Accuracy => accuracy(x, call.index(1), call.shape(0)[1], valid, y),
+        Op::Accuracy => accuracy(x, call.indices(1), call.shape(0)[1], valid, y),
         Op::StepMetrics { accuracy } => {
             step_metrics(x, accuracy.then(|| call.real(1)), valid, y);
         }

@@ -51,11 +51,11 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     match *call.op {
         Op::MaxPool2d { geometry } => {
             let pooling = Pooling::new(before, after, geometry);
-            max_pool2d(input, pooling, y, call.out_index(1));
+            max_pool2d(input, pooling, y, call.out_indices(1));
         }
         Op::MaxPool2dGrad { geometry } => {
             let pooling = Pooling::new(after, before, geometry);
-            max_pool2d_grad(input, call.index(1), pooling, y);
+            max_pool2d_grad(input, call.indices(1), pooling, y);
         }
         Op::AvgPool2d { geometry } => {
             avg_pool2d(input, Pooling::new(before, after, geometry), y);

@@ -3,6 +3,7 @@
 //! failure.
 
 mod bench;
+mod dense;
 mod elementwise;
 mod executor;
 mod header;

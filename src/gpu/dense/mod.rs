@@ -9,11 +9,6 @@ mod conv;
 mod product;
 mod shaders;
 
-#[cfg(test)]
-mod harness;
-#[cfg(test)]
-mod tests;
-
 use self::product::Product;
 use self::shaders::Layout;
 use super::kernel::{Binding, Bound, DeviceCaps, Lowered};

@@ -179,3 +179,63 @@ fn fold(workgroups: usize, caps: &DeviceCaps) -> [u32; 2] {
     let y = workgroups.div_ceil(caps.max_workgroups as usize).max(1);
     [workgroups.div_ceil(y).max(1) as u32, y as u32]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GPU: DeviceCaps = DeviceCaps {
+        max_workgroups: 100,
+        workgroup_bytes: 16384,
+        max_invocations: 256,
+        software: false,
+        subgroup_size: 0,
+    };
+    const LLVMPIPE: DeviceCaps = DeviceCaps { software: true, subgroup_size: LANES, ..GPU };
+
+    fn constant(dispatch: &Dispatch, name: &str) -> usize {
+        let found = dispatch.constants.iter().find(|(key, _)| *key == name);
+        found.expect("the constant is given").1 as usize
+    }
+
+    fn lower(product: &Product, cut: bool, caps: &DeviceCaps) -> Lowered {
+        let tile = product.tile(caps);
+        let inputs = [Binding::Input(0), Binding::Input(1)];
+        product.lower(shaders::reduce(), tile, &inputs, &[], cut, caps)
+    }
+
+    #[test]
+    fn tiles_cover_the_result_within_the_limits_of_a_dispatch() {
+        for caps in [GPU, LLVMPIPE] {
+            for (rows, cols) in [(1, 1), (16, 33), (65, 64), (700, 900), (3, 200_000)] {
+                let product = Product { groups: 3, rows, cols, inner: 5, a_along_inner: true };
+                let lowered = lower(&product, true, &caps);
+                let [dispatch] = &lowered.dispatches[..] else { panic!("a short sum was cut") };
+                let [height, width] = product.tile(&caps).size();
+                let (tiles, row) = (constant(dispatch, "TILES"), constant(dispatch, "COL_TILES"));
+                assert!(row * width >= cols && tiles / row * height >= rows);
+                let [x, y, z] = dispatch.workgroups;
+                assert!(x <= 100 && y <= 100 && x * y >= tiles as u32, "{x} by {y} for {tiles}");
+                assert_eq!([constant(dispatch, "GRID_X"), z as usize], [x as usize, 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn long_sums_of_small_results_are_cut_into_chunks_that_cover_them() {
+        for caps in [GPU, LLVMPIPE] {
+            for inner in [257, 1000, 100_352, 3_000_000] {
+                let product = Product { groups: 2, rows: 16, cols: 9, inner, a_along_inner: true };
+                let lowered = lower(&product, true, &caps);
+                let [dispatch, reduce] = &lowered.dispatches[..] else { panic!("not cut") };
+                let (splits, chunk) = (constant(dispatch, "SPLITS"), constant(dispatch, "CHUNK"));
+                assert!(splits * chunk >= inner && (splits - 1) * chunk < inner);
+                assert!(chunk.is_multiple_of(CHUNK_UNIT));
+                assert_eq!(dispatch.workgroups[2] as usize, 2 * splits);
+                assert_eq!(lowered.scratch_bytes, [splits * 2 * 16 * 9 * 4]);
+                assert_eq!(constant(reduce, "LEN"), 2 * 16 * 9);
+                assert_eq!(lower(&product, false, &caps).dispatches.len(), 1);
+            }
+        }
+    }
+}
