@@ -1,7 +1,7 @@
 //! The dense operations: matrix products, and convolutions as matrix products whose operands are
 //! gathered as they are read (Chellapilla, Puri and Simard, 2006, without the copy).
 //!
-//! [`product`] cuts the work, [`shaders`] puts the WGSL together: an operand part a side, a bias part,
+//! `product.rs` cuts the work, `shaders.rs` puts the WGSL together: an operand part a side, a bias part,
 //! an output part, and one of two engines, for GPUs or for a software adapter. All dense shaders bind
 //! `a, b, y, [bias]`, where `a` holds the rows and `b` the columns of the product.
 
