@@ -81,7 +81,7 @@ impl Desk {
     }
 }
 
-const SMALL: &str = "--model mlp --batch-size 50 --device cpu --json";
+const SMALL: &str = "--model mlp --batch-size 50 --lr 0.001 --device cpu --json";
 
 /// The magic number of IDX images.
 const IMAGES: [u8; 4] = [0, 0, 8, 3];

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use inflight::config::RunConfig;
+use inflight::nn::schedules::Schedule;
 use inflight::sampler::Sampler;
 use inflight::source::{self, Dataset, OpenOptions};
 use inflight::train::checkpoint;
@@ -184,18 +185,30 @@ fn introduce(config: &RunConfig, dataset: &Dataset, trainer: &Trainer, run_dir: 
     let parameters: usize = program.params.iter().map(|v| v.range().len()).sum();
     let (steps, per_epoch) = trainer.steps();
     print::note(format!(
-        "training: {} parameters · {} steps of {} samples, {} an epoch · {}",
+        "training: {} parameters · {} steps of {} samples, {} an epoch · {}, lr {} {}",
         print::count(parameters),
         print::count(steps),
         print::count(config.batch_size * config.accumulate),
         print::count(per_epoch),
         config.optimizer.name(),
+        config.base_lr(),
+        schedule_words(&config.schedule()),
     ));
     let device = trainer.device();
     print::note(format!("device: {} ({}, {})", device.name, device.kind, device.backend));
     let verb =
         if done > 0 { format!("goes on after step {}", print::count(done)) } else { "new".into() };
     print::note(format!("run: {} ({verb})", run_dir.display()));
+}
+
+fn schedule_words(schedule: &Schedule) -> &'static str {
+    match schedule {
+        Schedule::Constant => "constant",
+        Schedule::Step { .. } => "in steps",
+        Schedule::Cosine { .. } => "down a cosine",
+        Schedule::OneCycle { .. } => "in one cycle",
+        Schedule::Warmup { .. } => "after a warm-up",
+    }
 }
 
 /// Runs to the end, showing what happens.

@@ -1,7 +1,7 @@
 //! Pipelines: each pair of a shader and its constants is compiled once, however many operations of
 //! however many passes use it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -145,15 +145,14 @@ fn layout(read_only: &[bool], device: &wgpu::Device) -> wgpu::BindGroupLayout {
 type Modules = HashMap<(&'static Shader, bool), wgpu::ShaderModule>;
 
 fn modules(wanted: &[&Dispatch], objects: &mut Objects) -> Result<Modules> {
-    let mut modules = HashMap::new();
-    for dispatch in wanted {
-        let key = (dispatch.shader, dispatch.guarded);
-        if !modules.contains_key(&key) {
-            modules.insert(key, module(dispatch.shader, dispatch.guarded, objects)?);
-            objects.created += 1;
-        }
-    }
-    Ok(modules)
+    let mut keys: Vec<(&'static Shader, bool)> = Vec::new();
+    let mut seen = HashSet::new();
+    keys.extend(wanted.iter().map(|d| (d.shader, d.guarded)).filter(|key| seen.insert(*key)));
+    objects.created += keys.len();
+    let make = |&(shader, guarded): &(&'static Shader, bool)| {
+        Ok(((shader, guarded), module(shader, guarded, objects)?))
+    };
+    keys.par_iter().map(make).collect()
 }
 
 fn module(shader: &'static Shader, guarded: bool, objects: &Objects) -> Result<wgpu::ShaderModule> {
