@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::context::WANTED;
+use super::context::USED;
 use crate::error::{Error, Result};
 
 /// An adapter, for people and tools.
@@ -49,7 +49,7 @@ pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
 fn summary(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     let info = adapter.get_info();
     let limits = adapter.limits();
-    let features = (adapter.features() & WANTED).iter_names().map(|(name, _)| name.to_lowercase());
+    let features = (adapter.features() & USED).iter_names().map(|(name, _)| name.to_lowercase());
     AdapterSummary {
         index,
         backend: info.backend.to_string(),
