@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 
-use super::agenda::Work;
 use super::book::{Book, Progress};
 use super::checkpoint::CheckpointWriter;
 use super::engine::DeviceTimes;
@@ -15,7 +14,7 @@ use crate::error::Result;
 use crate::executor::{DeviceInfo, Snapshot};
 use crate::graph::Arena;
 use crate::graph::plan::Program;
-use crate::pipeline::PrepareTimes;
+use crate::pipeline::{PrepareTimes, Work};
 use crate::report::folder::RunFolder;
 use crate::report::memory::{peak_memory_bytes, processor_time_s};
 use crate::report::verdict::{StageTimes, Verdict};
