@@ -47,3 +47,8 @@ pub mod transform;
 pub use config::RunConfig;
 pub use error::{Error, ErrorKind, Result, Stage};
 pub use train::Trainer;
+
+/// The README's program, compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -19,10 +19,40 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::batch::{Slot, SlotLayout};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::graph::plan::Pass;
 use crate::prepare::{self, StageCounters};
 use crate::source::Source;
-use crate::train::agenda::{Split, Work};
 use crate::transform::Transform;
+
+/// Which part of a data set a batch is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// The part that is trained on.
+    Train,
+    /// The part held out for validation.
+    Validation,
+}
+
+/// One pass over one batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// Which pass.
+    pub pass: Pass,
+    /// Which part of the data.
+    pub split: Split,
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// Optimizer steps completed before this pass.
+    pub step: u64,
+    /// Place within an accumulated step, from 0.
+    pub micro_step: u32,
+    /// Share of this batch's samples in its step.
+    pub weight: f32,
+    /// The samples, in order.
+    pub indices: Vec<usize>,
+    /// Whether it is the last of its epoch's training, or the last of a validation.
+    pub last: bool,
+}
 
 /// A batch ready for the device.
 #[derive(Debug)]

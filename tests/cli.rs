@@ -81,7 +81,7 @@ impl Desk {
     }
 }
 
-const SMALL: &str = "--model mlp --batch-size 50 --device cpu --json";
+const SMALL: &str = "--model mlp --batch-size 50 --lr 0.001 --device cpu --json";
 
 /// The magic number of IDX images.
 const IMAGES: [u8; 4] = [0, 0, 8, 3];
@@ -252,7 +252,7 @@ fn a_signal_saves_and_exits_75() {
     use std::io::{BufRead, BufReader};
 
     let desk = Desk::new();
-    let line = format!("train fashion-mnist-10k {SMALL} --epochs 1000 --out long");
+    let line = format!("train fashion-mnist-10k {SMALL} --epochs 50 --out long");
     let mut child = desk.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.as_mut().expect("starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();

@@ -80,8 +80,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) l
     }
     let group = id.z / SPLITS;
     let split = id.z % SPLITS;
-    let first_row = tile / COL_TILES * TILE_ROWS;
-    let first_col = tile % COL_TILES * TILE_COLS;
+    // Tiles that follow one another share the columns of a b that is read in rows, which lie far
+    // apart and are dear to read again; else they share the rows of a.
+    let row_tiles = TILES / COL_TILES;
+    let first_row = select(tile % row_tiles, tile / COL_TILES, B_ALONG_INNER) * TILE_ROWS;
+    let first_col = select(tile / row_tiles, tile % COL_TILES, B_ALONG_INNER) * TILE_COLS;
 
     var rows: array<Row, ROW_GROUPS>;
     var row_biases: array<f32, ROW_GROUPS>;

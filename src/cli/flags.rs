@@ -27,7 +27,7 @@ pub struct Flags {
     /// Samples a batch [default: 128]
     #[arg(long, short, value_name = "B")]
     batch_size: Option<usize>,
-    /// Base learning rate [default: 0.001]
+    /// Base learning rate; stays constant unless a schedule is given [default: 0.004, in one cycle]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lr: Option<f64>,
     /// sgd, adam or adamw [default: adamw]
@@ -39,7 +39,7 @@ pub struct Flags {
     /// Weight decay of the optimizer [default: 0.01 for adamw, else 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
-    /// How the learning rate changes: constant, step, cosine or one-cycle [default: constant]
+    /// How the learning rate changes: constant, step, cosine or one-cycle
     #[arg(long, value_name = "NAME")]
     schedule: Option<String>,
     /// Steps of a linear rise of the learning rate before the schedule [default: 0]
@@ -110,7 +110,6 @@ impl Flags {
         }
         self.apply_optimizer(config)?;
         set(&mut config.batch_size, self.batch_size);
-        set(&mut config.lr, self.lr);
         set(&mut config.warmup_steps, self.warmup_steps);
         set(&mut config.label_smoothing, self.label_smoothing);
         set(&mut config.accumulate, self.accumulate);
@@ -126,6 +125,7 @@ impl Flags {
         set(&mut config.precision, self.precision.clone());
         set(&mut config.checkpoint_every, self.checkpoint_every);
         set(&mut config.keep, self.keep);
+        config.lr = self.lr.or(config.lr);
         config.clip_norm = self.clip_norm.or(config.clip_norm);
         if let Some(init) = &self.init {
             // Absolute, so that the saved configuration means the same from every folder.
@@ -151,7 +151,7 @@ impl Flags {
     pub fn apply_schedule(&self, config: &mut RunConfig, total_steps: u64) -> Result<()> {
         if let Some(name) = &self.schedule {
             let steps = total_steps.saturating_sub(config.warmup_steps);
-            config.schedule = Schedule::by_name(name, steps)?;
+            config.schedule = Some(Schedule::by_name(name, steps)?);
         }
         Ok(())
     }
@@ -252,7 +252,7 @@ mod tests {
             epochs: Some(3),
             steps: None,
             batch_size: 7,
-            lr: 0.5,
+            lr: Some(0.5),
             warmup_steps: 4,
             label_smoothing: 0.1,
             clip_norm: Some(2.0),
@@ -273,7 +273,7 @@ mod tests {
             max_slot_bytes: 10,
             model: "mlp".into(),
             optimizer,
-            schedule: Schedule::Constant,
+            schedule: None,
         };
         assert_eq!(found, expected);
     }
@@ -293,6 +293,6 @@ mod tests {
         let mut config = RunConfig::default();
         let flags = Line::parse_from(["inflight", "--schedule", "step"]).flags;
         flags.apply_schedule(&mut config, 300).expect("a known name");
-        assert_eq!(config.schedule, Schedule::Step { every: 100, gamma: 0.1 });
+        assert_eq!(config.schedule, Some(Schedule::Step { every: 100, gamma: 0.1 }));
     }
 }

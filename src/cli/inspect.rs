@@ -80,11 +80,11 @@ fn show(split: &Split) {
         values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ")
     };
     print::data(format!(
-        "\n{}: {} samples of {} {:?} · mean {} · deviation {} · from {:.3} to {:.3}",
+        "\n{}: {} samples of {} {} · mean {} · deviation {} · from {:.3} to {:.3}",
         split.split,
         print::count(statistics.samples),
         print::shape(&statistics.spec.input_shape),
-        statistics.spec.input_dtype,
+        print::dtype(statistics.spec.input_dtype),
         numbers(&statistics.mean),
         numbers(&statistics.std),
         statistics.min,

@@ -49,6 +49,7 @@ enum Command {
 
 /// Runs a command.
 pub fn run(cli: Cli) -> Result<()> {
+    quiet_desktop_layer();
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(args),
@@ -57,5 +58,14 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::Model(args) => model::run(args),
+    }
+}
+
+/// Without a desktop, the Mesa layer that sorts adapters for one complains on stderr, as if something were
+/// wrong. It does nothing else there.
+fn quiet_desktop_layer() {
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread has been started yet, so none can be reading the environment.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") }
     }
 }

@@ -94,12 +94,12 @@ pub fn dataset_line(dataset: &Dataset) -> String {
     let spec = dataset.train.spec();
     let test = dataset.test.as_ref();
     format!(
-        "{}: {} training{} samples, {} {:?}{}",
+        "{}: {} training{} samples, {} {}{}",
         dataset.name,
         out::count(dataset.train.len()),
         test.map_or(String::new(), |test| format!(" and {} test", out::count(test.len()))),
         out::shape(&spec.input_shape),
-        spec.input_dtype,
+        out::dtype(spec.input_dtype),
         spec.classes().map_or(String::new(), |classes| format!(", {classes} classes")),
     )
 }

@@ -64,7 +64,7 @@ pub fn run(args: Args) -> Result<()> {
     let options = args.device.options(args.files.len().min(BATCH_SIZE_MAX), true)?;
     let path = match &args.run {
         Some(path) => path.clone(),
-        None => runs::newest("any model", |_| true)?,
+        None => runs::newest("any model that was saved", |dir, _| runs::has_checkpoint(dir))?,
     };
     let trained = Trained::open(&path)?;
     let Some(run) = &trained.run else {

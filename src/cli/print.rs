@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::io::{ErrorKind, Write};
 
+use inflight::batch::DType;
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -34,7 +35,13 @@ pub fn error(error: &Error) {
         line.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    note(line.lines().map(str::trim).collect::<Vec<_>>().join("; "));
+    note(one_line(&line));
+}
+
+/// Joins the lines of a message that lists things.
+fn one_line(text: &str) -> String {
+    let joined = text.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+    joined.replace(":; ", ": ")
 }
 
 /// A whole number with its thousands apart: `60,000`.
@@ -77,6 +84,11 @@ pub fn shape(shape: &[usize]) -> String {
     shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")
 }
 
+/// A type of elements, as in Rust: `u8`.
+pub fn dtype(dtype: DType) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +105,7 @@ mod tests {
             [bytes(999), bytes(1_000), bytes(30_900_000), bytes(999_960_000), bytes(5_000_000_000)],
             ["999 bytes", "1.0 kB", "30.9 MB", "1.0 GB", "5.0 GB"]
         );
+        assert_eq!(one_line("these differ:\n  a\n  b"), "these differ: a; b");
         assert_eq!(shape(&[1, 28, 28]), "1 × 28 × 28");
     }
 }

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use inflight::batch::SampleSpec;
 use inflight::config::RunConfig;
 use inflight::nn::models::ModelConfig;
-use inflight::report::folder::write_atomically;
 use inflight::source::{Source, SourceInfo};
 use inflight::train::checkpoint;
+use inflight::train::durable::replace_file;
 use inflight::train::weights::Weights;
 use inflight::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ impl Inputs {
         let json = serde_json::to_vec_pretty(self).map_err(|e| {
             Error::checkpoint(path.display(), "cannot be written as JSON").caused_by(e)
         })?;
-        write_atomically(&path, |file| file.write_all(&json))
+        replace_file(&path, &json)
     }
 
     fn load(run_dir: &Path) -> Result<Self> {
@@ -131,7 +131,7 @@ fn run_of_checkpoint(checkpoint: &Path) -> Result<Option<Run>> {
 ///
 /// # Errors
 /// When there is none; `what` says what was looked for.
-pub fn newest(what: &str, fits: impl Fn(&RunConfig) -> bool) -> Result<PathBuf> {
+pub fn newest(what: &str, fits: impl Fn(&Path, &RunConfig) -> bool) -> Result<PathBuf> {
     let entries = std::fs::read_dir(RUNS).into_iter().flatten().flatten();
     let written = |entry: std::fs::DirEntry| {
         let dir = entry.path();
@@ -140,11 +140,18 @@ pub fn newest(what: &str, fits: impl Fn(&RunConfig) -> bool) -> Result<PathBuf> 
     };
     let mut runs: Vec<(SystemTime, PathBuf)> = entries.filter_map(written).collect();
     runs.sort();
-    let fitting = |dir: &PathBuf| RunConfig::load(&dir.join("config.toml")).is_ok_and(|c| fits(&c));
+    let fitting =
+        |dir: &PathBuf| RunConfig::load(&dir.join("config.toml")).is_ok_and(|c| fits(dir, &c));
     runs.into_iter().rev().map(|(_, dir)| dir).find(fitting).ok_or_else(|| {
         Error::config(RUNS, format!("found no run of {what} there, expected one"))
             .hint("inflight train first, or the folder of a run elsewhere")
     })
+}
+
+/// Whether a run has saved anything yet.
+pub fn has_checkpoint(run_dir: &Path) -> bool {
+    let checkpoints = std::fs::read_dir(checkpoint::checkpoints_dir(run_dir));
+    checkpoints.is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Makes the folder of a new run: `out`, which must not hold a run yet, or the next free one under `runs/`.
@@ -177,6 +184,14 @@ pub fn create(config: &RunConfig) -> Result<PathBuf> {
         format!("found {RUNS_MAX} runs called {name}, expected room for another"),
     )
     .hint("--out DIR"))
+}
+
+/// Takes the folder of a run that could not start away again; with anything in it, it stays.
+pub fn discard(run_dir: &Path) {
+    if std::fs::remove_dir(run_dir).is_ok() && run_dir.parent() == Some(Path::new(RUNS)) {
+        // Fails where there are other runs, as it should.
+        let _ = std::fs::remove_dir(RUNS);
+    }
 }
 
 /// `DATASET-MODEL`, of a data set by path its last part.

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use inflight::config::RunConfig;
+use inflight::nn::schedules::Schedule;
 use inflight::sampler::Sampler;
 use inflight::source::{self, Dataset, OpenOptions};
 use inflight::train::checkpoint;
@@ -74,10 +75,7 @@ pub fn run(args: Args) -> Result<()> {
     builder = builder.run_dir(&run_dir).began(began, open_data);
     let done_steps;
     (builder, done_steps) = resume(builder, resumed.as_deref())?;
-    let trainer = builder.start().inspect_err(|_| {
-        // Leaves no empty folder behind; one with anything in it stays.
-        let _ = std::fs::remove_dir(&run_dir);
-    })?;
+    let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;
     config.save(&run_dir)?;
     Inputs::of(&**train).save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
@@ -138,7 +136,7 @@ fn newest(dataset: Option<&str>, model: Option<&str>) -> Result<PathBuf> {
     let dataset = dataset.map(absolute).transpose()?;
     let model = model.map(super::flags::model_config).transpose()?;
     let what = dataset.clone().unwrap_or_else(|| "anything".into());
-    runs::newest(&what, |config| {
+    runs::newest(&what, |_, config| {
         dataset.as_ref().is_none_or(|dataset| config.dataset.as_ref() == Some(dataset))
             && model.as_ref().is_none_or(|model| config.model == *model)
     })
@@ -171,9 +169,7 @@ fn steps_per_epoch(config: &RunConfig, samples: usize) -> Result<u64> {
 /// Has the run go on from its newest checkpoint; a run that was stopped before its first one starts over.
 fn resume(builder: TrainerBuilder, run_dir: Option<&Path>) -> Result<(TrainerBuilder, u64)> {
     let Some(run_dir) = run_dir else { return Ok((builder, 0)) };
-    let empty =
-        std::fs::read_dir(run_dir.join("checkpoints")).map_or(true, |mut d| d.next().is_none());
-    if empty {
+    if !runs::has_checkpoint(run_dir) {
         print::note("the run has no checkpoint yet: starting from the beginning");
         return Ok((builder, 0));
     }
@@ -189,18 +185,30 @@ fn introduce(config: &RunConfig, dataset: &Dataset, trainer: &Trainer, run_dir: 
     let parameters: usize = program.params.iter().map(|v| v.range().len()).sum();
     let (steps, per_epoch) = trainer.steps();
     print::note(format!(
-        "training: {} parameters · {} steps of {} samples, {} an epoch · {}",
+        "training: {} parameters · {} steps of {} samples, {} an epoch · {}, lr {} {}",
         print::count(parameters),
         print::count(steps),
         print::count(config.batch_size * config.accumulate),
         print::count(per_epoch),
         config.optimizer.name(),
+        config.base_lr(),
+        schedule_words(&config.schedule()),
     ));
     let device = trainer.device();
     print::note(format!("device: {} ({}, {})", device.name, device.kind, device.backend));
     let verb =
         if done > 0 { format!("goes on after step {}", print::count(done)) } else { "new".into() };
     print::note(format!("run: {} ({verb})", run_dir.display()));
+}
+
+fn schedule_words(schedule: &Schedule) -> &'static str {
+    match schedule {
+        Schedule::Constant => "constant",
+        Schedule::Step { .. } => "in steps",
+        Schedule::Cosine { .. } => "down a cosine",
+        Schedule::OneCycle { .. } => "in one cycle",
+        Schedule::Warmup { .. } => "after a warm-up",
+    }
 }
 
 /// Runs to the end, showing what happens.
@@ -245,7 +253,7 @@ fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
         print::note(format!("test {measured}"));
     }
     let first = &summary.first_step;
-    let duration = |s: f64| format!("{:.3?}", Duration::from_secs_f64(s.max(0.0)));
+    let duration = |s: f64| format!("{s:.3} s");
     print::note(format!(
         "{} samples in {:.1} s of training: {} samples/s · first step after {:.2} s (open data {}, plan {}, \
          adapter {}, compile {}, first batch {}, first result {})",
@@ -276,7 +284,7 @@ fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
         print::note(format!("saved in {}", run_dir.display()));
         return Ok(());
     }
-    let message = format!("stopped by a signal after step {}; saved", summary.steps);
+    let message = format!("stopped by a signal, saved at step {}", summary.steps);
     Err(Error::new(Stage::Checkpoint, ErrorKind::Stopped, run_dir.display(), message)
         .hint(format!("inflight train --resume {}", run_dir.display())))
 }

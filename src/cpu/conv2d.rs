@@ -1,6 +1,6 @@
 //! Convolution: forward, and the gradients of its input and of its weight.
 //!
-//! Each sample is a matrix product over its windows, see [`im2col`](super::im2col). Samples are divided
+//! Each sample is a matrix product over its windows, see `im2col.rs`. Samples are divided
 //! among the threads.
 
 use rayon::prelude::*;

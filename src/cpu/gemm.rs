@@ -94,7 +94,7 @@ pub fn gemm<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>, y: &mut [T], write: Wri
 const PANEL_COLUMNS: usize = 16;
 const PANEL_DEPTH: usize = 128;
 
-/// As [`gemm`], into rows that stand `row_stride` elements apart.
+/// As [`gemm()`], into rows that stand `row_stride` elements apart.
 ///
 /// # Safety
 /// Row `i` of the result, `y + i * row_stride ..` for as many elements as `b` has columns, must be

@@ -15,7 +15,7 @@ pub fn fuse(graph: &mut Graph) {
         *readers.entry(graph.root(x)).or_default() += 1;
     }
     let mut producer: HashMap<TensorId, usize> = HashMap::new();
-    let mut removed = vec![false; graph.nodes.len()];
+    let mut kept = Vec::with_capacity(graph.nodes.len());
     for i in 0..graph.nodes.len() {
         let x = graph.nodes[i].inputs.first().copied();
         let before = x
@@ -30,17 +30,20 @@ pub fn fuse(graph: &mut Graph) {
                 node.op = op;
                 node.inputs.extend(extra);
                 node.outputs = outputs;
-                removed[i] = true;
+                kept.push(false);
                 before
             }
-            _ => i,
+            _ => {
+                kept.push(true);
+                i
+            }
         };
         if let [y] = graph.nodes[target].outputs[..] {
             producer.insert(y, target);
         }
     }
-    let mut keep = removed.iter().map(|removed| !removed);
-    graph.nodes.retain(|_| keep.next().unwrap_or(true));
+    let mut kept = kept.into_iter();
+    graph.nodes.retain(|_| kept.next().unwrap_or(true));
 }
 
 /// The one operation that does `first` and then `second`, if there is one.

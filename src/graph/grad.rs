@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 pub fn backward(graph: &mut Graph, output: TensorId, gradient: TensorId) -> Result<()> {
     let forward = graph.nodes.clone();
     let depends = depends_on_params(graph, &forward);
-    let uses = parameter_uses(graph, &forward);
+    let uses = parameter_uses(graph, &forward, output);
     let mut backward = Backward { graph, depends, uses, gradients: HashMap::new() };
     backward.contribute(output, gradient)?;
     for node in forward.iter().rev() {
@@ -48,13 +48,21 @@ fn depends_on_params(graph: &Graph, forward: &[Node]) -> HashSet<TensorId> {
     depends
 }
 
-/// How many operations read each parameter.
-fn parameter_uses(graph: &Graph, forward: &[Node]) -> HashMap<TensorId, usize> {
+/// How many times each parameter is read on a way to `output` along which a gradient comes back. Reads on
+/// other ways (a branch that nothing uses, statistics) contribute nothing and must not be waited for.
+fn parameter_uses(graph: &Graph, forward: &[Node], output: TensorId) -> HashMap<TensorId, usize> {
+    let mut reached = HashSet::from([graph.root(output)]);
     let mut uses = HashMap::new();
-    for &x in forward.iter().flat_map(|node| &node.inputs) {
-        let root = graph.root(x);
-        if matches!(graph.tensor(root).role, Role::Param(_)) {
-            *uses.entry(root).or_default() += 1;
+    for node in forward.iter().rev() {
+        let statistics = matches!(node.op, Op::BatchNormStats { .. });
+        if statistics || !node.outputs.iter().any(|&y| reached.contains(&graph.root(y))) {
+            continue;
+        }
+        for root in node.inputs.iter().map(|&x| graph.root(x)) {
+            reached.insert(root);
+            if matches!(graph.tensor(root).role, Role::Param(_)) {
+                *uses.entry(root).or_default() += 1;
+            }
         }
     }
     uses
@@ -330,6 +338,18 @@ mod tests {
         let dy = g.add_tensor("dy", &[5], DType::F32, Role::Activation);
         backward(&mut g, y, dy).unwrap();
         assert_eq!(names(&g), ["scale", "mul", "mul", "mul", "scale", "add"]);
+        let last = g.nodes.last().unwrap().outputs[0];
+        assert_eq!(g.tensor(last).role, Role::ParamGrad(w));
+    }
+
+    #[test]
+    fn a_branch_that_nothing_uses_does_not_keep_a_gradient_back() {
+        let mut g = Graph::new();
+        let w = g.param("w", &[5], Init::Constant(1.0));
+        g.push_one(Op::Relu, &[w]).unwrap();
+        let y = g.push_one(Op::Scale { factor: 2.0 }, &[w]).unwrap();
+        let dy = g.add_tensor("dy", &[5], DType::F32, Role::Activation);
+        backward(&mut g, y, dy).unwrap();
         let last = g.nodes.last().unwrap().outputs[0];
         assert_eq!(g.tensor(last).role, Role::ParamGrad(w));
     }

@@ -24,7 +24,7 @@ pub enum Place {
 pub struct Location {
     /// In which memory.
     pub place: Place,
-    /// Offset in bytes, a multiple of [`SLOT_ALIGN_BYTES`](crate::batch::SLOT_ALIGN_BYTES).
+    /// Offset in bytes, a multiple of [`SLOT_ALIGN_BYTES`].
     pub offset_bytes: usize,
 }
 

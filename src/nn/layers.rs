@@ -404,7 +404,7 @@ fn conv2d(
 ) -> Result<TensorId> {
     let [_, channels, ..] = expect_image(graph, x, "conv2d")?;
     let groups = geometry.groups;
-    if groups == 0 || out == 0 || channels % groups != 0 || out % groups != 0 {
+    if groups == 0 || out == 0 || !channels.is_multiple_of(groups) || !out.is_multiple_of(groups) {
         let message = format!(
             "conv2d from {channels} to {out} channels cannot be divided into {groups} groups"
         );

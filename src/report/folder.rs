@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::train::durable::replace_file;
 use crate::train::event::{StepReport, Summary};
 
 /// Bytes of metrics that may wait in memory: some hundred steps.
@@ -78,66 +79,25 @@ impl RunFolder {
         let mut json = serde_json::to_vec_pretty(&summary.verdict)
             .map_err(|e| unwritable(&path, std::io::Error::from(e)))?;
         json.push(b'\n');
-        write_atomically(&path, |file| file.write_all(&json))
+        replace_file(&path, &json)
     }
 }
 
-/// Writes a file so that either the old or the new one is there, whatever happens: beside it, synced,
-/// renamed.
-///
-/// # Errors
-/// When the folder is not writable, or the disk is full or fails; then the old file is untouched and
-/// nothing is left behind.
-pub fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let replace = || {
-        let mut beside = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
-        let mut buffered = BufWriter::new(beside.as_file_mut());
-        write(&mut buffered)?;
-        buffered.flush()?;
-        drop(buffered);
-        set_usual_permissions(beside.as_file())?;
-        beside.as_file().sync_all()?;
-        beside.persist(path).map_err(|e| e.error)?;
-        sync_folder(folder)
-    };
-    replace().map_err(|e| unwritable(path, e))
-}
-
-/// A temporary file is private to its user, but what a run leaves behind is for everybody who may read
-/// the folder.
-#[cfg(unix)]
-fn set_usual_permissions(file: &File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn set_usual_permissions(_file: &File) -> std::io::Result<()> {
-    Ok(())
-}
-
-/// Makes the rename itself last through a power cut; only Unix lets a folder be opened for that.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-/// Rewrites metrics with the lines of steps 1 to `last` only. A line that was torn by a crash ends them.
+/// Cuts metrics off after the line of step `last`, or before one that was torn by a crash.
 fn keep_steps(path: &Path, last: u64) -> Result<()> {
-    let unreadable = |e| unwritable(path, e);
-    let lines = BufReader::new(File::open(path).map_err(unreadable)?).lines();
-    let mut kept = Vec::new();
-    for line in lines {
-        let line = line.map_err(unreadable)?;
-        match serde_json::from_str::<StepLine>(&line) {
-            Ok(StepLine { step }) if step <= last => kept.push(line),
-            _ => break,
+    let failed = |e| unwritable(path, e);
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    let mut lines = BufReader::new(&file);
+    let (mut line, mut kept_bytes) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        lines.read_until(b'\n', &mut line).map_err(failed)?;
+        let whole = line.strip_suffix(b"\n").and_then(|json| serde_json::from_slice(json).ok());
+        match whole {
+            Some(StepLine { step }) if step <= last => kept_bytes += line.len() as u64,
+            _ => return file.set_len(kept_bytes).map_err(failed),
         }
     }
-    write_atomically(path, |file| kept.iter().try_for_each(|line| writeln!(file, "{line}")))
 }
 
 fn unwritable(path: &Path, error: std::io::Error) -> Error {
@@ -181,20 +141,5 @@ mod tests {
         drop(folder);
         RunFolder::open(dir.path(), 0).expect("opens a third time");
         assert!(steps_of(dir.path()).is_empty());
-    }
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("verdict.json");
-        write_atomically(&path, |file| file.write_all(b"old")).expect("writes");
-        let error = write_atomically(&path, |file| {
-            file.write_all(b"ne")?;
-            Err(std::io::Error::other("disk full"))
-        })
-        .expect_err("the write failed");
-        assert_eq!(error.kind(), ErrorKind::Checkpoint);
-        assert_eq!(std::fs::read(&path).expect("still there"), b"old");
-        assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 1);
     }
 }

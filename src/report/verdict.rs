@@ -111,8 +111,15 @@ struct Bounds {
 impl Bounds {
     fn new(times: &StageTimes) -> Self {
         let shared = times.shared_cores && times.cores > 0;
+        // Where compute holds the cores, filling a slot is mostly waiting for one of them.
+        let thread_s = times.read_s + times.augment_s + times.upload_s;
+        let worker_s = thread_s / times.workers.max(1) as f64;
         Self {
-            prepare_s: times.prepare_busy_s,
+            prepare_s: if shared {
+                times.prepare_busy_s.min(worker_s)
+            } else {
+                times.prepare_busy_s
+            },
             launch_s: times.launch_s,
             gpu_s: times.device_busy_s,
             cores_s: if shared { times.processor_s / times.cores as f64 } else { 0.0 },
@@ -363,6 +370,14 @@ mod tests {
         expect(&times, "cores", 10.0, 10.2 / 7.0, "--device: a GPU");
         let apart = StageTimes { shared_cores: false, ..times };
         assert_eq!(Verdict::new(&apart).bottleneck, "overlap");
+    }
+
+    #[test]
+    fn waiting_for_a_core_is_not_preparing() {
+        let times =
+            StageTimes { prepare_busy_s: 8.0, processor_s: 40.0, shared_cores: true, ..gpu_run() };
+        // Workers worked for 4 s on 4 threads; the other 7 s went by until the twins let go of a core.
+        expect(&times, "gpu", 10.0, 10.2 / 1.0, "--device: a GPU");
     }
 
     #[test]

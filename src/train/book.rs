@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::agenda::{Split, Work};
 use super::event::{CheckpointReport, EpochReport, Event, StepReport};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::executor::Done;
 use crate::graph::plan::Pass;
+use crate::pipeline::{Split, Work};
 
 /// Updates skipped in a row, because a gradient was not finite, after which a run has diverged.
 pub const SKIPPED_IN_A_ROW_MAX: u32 = 10;

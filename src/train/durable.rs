@@ -58,7 +58,7 @@ pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// When the disk is full or fails; what was there before is then still there.
-pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().ok_or_else(|| {
         Error::checkpoint(path.display(), "is not a file name").hint("a path that ends in a file")
     })?;

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvError, TryRecvError, select};
 use futures_channel::oneshot;
 
-use super::agenda::{Split, Work};
 use super::book::{Book, Listener};
 use super::event::{Event, FirstStep, StepReport, Summary};
 use super::run::Run;
@@ -16,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::executor::{Done, Executor, Snapshot, Wants};
 use crate::graph::Arena;
 use crate::graph::plan::Pass;
-use crate::pipeline::{DeviceEnds, Filled};
+use crate::pipeline::{DeviceEnds, Filled, Split, Work};
 
 /// How long the device thread waits for a result before it looks for the next batch and for messages.
 const PATIENCE: Duration = Duration::from_micros(500);

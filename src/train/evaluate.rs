@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::agenda::{Split, Work};
 use super::compile::{Blueprint, compile};
 use super::weights::Weights;
 use crate::batch::{SampleSpec, StepHeader};
@@ -16,7 +15,7 @@ use crate::graph::Arena;
 use crate::graph::plan::{Pass, Program};
 use crate::nn::Module;
 use crate::nn::losses::Loss;
-use crate::pipeline::{DeviceEnds, Pipeline, Preparation};
+use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
 use crate::sampler::Sampler;
 use crate::source::{Source, SourceInfo};
 

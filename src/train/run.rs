@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 
-use super::agenda::Work;
 use super::book::{Book, Progress};
 use super::checkpoint::CheckpointWriter;
 use super::engine::DeviceTimes;
@@ -15,7 +14,7 @@ use crate::error::Result;
 use crate::executor::{DeviceInfo, Snapshot};
 use crate::graph::Arena;
 use crate::graph::plan::Program;
-use crate::pipeline::PrepareTimes;
+use crate::pipeline::{PrepareTimes, Work};
 use crate::report::folder::RunFolder;
 use crate::report::memory::{peak_memory_bytes, processor_time_s};
 use crate::report::verdict::{StageTimes, Verdict};
@@ -185,13 +184,13 @@ impl Run {
         wall_s: f64,
     ) -> StageTimes {
         let seconds = |ns: &std::sync::atomic::AtomicU64| ns.load(Ordering::Relaxed) as f64 / 1e9;
-        let twins = device.kind == "twins";
+        let shared_cores = matches!(device.kind.as_str(), "twins" | "software");
         let busy_s = if times.busy_s > 0.0 { times.busy_s } else { times.wait_s };
         let mut stages = StageTimes {
             wall_s,
             starved_s: times.starved_s,
-            // The twins compute within the submit itself.
-            launch_s: if twins { (times.launch_s - busy_s).max(0.0) } else { times.launch_s },
+            // The twins compute within the submit itself, and a software adapter holds it up meanwhile.
+            launch_s: times.launch_s - if shared_cores { busy_s.min(times.launch_s) } else { 0.0 },
             device_wait_s: times.wait_s,
             device_busy_s: busy_s,
             compile_s: device.open_s + device.compile_s,
@@ -202,7 +201,7 @@ impl Run {
                 .zip(self.processor_began_s)
                 .map_or(0.0, |(now, began)| now - began),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            shared_cores: twins || device.kind == "software",
+            shared_cores,
             ..Default::default()
         };
         if let Some(prepare) = prepare {

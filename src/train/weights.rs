@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors, View};
@@ -16,18 +17,25 @@ use crate::graph::plan::{CONTROL_NAME, Program, Variable};
 const BATCH_COUNTER: &str = "num_batches_tracked";
 
 /// Named tensors read from a file, not yet held against a model.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Weights {
     file: String,
     tensors: BTreeMap<String, Stored>,
 }
 
 /// One tensor as it was stored; values only where it was stored as `f32`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Stored {
     dtype: Dtype,
     shape: Vec<usize>,
     values: Vec<f32>,
+}
+
+/// Without the values, which nobody could read.
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Weights({}, {} tensors)", self.file, self.tensors.len())
+    }
 }
 
 impl Weights {
@@ -45,7 +53,7 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::open`], except for those of the file system.
-    pub fn parse(file: impl std::fmt::Display, bytes: &[u8]) -> Result<Self> {
+    pub fn parse(file: impl fmt::Display, bytes: &[u8]) -> Result<Self> {
         let file = file.to_string();
         let parsed = SafeTensors::deserialize(bytes).map_err(|cause| {
             Error::checkpoint(&file, format!("no valid safetensors file: {cause}"))

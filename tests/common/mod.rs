@@ -100,7 +100,7 @@ pub fn config(device: &str) -> RunConfig {
         steps: Some(12),
         seed: 7,
         workers: 2,
-        lr: 0.01,
+        lr: Some(0.01),
         ..Default::default()
     }
 }

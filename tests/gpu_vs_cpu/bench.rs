@@ -218,7 +218,7 @@ impl Bench {
     }
 
     /// The results of the kernels that software adapters get, and of those that hardware gets.
-    fn on_both(&self) -> Vec<Vec<Vec<f32>>> {
+    pub fn on_both(&self) -> Vec<Vec<Vec<f32>>> {
         let contexts = context().map(|context| [context.as_hardware(), context]);
         contexts.into_iter().flatten().map(|context| self.on(context)).collect()
     }

@@ -41,6 +41,7 @@ CURVES = [
     ("mlp", NESTEROV, 5e-3, SHORT),
 ]  # fmt: skip
 MEAN, STD = 0.2860, 0.3530
+np.seterr(over="ignore")  # Integers wrap around, as they do in Rust's wrapping_mul.
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
 

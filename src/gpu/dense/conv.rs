@@ -1,7 +1,6 @@
 //! Convolutions and their gradients as products, one product for each group of channels.
 
-use super::activation_constant;
-use super::product::{Product, elementwise};
+use super::product::{Epilogue, Product, elementwise};
 use super::shaders;
 use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered};
 use crate::graph::op::{Activation, ConvGeometry};
@@ -43,8 +42,8 @@ impl Shapes {
         self.kernel[0] * self.kernel[1]
     }
 
-    /// What `shared/dense_geometry.wgsl` takes.
-    fn constants(&self) -> Vec<(&'static str, f64)> {
+    /// What `shared/dense_geometry.wgsl` takes, and the elements of the plane that a part counts by.
+    fn constants(&self, plane: usize) -> Vec<(&'static str, f64)> {
         let ConvGeometry { stride, padding, .. } = self.geometry;
         [
             ("CHANNELS", self.x[0]),
@@ -59,6 +58,7 @@ impl Shapes {
             ("STRIDE_X", stride[1]),
             ("PAD_Y", padding[0]),
             ("PAD_X", padding[1]),
+            ("PLANE", plane),
         ]
         .map(|(name, value)| (name, value as f64))
         .to_vec()
@@ -80,24 +80,23 @@ pub(super) fn forward(
 ) -> Lowered {
     let [x, w, y] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
     let shapes = Shapes::new(x, w, y, geometry);
+    let inner = shapes.inputs() * shapes.taps();
+    let packed = !inner.is_multiple_of(4);
+    let weights = if packed { Binding::ScratchRead(0) } else { Binding::Input(1) };
+    let plane = Shapes::plane(shapes.y);
     let product = Product {
         groups: geometry.groups,
         rows: shapes.outputs(),
-        cols: shapes.images * Shapes::plane(shapes.y),
-        inner: shapes.inputs() * shapes.taps(),
+        cols: shapes.images * plane,
+        inner,
+        operands: [weights, Binding::Input(0)],
         a_along_inner: true,
+        cut: false,
+        epilogue: Epilogue { bias: bias.then_some(Binding::Input(2)), activation },
+        constants: shapes.constants(plane),
     };
-    let tile = product.tile(caps);
-    let mut constants = shapes.constants();
-    constants.push(activation_constant(activation));
-    constants.push(("PLANE", Shapes::plane(shapes.y) as f64));
-    let fours = Shapes::plane(shapes.y).is_multiple_of(4);
-    let packed = !product.inner.is_multiple_of(4);
-    let weights = if packed { Binding::ScratchRead(0) } else { Binding::Input(1) };
-    let inputs = [weights, Binding::Input(0), Binding::Input(2)];
-    let inputs = &inputs[..2 + usize::from(bias)];
-    let lowered =
-        product.lower(shaders::conv2d(bias, fours, tile), tile, inputs, &constants, false, caps);
+    let fours = plane.is_multiple_of(4);
+    let lowered = product.lower(|tile, bias| shaders::conv2d(bias, fours, tile), caps);
     if packed { after_packing(lowered, &product, &shapes, false, caps) } else { lowered }
 }
 
@@ -105,19 +104,20 @@ pub(super) fn forward(
 pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let [dy, w, x] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
     let shapes = Shapes::new(x, w, dy, geometry);
+    let plane = Shapes::plane(shapes.x);
     let product = Product {
         groups: geometry.groups,
         rows: shapes.inputs(),
-        cols: shapes.images * Shapes::plane(shapes.x),
+        cols: shapes.images * plane,
         inner: shapes.outputs() * shapes.taps(),
+        operands: [Binding::ScratchRead(0), Binding::Input(0)],
         a_along_inner: true,
+        cut: false,
+        epilogue: Epilogue::default(),
+        constants: shapes.constants(plane),
     };
-    let tile = product.tile(caps);
-    let mut constants = shapes.constants();
-    constants.push(("PLANE", Shapes::plane(shapes.x) as f64));
-    let inputs = [Binding::ScratchRead(0), Binding::Input(0)];
-    let shader = shaders::conv2d_input_grad(Shapes::plane(shapes.x).is_multiple_of(4), tile);
-    let lowered = product.lower(shader, tile, &inputs, &constants, false, caps);
+    let fours = plane.is_multiple_of(4);
+    let lowered = product.lower(|tile, _| shaders::conv2d_input_grad(fours, tile), caps);
     after_packing(lowered, &product, &shapes, true, caps)
 }
 
@@ -131,15 +131,14 @@ pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCap
         rows: shapes.outputs(),
         cols: shapes.inputs() * shapes.taps(),
         inner: shapes.images * plane,
+        operands: [Binding::Input(1), Binding::Input(0)],
         a_along_inner: true,
+        cut: true,
+        epilogue: Epilogue::default(),
+        constants: shapes.constants(plane),
     };
-    let tile = product.tile(caps);
-    let mut constants = shapes.constants();
-    constants.push(("PLANE", plane as f64));
-    let inputs = [Binding::Input(1), Binding::Input(0)];
-    let shader =
-        shaders::conv2d_weight_grad(plane.is_multiple_of(4), product.cols.is_multiple_of(4), tile);
-    product.lower(shader, tile, &inputs, &constants, true, caps)
+    let [planes, fours] = [plane, product.cols].map(|len| len.is_multiple_of(4));
+    product.lower(|tile, _| shaders::conv2d_weight_grad(planes, fours, tile), caps)
 }
 
 /// Puts before a product the dispatch that writes the weights as its rows into scratch memory.

@@ -1,7 +1,7 @@
 //! The dense operations: matrix products, and convolutions as matrix products whose operands are
 //! gathered as they are read (Chellapilla, Puri and Simard, 2006, without the copy).
 //!
-//! [`product`] cuts the work, [`shaders`] puts the WGSL together: an operand part a side, a bias part,
+//! `product.rs` cuts the work, `shaders.rs` puts the WGSL together: an operand part a side, a bias part,
 //! an output part, and one of two engines, for GPUs or for a software adapter. All dense shaders bind
 //! `a, b, y, [bias]`, where `a` holds the rows and `b` the columns of the product.
 
@@ -9,12 +9,7 @@ mod conv;
 mod product;
 mod shaders;
 
-#[cfg(test)]
-mod harness;
-#[cfg(test)]
-mod tests;
-
-use self::product::Product;
+use self::product::{Epilogue, Product};
 use self::shaders::Layout;
 use super::kernel::{Binding, Bound, DeviceCaps, Lowered};
 use crate::graph::op::{Activation, Op};
@@ -48,27 +43,18 @@ fn matmul(
     let [rows, inner] =
         if transpose_a { [a_shape[1], a_shape[0]] } else { [a_shape[0], a_shape[1]] };
     let cols = b_shape[usize::from(!transpose_b)];
-    let product = Product { groups: 1, rows, cols, inner, a_along_inner: !transpose_a };
-    let tile = product.tile(caps);
     let a = Layout { transposed: transpose_a, fours: a_shape[1].is_multiple_of(4) };
     let b = Layout { transposed: transpose_b, fours: b_shape[1].is_multiple_of(4) };
-    let cut = !bias && activation == Activation::Identity;
-    product.lower(
-        shaders::matmul(a, b, bias, cols.is_multiple_of(4), tile),
-        tile,
-        &[Binding::Input(0), Binding::Input(1), Binding::Input(2)][..2 + usize::from(bias)],
-        &[activation_constant(activation)],
-        cut,
-        caps,
-    )
-}
-
-/// The constant that `shared/activation.wgsl` takes.
-fn activation_constant(activation: Activation) -> (&'static str, f64) {
-    let code = match activation {
-        Activation::Identity => 0.0,
-        Activation::Relu => 1.0,
-        Activation::Gelu => 2.0,
+    let product = Product {
+        groups: 1,
+        rows,
+        cols,
+        inner,
+        operands: [Binding::Input(0), Binding::Input(1)],
+        a_along_inner: !transpose_a,
+        cut: true,
+        epilogue: Epilogue { bias: bias.then_some(Binding::Input(2)), activation },
+        constants: vec![],
     };
-    ("ACTIVATION", code)
+    product.lower(|tile, bias| shaders::matmul(a, b, bias, cols.is_multiple_of(4), tile), caps)
 }

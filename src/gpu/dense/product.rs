@@ -3,11 +3,11 @@
 
 use super::shaders;
 use crate::gpu::kernel::{Binding, DeviceCaps, Dispatch, Lowered, Shader};
+use crate::gpu::lower::{WORKGROUP, activation_code, fold};
+use crate::graph::op::Activation;
 
 /// Lanes of the registers that the engine for software adapters is written for.
 const LANES: u32 = 8;
-/// Invocations of a workgroup of the pack and reduce shaders.
-const WORKGROUP: usize = 64;
 /// Chunks are multiples of this, the tiled engine's step.
 const CHUNK_UNIT: usize = 16;
 /// A chunk below this is not worth its own workgroup.
@@ -57,19 +57,27 @@ impl Tile {
 }
 
 /// `y[groups, rows, cols]`, each group a product over `inner`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Product {
     pub groups: usize,
     pub rows: usize,
     pub cols: usize,
     pub inner: usize,
+    /// Where a and b are.
+    pub operands: [Binding; 2],
     /// Whether a is read along the inner dimension.
     pub a_along_inner: bool,
+    /// Whether a long sum may be cut into chunks, which are then added up as rows of `cols`.
+    pub cut: bool,
+    /// What follows the sum.
+    pub epilogue: Epilogue,
+    /// What the operands' parts of the shader take besides.
+    pub constants: Vec<(&'static str, f64)>,
 }
 
 impl Product {
     /// The tile that wastes little and still leaves enough workgroups.
-    pub fn tile(&self, caps: &DeviceCaps) -> Tile {
+    fn tile(&self, caps: &DeviceCaps) -> Tile {
         if caps.software && caps.subgroup_size == LANES {
             let by_rows = self.a_along_inner;
             return match self.rows {
@@ -96,44 +104,39 @@ impl Product {
         self.tiles(tile).iter().product::<usize>() * self.groups
     }
 
-    /// The dispatches: `shader` over `inputs` (a, b, perhaps a bias) into the only output, in `tile`s.
-    ///
-    /// `cut` allows to cut long sums of small results into chunks, which end in scratch memory and are
-    /// then added up; nothing may follow the sum in the shader then.
+    /// The dispatches into the only output. `shader` is asked for the variant of a tile, with a bias
+    /// or without: chunks of a sum end in scratch memory, and it is the dispatch that adds them up
+    /// which does what follows the sum.
     pub fn lower(
         &self,
-        shader: &'static Shader,
-        tile: Tile,
-        inputs: &[Binding],
-        constants: &[(&'static str, f64)],
-        cut: bool,
+        shader: impl Fn(Tile, bool) -> &'static Shader,
         caps: &DeviceCaps,
     ) -> Lowered {
-        let chunk = if cut { self.chunk(tile, caps) } else { self.inner };
+        let tile = self.tile(caps);
+        let chunk = if self.cut { self.chunk(tile, caps) } else { self.inner };
         let chunk = chunk.next_multiple_of(CHUNK_UNIT);
         let splits = self.inner.div_ceil(chunk);
-        let result = if splits == 1 { Binding::Output(0) } else { Binding::ScratchWrite(0) };
-        let mut bindings = inputs.to_vec();
-        bindings.insert(2, result);
+        let first = if splits == 1 { self.epilogue } else { Epilogue::default() };
+        let mut bindings = self.operands.to_vec();
+        bindings.push(if splits == 1 { Binding::Output(0) } else { Binding::ScratchWrite(0) });
+        bindings.extend(first.bias);
         let [row_tiles, col_tiles] = self.tiles(tile);
-        let [x, y] = fold(row_tiles * col_tiles, caps);
+        let [x, y, _] = fold(row_tiles * col_tiles, caps);
+        let own = [
+            ("ROWS", self.rows as f64),
+            ("COLS", self.cols as f64),
+            ("INNER", self.inner as f64),
+            ("GROUPS", self.groups as f64),
+            ("SPLITS", splits as f64),
+            ("CHUNK", chunk as f64),
+            ("COL_TILES", col_tiles as f64),
+            ("TILES", (row_tiles * col_tiles) as f64),
+            ("GRID_X", f64::from(x)),
+            first.activation(),
+        ];
         let dispatch = Dispatch {
-            shader,
-            constants: [
-                ("ROWS", self.rows as f64),
-                ("COLS", self.cols as f64),
-                ("INNER", self.inner as f64),
-                ("GROUPS", self.groups as f64),
-                ("SPLITS", splits as f64),
-                ("CHUNK", chunk as f64),
-                ("COL_TILES", col_tiles as f64),
-                ("TILES", (row_tiles * col_tiles) as f64),
-                ("GRID_X", f64::from(x)),
-            ]
-            .iter()
-            .chain(constants)
-            .copied()
-            .collect(),
+            shader: shader(tile, first.bias.is_some()),
+            constants: own.iter().chain(&self.constants).copied().collect(),
             bindings,
             workgroups: [x, y, (self.groups * splits) as u32],
             guarded: true,
@@ -141,12 +144,24 @@ impl Product {
         if splits == 1 {
             return Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] };
         }
-        let len = self.groups * self.rows * self.cols;
-        let constants = vec![("SPLITS", splits as f64), ("LEN", len as f64)];
-        let bindings = vec![Binding::ScratchRead(0), Binding::Output(0)];
-        let reduce = elementwise(shaders::reduce(), constants, bindings, len, caps);
-        let bytes = splits * len * size_of::<f32>();
+        let bytes = splits * self.groups * self.rows * self.cols * size_of::<f32>();
+        let reduce = self.reduce(splits, caps);
         Lowered { dispatches: vec![dispatch, reduce], scratch_bytes: vec![bytes] }
+    }
+
+    /// Adds up the chunks in scratch memory.
+    fn reduce(&self, splits: usize, caps: &DeviceCaps) -> Dispatch {
+        let len = self.groups * self.rows * self.cols;
+        let constants = vec![
+            ("SPLITS", splits as f64),
+            ("LEN", len as f64),
+            ("COLS", self.cols as f64),
+            self.epilogue.activation(),
+        ];
+        let mut bindings = vec![Binding::ScratchRead(0), Binding::Output(0)];
+        bindings.extend(self.epilogue.bias);
+        let shader = shaders::reduce(self.epilogue.bias.is_some());
+        elementwise(shader, constants, bindings, len, caps)
     }
 
     /// How many elements of the sum a workgroup adds up: all of them, if there are tiles enough.
@@ -162,6 +177,21 @@ impl Product {
     }
 }
 
+/// What follows a sum before it is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Epilogue {
+    /// The bias, where one is added.
+    pub bias: Option<Binding>,
+    pub activation: Activation,
+}
+
+impl Epilogue {
+    /// The constant that `shared/activation.wgsl` takes.
+    fn activation(&self) -> (&'static str, f64) {
+        ("ACTIVATION", activation_code(self.activation))
+    }
+}
+
 /// A dispatch of one invocation an element, for the small shaders around a product.
 pub(super) fn elementwise(
     shader: &'static Shader,
@@ -170,12 +200,82 @@ pub(super) fn elementwise(
     elements: usize,
     caps: &DeviceCaps,
 ) -> Dispatch {
-    let [x, y] = fold(elements.div_ceil(WORKGROUP), caps);
-    Dispatch { shader, constants, bindings, workgroups: [x, y, 1], guarded: true }
+    let workgroups = fold(elements.div_ceil(WORKGROUP as usize), caps);
+    Dispatch { shader, constants, bindings, workgroups, guarded: true }
 }
 
-/// So many workgroups in two dimensions, if one cannot hold them.
-fn fold(workgroups: usize, caps: &DeviceCaps) -> [u32; 2] {
-    let y = workgroups.div_ceil(caps.max_workgroups as usize).max(1);
-    [workgroups.div_ceil(y).max(1) as u32, y as u32]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GPU: DeviceCaps = DeviceCaps {
+        max_workgroups: 100,
+        workgroup_bytes: 16384,
+        max_invocations: 256,
+        software: false,
+        subgroup_size: 0,
+    };
+    const LLVMPIPE: DeviceCaps = DeviceCaps { software: true, subgroup_size: LANES, ..GPU };
+
+    fn constant(dispatch: &Dispatch, name: &str) -> usize {
+        let found = dispatch.constants.iter().find(|(key, _)| *key == name);
+        found.expect("the constant is given").1 as usize
+    }
+
+    fn product(groups: usize, rows: usize, cols: usize, inner: usize) -> Product {
+        Product {
+            groups,
+            rows,
+            cols,
+            inner,
+            operands: [Binding::Input(0), Binding::Input(1)],
+            a_along_inner: true,
+            cut: true,
+            epilogue: Epilogue { bias: Some(Binding::Input(2)), activation: Activation::Relu },
+            constants: vec![],
+        }
+    }
+
+    fn lower(product: &Product, caps: &DeviceCaps) -> Lowered {
+        product.lower(|_, bias| shaders::reduce(bias), caps)
+    }
+
+    #[test]
+    fn tiles_cover_the_result_within_the_limits_of_a_dispatch() {
+        for caps in [GPU, LLVMPIPE] {
+            for (rows, cols) in [(1, 1), (16, 33), (65, 64), (700, 900), (3, 200_000)] {
+                let product = product(3, rows, cols, 5);
+                let lowered = lower(&product, &caps);
+                let [dispatch] = &lowered.dispatches[..] else { panic!("a short sum was cut") };
+                let [height, width] = product.tile(&caps).size();
+                let (tiles, row) = (constant(dispatch, "TILES"), constant(dispatch, "COL_TILES"));
+                assert!(row * width >= cols && tiles / row * height >= rows);
+                let [x, y, z] = dispatch.workgroups;
+                assert!(x <= 100 && y <= 100 && x * y >= tiles as u32, "{x} by {y} for {tiles}");
+                assert_eq!([constant(dispatch, "GRID_X"), z as usize], [x as usize, 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn long_sums_of_small_results_are_cut_into_chunks_that_cover_them() {
+        for caps in [GPU, LLVMPIPE] {
+            for inner in [257, 1000, 100_352, 3_000_000] {
+                let product = product(2, 16, 9, inner);
+                let lowered = lower(&product, &caps);
+                let [dispatch, reduce] = &lowered.dispatches[..] else { panic!("not cut") };
+                let (splits, chunk) = (constant(dispatch, "SPLITS"), constant(dispatch, "CHUNK"));
+                assert!(splits * chunk >= inner && (splits - 1) * chunk < inner);
+                assert!(chunk.is_multiple_of(CHUNK_UNIT));
+                assert_eq!(dispatch.workgroups[2] as usize, 2 * splits);
+                assert_eq!(lowered.scratch_bytes, [splits * 2 * 16 * 9 * 4]);
+                assert_eq!(constant(reduce, "LEN"), 2 * 16 * 9);
+                // What follows the sum is done once, at the end.
+                assert_eq!((dispatch.bindings.len(), constant(dispatch, "ACTIVATION")), (3, 0));
+                assert_eq!((reduce.bindings.len(), constant(reduce, "ACTIVATION")), (3, 1));
+                let whole = lower(&Product { cut: false, ..product }, &caps);
+                assert_eq!((whole.dispatches.len(), whole.dispatches[0].bindings.len()), (1, 4));
+            }
+        }
+    }
 }

@@ -133,7 +133,13 @@ pub(super) fn conv2d_pack() -> &'static Shader {
     compose!("conv2d_pack", [], [("shared/dispatch", "conv2d_pack")])
 }
 
-/// The sum of a split product's chunks.
-pub(super) fn reduce() -> &'static Shader {
-    compose!("matmul_reduce", [], [("shared/dispatch", "matmul_reduce")])
+/// The sum of a product's chunks and what follows it.
+pub(super) fn reduce(bias: bool) -> &'static Shader {
+    compose!("matmul_reduce", [], [
+        ("shared/dispatch", "shared/gelu", "shared/activation")
+        (bias =>
+            false => "shared/dense_chunks",
+            true => "shared/dense_chunks_bias")
+        ("matmul_reduce")
+    ])
 }

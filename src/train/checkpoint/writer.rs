@@ -64,10 +64,8 @@ impl CheckpointWriter {
     /// When the one before could not be written, or the thread has ended.
     pub fn save(&mut self, snapshot: Snapshot, progress: Progress) -> Result<()> {
         self.receive(true)?;
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { snapshot, progress }));
-        if !matches!(sent, Some(Ok(()))) {
-            return Err(ended());
-        }
+        let jobs = self.jobs.as_ref().ok_or_else(ended)?;
+        jobs.send(Job { snapshot, progress }).map_err(|_| ended())?;
         self.in_flight = true;
         Ok(())
     }
