@@ -28,6 +28,7 @@ pub mod batch;
 pub mod config;
 pub mod cpu;
 pub mod device;
+pub mod durable;
 pub mod error;
 pub mod executor;
 pub mod gpu;

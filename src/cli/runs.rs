@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use inflight::batch::SampleSpec;
 use inflight::config::RunConfig;
+use inflight::durable::replace_file;
 use inflight::nn::models::ModelConfig;
 use inflight::source::{Source, SourceInfo};
 use inflight::train::checkpoint;
-use inflight::train::durable::replace_file;
 use inflight::train::weights::Weights;
 use inflight::{Error, Result};
 use serde::{Deserialize, Serialize};

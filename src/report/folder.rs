@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::durable::replace_file;
 use crate::error::{Error, ErrorKind, Result, Stage};
-use crate::train::durable::replace_file;
 use crate::train::event::{StepReport, Summary};
 
 /// Bytes of metrics that may wait in memory: some hundred steps.

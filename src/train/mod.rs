@@ -1,7 +1,6 @@
 //! Training: the program of a model, the agenda of a run, the engine that runs it, and what it tells.
 
 mod builder;
-pub mod durable;
 mod engine;
 mod run;
 mod trainer;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors, View};
 
-use super::durable;
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::executor::Snapshot;
 use crate::graph::Arena;

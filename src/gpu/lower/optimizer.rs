@@ -48,24 +48,8 @@ fn control([max_norm, beta1, beta2]: [f32; 3], bound: Bound, caps: &DeviceCaps) 
         ("BETA2", f64::from(beta2)),
         ("LANES", f64::from(WORKGROUP)),
     ];
-    let decide = |partials| {
-        let shader = shader!("optimizer_control", "dispatch", "rows");
-        dispatch(shader, constants, vec![partials, Output(0)], 1, caps)
-    };
-    let lens: Vec<usize> = bound.inputs.iter().map(|partials| partials.len()).collect();
-    if lens.len() == 1 {
-        return Lowered { dispatches: vec![decide(Input(0))], scratch_bytes: vec![] };
-    }
-    let mut offset = 0;
-    let mut dispatches = Vec::with_capacity(lens.len() + 1);
-    for (i, &len) in lens.iter().enumerate() {
-        let shader = shader!("optimizer_gather", "dispatch");
-        let constants = vec![("OFFSET", offset as f64)];
-        dispatches.push(dispatch(shader, constants, vec![Input(i), ScratchWrite(0)], len, caps));
-        offset += len;
-    }
-    dispatches.push(decide(ScratchRead(0)));
-    Lowered { dispatches, scratch_bytes: vec![4 * offset] }
+    let shader = shader!("optimizer_control", "dispatch", "rows");
+    single(shader, constants, bound, 1, caps)
 }
 
 fn update(rule: UpdateRule, bound: Bound, caps: &DeviceCaps) -> Lowered {

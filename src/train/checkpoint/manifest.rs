@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::train::book::Progress;
-use crate::train::durable;
 
 /// Version of the layout of a checkpoint. Raised when an older version of this crate could not read it.
 pub const FORMAT: u32 = 1;

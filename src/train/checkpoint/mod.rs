@@ -19,8 +19,8 @@ use crate::executor::Snapshot;
 use crate::graph::plan::Program;
 
 use super::book::Progress;
-use super::durable;
 use super::weights::Weights;
+use crate::durable;
 use manifest::Unread;
 
 pub use manifest::{FORMAT, FileEntry, Manifest, TensorEntry};

@@ -7,11 +7,11 @@ use std::path::Path;
 use super::contents::state_tensors;
 use super::manifest::{self, FORMAT, FileEntry, Manifest, TensorEntry, sha256};
 use super::{MODEL_FILE, OLD, STATE_FILE, checkpoints_dir, list};
+use crate::durable::{self, Temporary, io_error};
 use crate::error::{Error, Result};
 use crate::executor::Snapshot;
 use crate::graph::plan::Program;
 use crate::train::book::Progress;
-use crate::train::durable::{self, Temporary, io_error};
 use crate::train::event::CheckpointReport;
 use crate::train::weights::{encode, model_tensors};
 
