@@ -3,8 +3,10 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Rows, config, devices, model, rows};
+use crossbeam_channel::RecvTimeoutError;
 use inflight::source::Source;
 use inflight::{ErrorKind, RunConfig, Trainer};
 
@@ -72,6 +74,21 @@ fn a_label_out_of_range_never_reaches_the_device() {
     let error = pollster::block_on(trainer.fit()).expect_err("label 4 of 4 classes");
     let text = error.to_string();
     assert!(text.contains("sample 5") && text.contains('4'), "{text}");
+}
+
+#[test]
+fn who_listens_after_the_end_is_told_so_at_once() {
+    let failing: Arc<dyn Source> = Arc::new(Rows { fails_at: Some(7), ..Rows::new(100) });
+    for (source, fails) in [(rows(100), false), (failing, true)] {
+        let trainer = trainer(source, config("cpu"));
+        assert_eq!(pollster::block_on(trainer.fit()).is_err(), fails);
+        let late = trainer.queue(2);
+        let patience = Duration::from_secs(10);
+        if fails {
+            late.recv_timeout(patience).expect("an answer").expect_err("the failure of the run");
+        }
+        assert_eq!(late.recv_timeout(patience).err(), Some(RecvTimeoutError::Disconnected));
+    }
 }
 
 #[test]

@@ -160,7 +160,12 @@ impl Engine {
                     (None, None) => self.fits.push(reply),
                 }
             }
-            Message::Listen(listener) => self.book.listen(listener),
+            Message::Listen(listener) => {
+                self.book.listen(listener);
+                if self.phase == Phase::Over {
+                    self.book.close(self.failure.as_ref());
+                }
+            }
             Message::Checkpoint => self.checkpoint_asked = true,
             Message::Stop if self.phase == Phase::Running => {
                 self.phase = Phase::Ending { stopped: true };

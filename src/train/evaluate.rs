@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::compile::{Blueprint, compile};
+use super::trainer::gone;
 use super::weights::Weights;
 use crate::batch::{SampleSpec, StepHeader};
 use crate::device;
-use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::error::Result;
 use crate::executor::{DeviceInfo, Done, Executor, Wants};
 use crate::graph::Arena;
 use crate::graph::plan::{Pass, Program};
@@ -102,7 +103,7 @@ pub fn evaluate(
     let pipeline = Pipeline::start(slots, work.into_iter(), preparation, move |ends| {
         let _ = sender.send(run(&mut *executor, &ends, passes, wants));
     })?;
-    let totals = receiver.recv().map_err(|_| ended())??;
+    let totals = receiver.recv().map_err(|_| gone())??;
     drop(pipeline);
     let eval_s = began.elapsed().as_secs_f64();
     let samples = totals.count;
@@ -137,10 +138,6 @@ pub fn eval_program(
         loss: Loss::for_target(spec),
         training: None,
     })
-}
-
-fn ended() -> Error {
-    Error::new(Stage::Compute, ErrorKind::Device, "device thread", "ended unexpectedly")
 }
 
 fn agenda(source: &Arc<dyn Source>, batch_size: usize) -> Result<Vec<Work>> {
@@ -187,7 +184,7 @@ fn run(
 ) -> Result<Totals> {
     let mut totals = Totals::default();
     for _ in 0..passes {
-        let filled = ends.full.recv().map_err(|_| ended())??;
+        let filled = ends.full.recv().map_err(|_| gone())??;
         let mut slot = filled.slot;
         let count = filled.work.indices.len() as u32;
         slot.write_header(&StepHeader { count, ..Default::default() });

@@ -33,8 +33,6 @@ struct Kept {
     folder: RunFolder,
     writer: CheckpointWriter,
     every: u64,
-    /// Step of the last checkpoint handed to the writer.
-    last: Option<u64>,
 }
 
 /// What stays the same over a run, and what it writes.
@@ -76,7 +74,7 @@ impl Run {
             .map(|Saving { dir, every, keep }| -> Result<Kept> {
                 let folder = RunFolder::open(&dir, first_step)?;
                 let writer = CheckpointWriter::start(&dir, program.clone(), seed, keep)?;
-                Ok(Kept { folder, writer, every, last: None })
+                Ok(Kept { folder, writer, every })
             })
             .transpose()?;
         let arenas = program.persistent_arenas().collect();
@@ -106,7 +104,6 @@ impl Run {
     /// Hands a snapshot to the checkpoint thread; waits only if the one before is still being written.
     pub fn save(&mut self, snapshot: Snapshot, progress: Progress) -> Result<()> {
         let Some(kept) = &mut self.kept else { return Ok(()) };
-        kept.last = Some(progress.step);
         kept.folder.flush()?;
         kept.writer.save(snapshot, progress)
     }

@@ -188,7 +188,7 @@ impl Drop for Trainer {
     }
 }
 
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::new(Stage::Compute, ErrorKind::Device, "device thread", "ended unexpectedly")
         .hint("running again with RUST_BACKTRACE=1, and reporting what it prints")
 }
