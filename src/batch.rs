@@ -17,6 +17,8 @@ pub enum DType {
     U32,
     /// 32-bit floats, little-endian.
     F32,
+    /// 16-bit floats, for activations on a device.
+    F16,
 }
 
 impl DType {
@@ -24,6 +26,7 @@ impl DType {
     pub fn bytes(self) -> usize {
         match self {
             DType::U8 => 1,
+            DType::F16 => 2,
             DType::U32 | DType::F32 => 4,
         }
     }

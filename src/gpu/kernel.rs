@@ -1,14 +1,101 @@
 //! From an operation to dispatches: which shader, which constants, how many workgroups.
 
+use crate::batch::DType;
 use crate::graph::Tensor;
 
-/// A shader: one operation, with the shared parts it needs placed before it.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// The type of the elements of a storage buffer, as a shader's alias names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Store {
+    /// `f32`
+    F32,
+    /// `vec4<f32>`
+    F32x4,
+    /// `f16`
+    F16,
+    /// `vec4<f16>`
+    F16x4,
+}
+
+impl Store {
+    /// Elements of `dtype`, four at a time or one.
+    ///
+    /// # Panics
+    /// When `dtype` is not a float.
+    pub fn of(dtype: DType, four: bool) -> Self {
+        match (dtype, four) {
+            (DType::F32, false) => Store::F32,
+            (DType::F32, true) => Store::F32x4,
+            (DType::F16, false) => Store::F16,
+            (DType::F16, true) => Store::F16x4,
+            _ => panic!("{dtype:?} is not stored as floats"),
+        }
+    }
+
+    fn wgsl(self) -> &'static str {
+        match self {
+            Store::F32 => "f32",
+            Store::F32x4 => "vec4<f32>",
+            Store::F16 => "f16",
+            Store::F16x4 => "vec4<f16>",
+        }
+    }
+}
+
+/// A shader: one operation, with the shared parts it needs placed before it, and what those leave open.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shader {
     /// The file's name in `shaders/`, without its ending.
     pub name: &'static str,
     /// Sources to concatenate: `shaders/shared/*.wgsl`, then the operation's own file.
-    pub parts: &'static [&'static str],
+    parts: Vec<&'static str>,
+    /// Sizes that must be known when the shader is parsed, as those of private arrays.
+    consts: Vec<(&'static str, u32)>,
+    /// Types of storage.
+    stores: Vec<(&'static str, Store)>,
+    /// Language extensions besides `f16`.
+    enables: Vec<&'static str>,
+}
+
+impl Shader {
+    /// The shader called `name`, made of `parts`.
+    pub fn new(name: &'static str, parts: Vec<&'static str>) -> Self {
+        Self { name, parts, consts: vec![], stores: vec![], enables: vec![] }
+    }
+
+    /// Sets `const NAME = VALUEu;`.
+    pub fn with_const(mut self, name: &'static str, value: u32) -> Self {
+        self.consts.push((name, value));
+        self
+    }
+
+    /// Sets `alias NAME = STORE;`.
+    pub fn with_store(mut self, name: &'static str, store: Store) -> Self {
+        self.stores.push((name, store));
+        self
+    }
+
+    /// Sets `enable EXTENSION;`.
+    pub fn with_extension(mut self, extension: &'static str) -> Self {
+        self.enables.push(extension);
+        self
+    }
+
+    /// The whole WGSL: extensions, aliases and constants, then the parts.
+    pub fn source(&self) -> String {
+        let mut head = String::new();
+        if self.stores.iter().any(|(_, store)| matches!(store, Store::F16 | Store::F16x4)) {
+            head.push_str("enable f16;\n");
+        }
+        self.enables.iter().for_each(|name| head.push_str(&format!("enable {name};\n")));
+        for (name, store) in &self.stores {
+            head.push_str(&format!("alias {name} = {};\n", store.wgsl()));
+        }
+        for (name, value) in &self.consts {
+            head.push_str(&format!("const {name} = {value}u;\n"));
+        }
+        self.parts.iter().for_each(|part| head.push_str(part));
+        head
+    }
 }
 
 /// Which memory a binding of a dispatch is.
@@ -28,7 +115,7 @@ pub enum Binding {
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     /// What runs; its entry point is `main`.
-    pub shader: &'static Shader,
+    pub shader: Shader,
     /// Pipeline-overridable constants.
     pub constants: Vec<(&'static str, f64)>,
     /// In the order of `@binding(i)` in group 0.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// What makes two dispatches share a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    shader: &'static Shader,
+    shader: Shader,
     /// Names and bits of the values.
     constants: Vec<(&'static str, u64)>,
     guarded: bool,
@@ -24,7 +24,7 @@ struct Key {
 impl Key {
     fn of(dispatch: &Dispatch) -> Self {
         Self {
-            shader: dispatch.shader,
+            shader: dispatch.shader.clone(),
             constants: dispatch.constants.iter().map(|(name, x)| (*name, x.to_bits())).collect(),
             guarded: dispatch.guarded,
             layout: dispatch.bindings.iter().map(is_read_only).collect(),
@@ -74,7 +74,7 @@ impl Pipelines {
             .par_iter()
             .map(|dispatch| {
                 let key = Key::of(dispatch);
-                let module = &modules[&(key.shader, key.guarded)];
+                let module = &modules[&(&dispatch.shader, dispatch.guarded)];
                 compile(dispatch, module, &layouts[&key.layout], objects, &cache)
             })
             .collect::<Result<Vec<_>>>()?;
@@ -142,21 +142,21 @@ fn layout(read_only: &[bool], device: &wgpu::Device) -> wgpu::BindGroupLayout {
     })
 }
 
-type Modules = HashMap<(&'static Shader, bool), wgpu::ShaderModule>;
+type Modules<'a> = HashMap<(&'a Shader, bool), wgpu::ShaderModule>;
 
-fn modules(wanted: &[&Dispatch], objects: &mut Objects) -> Result<Modules> {
-    let mut keys: Vec<(&'static Shader, bool)> = Vec::new();
+fn modules<'a>(wanted: &[&'a Dispatch], objects: &mut Objects) -> Result<Modules<'a>> {
+    let mut keys: Vec<(&'a Shader, bool)> = Vec::new();
     let mut seen = HashSet::new();
-    keys.extend(wanted.iter().map(|d| (d.shader, d.guarded)).filter(|key| seen.insert(*key)));
+    keys.extend(wanted.iter().map(|d| (&d.shader, d.guarded)).filter(|key| seen.insert(*key)));
     objects.created += keys.len();
-    let make = |&(shader, guarded): &(&'static Shader, bool)| {
+    let make = |&(shader, guarded): &(&'a Shader, bool)| {
         Ok(((shader, guarded), module(shader, guarded, objects)?))
     };
     keys.par_iter().map(make).collect()
 }
 
-fn module(shader: &'static Shader, guarded: bool, objects: &Objects) -> Result<wgpu::ShaderModule> {
-    let source = shader.parts.concat();
+fn module(shader: &Shader, guarded: bool, objects: &Objects) -> Result<wgpu::ShaderModule> {
+    let source = shader.source();
     let descriptor = wgpu::ShaderModuleDescriptor {
         label: Some(shader.name),
         source: wgpu::ShaderSource::Wgsl(source.into()),
@@ -203,7 +203,7 @@ fn compile(
             cache: cache.get(),
         })
     });
-    let pipeline = made.map_err(|cause| refused(dispatch.shader, cause, objects))?;
+    let pipeline = made.map_err(|cause| refused(&dispatch.shader, cause, objects))?;
     Ok(Pipeline { pipeline, layout: layout.clone() })
 }
 

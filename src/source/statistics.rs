@@ -123,6 +123,7 @@ impl Moments {
                 DType::U32 => {
                     sums.add_floats(bytes, |b| f64::from(u32::from_le_bytes(b)));
                 }
+                DType::F16 => unreachable!("samples are bytes, integers or 32-bit floats"),
                 DType::F32 => sums.add_floats(bytes, |b| f64::from(f32::from_le_bytes(b))),
             }
         }

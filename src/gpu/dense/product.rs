@@ -8,6 +8,8 @@ use crate::graph::op::Activation;
 
 /// Lanes of the registers that the engine for software adapters is written for.
 const LANES: u32 = 8;
+/// Invocations along each side of a tile of the engine for GPUs.
+const TILED_SIDE: u32 = 16;
 /// Chunks are multiples of this, the tiled engine's step.
 const CHUNK_UNIT: usize = 16;
 /// A chunk below this is not worth its own workgroup.
@@ -52,6 +54,15 @@ impl Tile {
             Tile::Lanes8x32 => [8, 32],
             Tile::Tiled64x64 => [64, 64],
             Tile::Tiled16x64 => [16, 64],
+        }
+    }
+
+    /// The sizes that its engine leaves open.
+    pub fn consts(self) -> [(&'static str, u32); 2] {
+        let [rows, cols] = self.size().map(|side| side as u32);
+        match self.in_lanes() {
+            true => [("ROW_GROUPS", rows / LANES), ("COL_QUADS", cols / (4 * LANES))],
+            false => [("ROWS_EACH", rows / TILED_SIDE), ("COLS_EACH", cols / TILED_SIDE)],
         }
     }
 }
@@ -107,11 +118,7 @@ impl Product {
     /// The dispatches into the only output. `shader` is asked for the variant of a tile, with a bias
     /// or without: chunks of a sum end in scratch memory, and it is the dispatch that adds them up
     /// which does what follows the sum.
-    pub fn lower(
-        &self,
-        shader: impl Fn(Tile, bool) -> &'static Shader,
-        caps: &DeviceCaps,
-    ) -> Lowered {
+    pub fn lower(&self, shader: impl Fn(Tile, bool) -> Shader, caps: &DeviceCaps) -> Lowered {
         let tile = self.tile(caps);
         let chunk = if self.cut { self.chunk(tile, caps) } else { self.inner };
         let chunk = chunk.next_multiple_of(CHUNK_UNIT);
@@ -194,7 +201,7 @@ impl Epilogue {
 
 /// A dispatch of one invocation an element, for the small shaders around a product.
 pub(super) fn elementwise(
-    shader: &'static Shader,
+    shader: Shader,
     constants: Vec<(&'static str, f64)>,
     bindings: Vec<Binding>,
     elements: usize,

@@ -20,16 +20,15 @@ pub(super) const WORKGROUP: u32 = 64;
 
 /// A shader of `shaders/NAME.wgsl` after the shared parts it needs.
 macro_rules! shader {
-    ($name:literal $(, $part:literal)*) => {{
-        static SHADER: $crate::gpu::kernel::Shader = $crate::gpu::kernel::Shader {
-            name: $name,
-            parts: &[
+    ($name:literal $(, $part:literal)*) => {
+        $crate::gpu::kernel::Shader::new(
+            $name,
+            vec![
                 $(include_str!(concat!("../../../shaders/shared/", $part, ".wgsl")),)*
                 include_str!(concat!("../../../shaders/", $name, ".wgsl")),
             ],
-        };
-        &SHADER
-    }};
+        )
+    };
 }
 use shader;
 
@@ -101,7 +100,7 @@ type Constants = Vec<(&'static str, f64)>;
 
 /// A dispatch of at least `invocations`, in workgroups of [`WORKGROUP`].
 fn dispatch(
-    shader: &'static Shader,
+    shader: Shader,
     constants: Constants,
     bindings: Vec<Binding>,
     invocations: usize,
@@ -119,7 +118,7 @@ fn inputs_and_outputs(bound: Bound) -> Vec<Binding> {
 
 /// An operation that is one dispatch over all its bindings.
 fn single(
-    shader: &'static Shader,
+    shader: Shader,
     constants: Constants,
     bound: Bound,
     invocations: usize,

@@ -94,7 +94,7 @@ fn rows_of(shape: &[usize]) -> [usize; 2] {
 }
 
 fn layer_norm(
-    shader: &'static crate::gpu::kernel::Shader,
+    shader: crate::gpu::kernel::Shader,
     eps: Option<f32>,
     bound: Bound,
     caps: &DeviceCaps,
@@ -117,7 +117,7 @@ fn layer_norm_param_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
     }
     let inputs = (0..4).map(Input);
     let partial = dispatch(
-        shader,
+        shader.clone(),
         constants(splits),
         inputs.chain([ScratchWrite(0), ScratchWrite(1)]).collect(),
         splits * d,
