@@ -153,6 +153,20 @@ pub struct ProgramBuilder {
     /// Elements of the other arenas that a graph reaches by stretches.
     stretched: BTreeMap<Arena, usize>,
     plans: BTreeMap<Pass, Plan>,
+    options: Options,
+}
+
+/// What is done to a graph before it becomes a plan. None of it changes a result beyond rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether operations that one kernel can do are merged.
+    pub fuse: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { fuse: true }
+    }
 }
 
 /// Variables of one arena, in order of first appearance.
@@ -200,7 +214,14 @@ impl ProgramBuilder {
             metrics: 0,
             stretched: BTreeMap::new(),
             plans: BTreeMap::new(),
+            options: Options::default(),
         }
+    }
+
+    /// Builds plans with other options than the default ones.
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
     }
 
     /// Makes room for the parameters of `graph` and returns how many elements the parameter arena then
@@ -228,7 +249,9 @@ impl ProgramBuilder {
     /// As [`ProgramBuilder::reserve_params`].
     pub fn add(&mut self, pass: Pass, mut graph: Graph, keep: &[TensorId]) -> Result<()> {
         self.reserve_params(&graph)?;
-        fuse(&mut graph);
+        if self.options.fuse {
+            fuse(&mut graph, keep);
+        }
         let assigned = self.pool.assign(&graph, keep);
         let mut locations = Vec::with_capacity(graph.tensors.len());
         for i in 0..graph.tensors.len() {

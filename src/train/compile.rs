@@ -4,7 +4,7 @@ use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::Result;
 use crate::graph::grad::backward;
 use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, Op, UpdateRule};
-use crate::graph::plan::{CONTROL_NAME, Pass, Program, ProgramBuilder};
+use crate::graph::plan::{CONTROL_NAME, Options, Pass, Program, ProgramBuilder};
 use crate::graph::{Arena, Graph, Init, Role, TensorId};
 use crate::nn::losses::Loss;
 use crate::nn::{Mode, Module};
@@ -47,7 +47,16 @@ const STRETCH_LEN: usize = 1 << 25;
 /// # Errors
 /// When shapes do not fit; the error names the layer.
 pub fn compile(blueprint: &Blueprint<'_>) -> Result<Program> {
-    let mut builder = ProgramBuilder::new(blueprint.spec, blueprint.batch_size);
+    compile_with(blueprint, Options::default())
+}
+
+/// As [`compile`], with plans made as `options` say.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(blueprint: &Blueprint<'_>, options: Options) -> Result<Program> {
+    let mut builder =
+        ProgramBuilder::new(blueprint.spec, blueprint.batch_size).with_options(options);
     if let Some(training) = &blueprint.training {
         let several = training.accumulate > 1;
         if several {

@@ -19,6 +19,9 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::Gelu => (shader!("gelu", "dispatch", "gelu"), vec![], len),
         Op::GeluGrad => (shader!("gelu_grad", "dispatch", "gelu"), vec![], len),
         Op::Add => (element_shader!(four, "add", "dispatch"), vec![], elements(len)),
+        Op::AddReluGrad => {
+            (element_shader!(four, "add_relu_grad", "dispatch"), vec![], elements(len))
+        }
         Op::Mul => (element_shader!(four, "mul", "dispatch"), vec![], elements(len)),
         Op::Scale { factor } => {
             let constants = vec![("FACTOR", f64::from(factor))];
