@@ -4,7 +4,7 @@
 override CHANNELS: u32;
 override PLANE: u32;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;
 @group(0) @binding(2) var<storage, read> beta: array<f32>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
@@ -13,10 +13,10 @@ override PLANE: u32;
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     let i = flat_index(grid);
-    if i >= arrayLength(&y) {
+    if i >= count_of(arrayLength(&y)) {
         return;
     }
     let c = (i / PLANE) % CHANNELS;
-    let value = norm_of(x[i], mean[c], scale_of(gamma[c], variance[c]), beta[c]);
-    y[i] = activate(add_residual(value, i));
+    let value = norm_of(f32(x[i]), mean[c], scale_of(gamma[c], variance[c]), beta[c]);
+    y[i] = StoreY(activate(add_residual(value, i)));
 }

@@ -4,8 +4,8 @@
 // Whether dy comes from behind a relu.
 override RELU: bool;
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<StoreDy>;
+@group(0) @binding(1) var<storage, read> x: array<StoreX>;
 @group(0) @binding(2) var<storage, read> gamma: array<f32>;
 @group(0) @binding(3) var<storage, read> beta: array<f32>;
 @group(0) @binding(4) var<storage, read> mean: array<f32>;
@@ -27,9 +27,9 @@ fn main(grid: Grid) {
     for (var row = share.first_row; row < ROWS; row += ROW_SPLITS) {
         let plane = plane_of(row, share.channel);
         for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
-            let value = x[plane + column];
+            let value = f32(x[plane + column]);
             let passes = !RELU || norm_of(value, center, scale, shift) > 0.0;
-            let gradient = select(0.0, dy[plane + column], passes);
+            let gradient = select(0.0, f32(dy[plane + column]), passes);
             product += gradient * (value - center);
             sum += gradient;
         }

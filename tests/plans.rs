@@ -11,6 +11,7 @@ use inflight::graph::Arena;
 use inflight::graph::cost::Cost;
 use inflight::graph::op::UpdateRule;
 use inflight::graph::plan::{Options, Pass, Program};
+use inflight::graph::precision::Precision;
 use inflight::nn::Module;
 use inflight::nn::init::initial_values;
 use inflight::nn::losses::Loss;
@@ -35,6 +36,7 @@ fn program(model: &dyn Module, options: Options) -> Program {
             rule: UpdateRule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.01 },
             clip_norm: Some(5.0),
             accumulate: 2,
+            precision: Precision::F32,
         }),
     };
     compile_with(&blueprint, options).expect("the model compiles")

@@ -100,8 +100,11 @@ pub fn batch_norm_stats<T: Real>(
                 (mean, planes().map(square).sum::<T>() / count)
             },
         );
-        *running_mean += momentum * (*mean - *running_mean);
-        *running_var += momentum * (*var * bessel - *running_var);
+        // Activations that overflow skip the update of the parameters; what they would leave here stays.
+        if var.is_finite() {
+            *running_mean += momentum * (*mean - *running_mean);
+            *running_var += momentum * (*var * bessel - *running_var);
+        }
     });
 }
 

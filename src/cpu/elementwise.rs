@@ -1,4 +1,4 @@
-//! Element by element: relu, gelu, add, multiply, scale, and the gradients of the first two.
+//! Element by element: relu, gelu, add, multiply, scale, cast, and the gradients of the first two.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
@@ -17,6 +17,8 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
         Op::Add => map2(a, call.real(1), y, |a, b| a + b),
         Op::AddReluGrad => add_relu_grad([a, call.real(1)], call.real(2), y),
         Op::Mul => map2(a, call.real(1), y, |a, b| a * b),
+        // The executor rounds what it writes into a tensor of 16 bits.
+        Op::Cast => map(a, y, |x| x),
         Op::Scale { factor } => {
             let factor = T::of(f64::from(factor));
             map(a, y, |x| factor * x);
@@ -79,6 +81,7 @@ mod tests {
             check(Op::AddReluGrad, &[&a, &b, &y], |i| if y[i] > 0.0 { a[i] + b[i] } else { 0.0 });
             check(Op::Mul, &[&a, &b], |i| a[i] * b[i]);
             check(Op::Scale { factor: 0.25 }, &[&a], |i| 0.25 * a[i]);
+            check(Op::Cast, &[&a], |i| a[i]);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::fuse::fuse;
 use super::memory::Pool;
+use super::precision::{Precision, store_half};
 use super::{Arena, Graph, Init, Node, Role, Tensor, TensorId};
 use crate::batch::{DType, SLOT_ALIGN_BYTES, SampleSpec, SlotLayout};
 use crate::error::{Error, Result};
@@ -74,10 +75,17 @@ impl Variable {
 /// One of the buffers that activations share over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActivationBuffer {
-    /// Number of elements, 4 bytes each.
+    /// Number of elements.
     pub len: usize,
-    /// `F32` or `U32`.
+    /// `F32`, `F16` or `U32`.
     pub dtype: DType,
+}
+
+impl ActivationBuffer {
+    /// Its size in whole words, as devices bind it.
+    pub fn bytes(&self) -> usize {
+        (self.len * self.dtype.bytes()).next_multiple_of(4)
+    }
 }
 
 /// The passes over a batch that a program knows.
@@ -125,6 +133,12 @@ impl Program {
             .filter(|arena| self.arenas.get(arena).is_some_and(|&len| len > 0))
     }
 
+    /// Whether any tensor has 16 bits.
+    pub fn stores_half(&self) -> bool {
+        let mut tensors = self.plans.values().flat_map(|plan| &plan.tensors);
+        tensors.any(|tensor| tensor.dtype == DType::F16)
+    }
+
     /// Elements of the model's output for one sample.
     pub fn output_width(&self) -> usize {
         let plan = &self.plans[&Pass::Eval];
@@ -134,8 +148,8 @@ impl Program {
     /// Bytes of device memory that arenas, activations and one batch take.
     pub fn device_bytes(&self) -> usize {
         let arenas: usize = self.arenas.values().sum();
-        let activations: usize = self.activations.iter().map(|a| a.len).sum();
-        4 * (arenas + activations) + self.slot.slot_bytes
+        let activations: usize = self.activations.iter().map(ActivationBuffer::bytes).sum();
+        4 * arenas + activations + self.slot.slot_bytes
     }
 }
 
@@ -144,6 +158,7 @@ impl Program {
 pub struct ProgramBuilder {
     spec: SampleSpec,
     slot: SlotLayout,
+    precision: Precision,
     params: Table,
     states: Table,
     consts: Vec<f32>,
@@ -207,6 +222,7 @@ impl ProgramBuilder {
         Self {
             spec: spec.clone(),
             slot: SlotLayout::new(spec, batch_size),
+            precision: Precision::F32,
             params: Table::default(),
             states: Table::default(),
             consts: Vec::new(),
@@ -219,9 +235,13 @@ impl ProgramBuilder {
     }
 
     /// Builds plans with other options than the default ones.
-    pub fn with_options(mut self, options: Options) -> Self {
-        self.options = options;
-        self
+    pub fn with_options(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same, storing activations in this precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Makes room for the parameters of `graph` and returns how many elements the parameter arena then
@@ -251,6 +271,9 @@ impl ProgramBuilder {
         self.reserve_params(&graph)?;
         if self.options.fuse {
             fuse(&mut graph, keep);
+        }
+        if self.precision == Precision::F16 {
+            store_half(&mut graph, keep);
         }
         let assigned = self.pool.assign(&graph, keep);
         let mut locations = Vec::with_capacity(graph.tensors.len());

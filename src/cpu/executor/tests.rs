@@ -73,7 +73,7 @@ fn optimize(g: &mut Graph, len: usize, rule: UpdateRule) {
     let gradients = stretch(g, Arena::Grads, 0, len);
     let partials = stretch(g, Arena::Metrics, 64, GRAD_PARTIALS);
     g.push_into(Op::GradSquares, &[gradients], &[partials]);
-    let decide = Op::OptimizerControl { max_norm: 1.0, beta1: 0.9, beta2: 0.999 };
+    let decide = Op::OptimizerControl { max_norm: 1.0, beta1: 0.9, beta2: 0.999, scaled: false };
     g.push_into(decide, &[partials], &[control]);
     let arenas = [Arena::Params, Arena::First, Arena::Second];
     let outputs = arenas.map(|arena| stretch(g, arena, 0, len));
@@ -211,7 +211,7 @@ fn a_gradient_that_is_not_finite_skips_the_update() {
     executor.submit(Pass::Train, slot, Wants::default()).unwrap();
     let done = finish(&mut executor);
     assert_eq!(done.control[2..4], [0.0, 1.0]);
-    assert_eq!(done.control[6..], [0.0, 1.0]);
+    assert_eq!(done.control[6..], [0.0, 1.0, 0.0, 0.0]);
     let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(executor.arena(Arena::Params)), bits(&parameters));
     assert!(executor.arena(Arena::First).iter().all(|&m| m == 0.0));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::graph::Arena;
+use crate::graph::precision::Precision;
 use crate::nn::layers::Layer;
 use crate::nn::losses::Loss;
 use crate::nn::optimizers::OptimizerConfig;
@@ -27,7 +28,12 @@ fn program_of(hidden: usize, optimizer: OptimizerConfig) -> Program {
         Layer::classes(),
     ];
     let model = Sequential::new(layers, &spec).expect("the model fits");
-    let training = Training { rule: optimizer.rule(), clip_norm: None, accumulate: 1 };
+    let training = Training {
+        rule: optimizer.rule(),
+        clip_norm: None,
+        accumulate: 1,
+        precision: Precision::F32,
+    };
     compile(&Blueprint {
         model: &model,
         spec: &spec,
