@@ -4,8 +4,8 @@ use inflight::Result;
 use inflight::config::RunConfig;
 use inflight::gpu;
 use inflight::graph::plan::Program;
+use inflight::nn::Module;
 use inflight::nn::describe::describe;
-use inflight::nn::sequential::Sequential;
 use inflight::source::Dataset;
 use serde::Serialize;
 
@@ -36,7 +36,7 @@ struct Plan {
 pub fn print(
     config: &RunConfig,
     dataset: &Dataset,
-    model: &Sequential,
+    model: &dyn Module,
     program: &Program,
     steps_per_epoch: u64,
     json: bool,
