@@ -52,10 +52,8 @@ fn expect_the_same_bits(trial: &Trial) {
 #[test]
 fn a_tile_never_changes_a_bit_of_a_matrix_product() {
     for transpose in [[false, false], [false, true], [true, false], [true, true]] {
-        // Odd, by fours, and with a cut sum.
-        for size in [[67, 65, 37], [132, 68, 72], [33, 34, 1027]] {
-            expect_the_same_bits(&matmul(size, transpose));
-        }
+        // Beyond a tile's edge, and with a cut sum.
+        expect_the_same_bits(&matmul([67, 65, 515], transpose));
     }
 }
 
@@ -63,7 +61,6 @@ fn a_tile_never_changes_a_bit_of_a_matrix_product() {
 fn a_tile_never_changes_a_bit_of_a_convolution() {
     let plain = ConvGeometry { stride: [1, 1], padding: [1, 1], groups: 1 };
     for (x, outputs, geometry) in [
-        ([3, 5, 9, 7], 37, plain),
         ([2, 20, 8, 8], 68, plain),
         ([2, 8, 11, 10], 66, ConvGeometry { stride: [2, 2], padding: [0, 1], groups: 2 }),
     ] {
