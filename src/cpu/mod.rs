@@ -18,6 +18,7 @@ pub mod loss;
 pub mod matmul;
 mod memory;
 pub mod metrics;
+pub mod moving_average;
 pub mod normalize;
 pub mod optimizer;
 mod parallel;
@@ -73,6 +74,7 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
         | Op::GradAccumulate => optimizer::run(call),
+        Op::MovingAverage { .. } => moving_average::run(call),
     }
 }
 
