@@ -27,6 +27,7 @@ mod real;
 pub mod reduce;
 #[cfg(test)]
 mod testing;
+mod winograd;
 
 pub use executor::{Executor, device_info};
 pub use real::Real;
