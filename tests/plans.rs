@@ -37,6 +37,7 @@ fn program(model: &dyn Module, options: Options) -> Program {
             clip_norm: Some(5.0),
             accumulate: 2,
             precision: Precision::F32,
+            ema: None,
         }),
     };
     compile_with(&blueprint, options).expect("the model compiles")

@@ -98,6 +98,7 @@ mod tests {
     use crate::graph::Role;
     use crate::graph::op::{Activation, ConvGeometry, PoolGeometry, UpdateRule};
     use crate::graph::plan::Pass;
+    use crate::graph::precision::Precision;
     use crate::nn::losses::Loss;
     use crate::nn::models;
     use crate::train::compile::{Blueprint, Training, compile};
@@ -200,7 +201,8 @@ mod tests {
                 rule: ADAM,
                 clip_norm: None,
                 accumulate: 1,
-                precision: crate::graph::precision::Precision::F32,
+                precision: Precision::F32,
+                ema: None,
             }),
         });
         Cost::of_plan(&program.expect("compiles").plans[&Pass::Train])
