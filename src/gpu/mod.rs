@@ -9,11 +9,13 @@ pub mod survey;
 
 mod compute;
 mod executor;
+mod lowering;
 mod memory_size;
 mod objects;
 mod pipeline_cache;
 mod pipelines;
 mod readback;
+mod schedule;
 mod upload;
 
 pub use adapters::{AdapterSummary, adapters};

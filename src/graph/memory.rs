@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::plan::ActivationBuffer;
+use super::plan::{ActivationBuffer, Place, Program};
 use super::{Graph, Role, TensorId};
 
 /// The shared activation buffers. All passes of a program use the same pool, one after the other.
@@ -66,6 +66,44 @@ impl Pool {
             }
         }
     }
+}
+
+/// The same program with activations that share no buffer within a pass: more memory, for a device that runs
+/// operations side by side where they do not touch the same buffers. Passes still share.
+pub fn apart(program: &Program) -> Program {
+    let mut program = program.clone();
+    let mut buffers: Vec<ActivationBuffer> = Vec::new();
+    for plan in program.plans.values_mut() {
+        let mut taken = vec![false; buffers.len()];
+        let mut places: HashMap<TensorId, usize> = HashMap::new();
+        for &y in plan.nodes.iter().flat_map(|node| &node.outputs) {
+            let root = plan.root(y);
+            let tensor = plan.tensor(root);
+            let Place::Activation(_) = plan.location(root).place else { continue };
+            if places.contains_key(&root) {
+                continue;
+            }
+            let (len, dtype) = (tensor.len(), tensor.dtype);
+            let fits = |&i: &usize| {
+                !taken[i] && buffers[i].dtype == dtype && buffers[i].len >= len
+            };
+            let found = (0..buffers.len()).filter(fits).min_by_key(|&i| buffers[i].len);
+            let buffer = found.unwrap_or_else(|| {
+                buffers.push(ActivationBuffer { len, dtype });
+                taken.push(false);
+                buffers.len() - 1
+            });
+            taken[buffer] = true;
+            places.insert(root, buffer);
+        }
+        for i in 0..plan.tensors.len() {
+            if let Some(&buffer) = places.get(&plan.root(TensorId(i))) {
+                plan.locations[i].place = Place::Activation(buffer);
+            }
+        }
+    }
+    program.activations = buffers;
+    program
 }
 
 /// The last operation that touches each root tensor; tensors to keep have none.

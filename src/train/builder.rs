@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 use super::agenda::Agenda;
 use super::book::{Book, Progress, Terms};
 use super::checkpoint::Checkpoint;
-use super::compile::{Blueprint, Training, compile};
+use super::compile::{Blueprint, Training, compile_with};
 use super::engine::Engine;
 use super::event::FirstStep;
 use super::run::{Run, Saving};
@@ -119,7 +119,8 @@ impl TrainerBuilder {
             TargetSpec::Values { .. } => Loss::MeanSquaredError,
         });
         loss.validate(spec)?;
-        compile(&Blueprint {
+        let options = Options { recompute: config.recompute, ..Options::default() };
+        let blueprint = Blueprint {
             model: &*self.model,
             spec,
             batch_size: config.batch_size,
@@ -138,7 +139,8 @@ impl TrainerBuilder {
                 precision: config.precision()?,
                 ema: config.ema,
             }),
-        })
+        };
+        compile_with(&blueprint, options)
     }
 
     fn check_data(&self) -> Result<()> {
