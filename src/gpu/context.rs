@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 /// no kernel uses can only bring a driver's bugs.
 pub(super) const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::TIMESTAMP_QUERY)
-    .union(wgpu::Features::PIPELINE_CACHE);
+    .union(wgpu::Features::PIPELINE_CACHE)
+    .union(wgpu::Features::SHADER_F16);
 
 /// An opened device.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub struct Context {
     pub(super) open_s: f64,
     /// Whether lowerings choose what suits a software adapter.
     software: bool,
+    half: bool,
     fault: Arc<Fault>,
 }
 
@@ -72,20 +74,29 @@ impl Context {
         }));
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let open_s = start.elapsed().as_secs_f64();
-        Ok(Self { device, queue, info, open_s, software, fault })
+        let half = device.features().contains(wgpu::Features::SHADER_F16);
+        Ok(Self { device, queue, info, open_s, software, half, fault })
     }
 
     /// The same device, for which lowerings choose what suits a GPU in hardware, whatever it is: so a
     /// machine without one can test those variants.
     pub fn as_hardware(&self) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self { software: false, ..self.same() })
+    }
+
+    /// The same device as if its shaders had no 16-bit floats, for tests.
+    pub fn without_half(&self) -> Arc<Self> {
+        Arc::new(Self { half: false, ..self.same() })
+    }
+
+    fn same(&self) -> Self {
+        Self {
             device: self.device.clone(),
             queue: self.queue.clone(),
             info: self.info.clone(),
-            open_s: self.open_s,
-            software: false,
             fault: Arc::clone(&self.fault),
-        })
+            ..*self
+        }
     }
 
     /// The adapter's name.
@@ -105,6 +116,11 @@ impl Context {
             software: self.software,
             subgroup_size: if fixed { least } else { 0 },
         }
+    }
+
+    /// Whether shaders can store 16-bit floats.
+    pub fn has_half(&self) -> bool {
+        self.half
     }
 
     /// `discrete`, `integrated`, `virtual`, `software` or `other`.

@@ -196,7 +196,13 @@ mod tests {
             mean: &[],
             std: &[],
             loss: Loss::for_target(&spec),
-            training: Some(Training { rule: ADAM, clip_norm: None, accumulate: 1, ema: None }),
+            training: Some(Training {
+                rule: ADAM,
+                clip_norm: None,
+                accumulate: 1,
+                ema: None,
+                precision: crate::graph::precision::Precision::F32,
+            }),
         });
         Cost::of_plan(&program.expect("compiles").plans[&Pass::Train])
     }
