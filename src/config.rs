@@ -64,6 +64,9 @@ pub struct RunConfig {
     /// Largest global norm of the gradients; longer ones are shortened to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f32>,
+    /// Decay of a moving average of the weights, which is what is then evaluated and saved as the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
     /// Batches whose gradients are averaged into one step.
     pub accumulate: usize,
     /// The seed of everything random: initial weights, order, transforms, dropout.
@@ -119,6 +122,7 @@ impl Default for RunConfig {
             warmup_steps: 0,
             label_smoothing: 0.0,
             clip_norm: None,
+            ema: None,
             accumulate: 1,
             seed: 0,
             device: "auto".into(),
@@ -214,6 +218,12 @@ impl RunConfig {
         if !(0.0..1.0).contains(&self.label_smoothing) {
             let expected = "0 up to, not including, 1";
             return Err(wrong("--label-smoothing", self.label_smoothing, expected).hint("0.1"));
+        }
+        // As `f32` something must be left of 1 - decay.
+        let averages = |decay: f64| decay >= 0.0 && (1.0 - decay) as f32 > f32::MIN_POSITIVE;
+        if let Some(decay) = self.ema.filter(|&decay| !averages(decay)) {
+            let expected = "0 up to, not including, 1";
+            return Err(wrong("--ema", decay, expected).hint("--ema 0.999"));
         }
         if self.precision != "f32" {
             return Err(wrong("--precision", &self.precision, "f32, the only one so far"));
@@ -434,6 +444,10 @@ mod tests {
         assert!(refusal("precision = \"f16\"").contains("--precision: found f16, expected f32"));
         assert!(refusal("label_smoothing = nan").contains("--label-smoothing"));
         assert!(refusal("clip_norm = 0.0").contains("--clip-norm"));
+        for decay in ["nan", "1.0", "-0.1", "inf"] {
+            assert!(refusal(&format!("ema = {decay}")).starts_with("config: --ema: "), "{decay}");
+        }
+        parse("ema = 0.9999").validate().expect("a usual decay");
         assert!(refusal("accumulate = 0").contains("--accumulate"));
         assert!(refusal("keep = 0").contains("--keep"));
         assert!(refusal("workers = 100000").contains("--workers"));

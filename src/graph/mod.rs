@@ -49,6 +49,8 @@ pub enum Arena {
     First,
     /// Second moments, at the same offsets.
     Second,
+    /// The moving average of the parameters, at the same offsets; evaluation reads it where it is kept.
+    Average,
     /// What a step changes besides parameters: running statistics, the optimizer's control.
     State,
     /// Constants, uploaded once.

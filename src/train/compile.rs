@@ -36,6 +36,8 @@ pub struct Training {
     pub clip_norm: Option<f32>,
     /// Batches whose gradients are averaged into one update.
     pub accumulate: usize,
+    /// Decay of the moving average of the weights, which evaluation then uses; `None` keeps none.
+    pub ema: Option<f64>,
 }
 
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
@@ -152,7 +154,7 @@ fn accumulate(graph: &mut Graph, params_len: usize) {
     }
 }
 
-/// Adds the norm of all gradients, the decision, and the update of all parameters.
+/// Adds the norm of all gradients, the decision, the update of all parameters, and their average.
 fn optimizer(graph: &mut Graph, params_len: usize, from: Arena, training: &Training) -> Result<()> {
     graph.set_scope("");
     let control = graph.state(CONTROL_NAME, &[CONTROL_LEN], Init::Constant(0.0));
@@ -183,6 +185,14 @@ fn optimizer(graph: &mut Graph, params_len: usize, from: Arena, training: &Train
         }
         let update = Op::OptimizerUpdate { rule: training.rule };
         graph.push_into(update, &[gradients, control, header], &outputs);
+    }
+    if let Some(decay) = training.ema {
+        for part in stretches(params_len) {
+            let parameters = stretch(graph, Arena::Params, part);
+            let average = stretch(graph, Arena::Average, part);
+            let op = Op::MovingAverage { share: (1.0 - decay) as f32 };
+            graph.push_into(op, &[parameters, control], &[average]);
+        }
     }
     Ok(())
 }

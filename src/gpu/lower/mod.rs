@@ -91,6 +91,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
+        | Op::MovingAverage { .. }
         | Op::GradAccumulate => optimizer::lower(op, bound, caps),
     }
 }
