@@ -224,13 +224,13 @@ impl RunConfig {
             let expected = "0 up to, not including, 1";
             return Err(wrong("--label-smoothing", self.label_smoothing, expected).hint("0.1"));
         }
-        self.precision()?;
         // As `f32` something must be left of 1 - decay.
         let averages = |decay: f64| decay >= 0.0 && (1.0 - decay) as f32 > f32::MIN_POSITIVE;
         if let Some(decay) = self.ema.filter(|&decay| !averages(decay)) {
             let expected = "0 up to, not including, 1";
             return Err(wrong("--ema", decay, expected).hint("--ema 0.999"));
         }
+        self.precision()?;
         // TOML, in which the configuration is saved, has signed numbers of 64 bits.
         in_range("--seed", self.seed, 0, i64::MAX as u64)
     }

@@ -109,7 +109,12 @@ fn with_bound<R>(plan: &Plan, node: &Node, then: impl FnOnce(Bound) -> R) -> R {
 }
 
 /// What a dispatch touches.
-fn accesses_of(plan: &Plan, node: &Node, lowered: &LoweredNode, dispatch: &Dispatch) -> Vec<Access> {
+fn accesses_of(
+    plan: &Plan,
+    node: &Node,
+    lowered: &LoweredNode,
+    dispatch: &Dispatch,
+) -> Vec<Access> {
     let tensor = |id: TensorId, writes| {
         let (tensor, location) = (plan.tensor(id), plan.location(id));
         let start = location.offset_bytes;

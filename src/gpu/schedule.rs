@@ -129,7 +129,8 @@ impl Dependencies {
         for (i, accesses) in dispatches.iter().enumerate() {
             for access in accesses {
                 let earlier = seen.entry(access.buffer).or_default();
-                for (j, other) in earlier.iter().filter(|(j, other)| *j != i && other.meets(access)) {
+                for (j, other) in earlier.iter().filter(|(j, other)| *j != i && other.meets(access))
+                {
                     if (access.writes || other.writes) && before[i].insert(*j) {
                         after[*j].push(i);
                     }

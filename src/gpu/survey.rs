@@ -85,12 +85,7 @@ impl DeviceMemory {
 
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.arenas
-            + self.activations
-            + self.scratch
-            + self.batches
-            + self.readback
-            + self.snapshot
+        self.arenas + self.activations + self.scratch + self.batches + self.readback + self.snapshot
     }
 
     /// Checks that it fits, where the device tells how much it has.

@@ -84,9 +84,7 @@ pub fn apart(program: &Program) -> Program {
                 continue;
             }
             let (len, dtype) = (tensor.len(), tensor.dtype);
-            let fits = |&i: &usize| {
-                !taken[i] && buffers[i].dtype == dtype && buffers[i].len >= len
-            };
+            let fits = |&i: &usize| !taken[i] && buffers[i].dtype == dtype && buffers[i].len >= len;
             let found = (0..buffers.len()).filter(fits).min_by_key(|&i| buffers[i].len);
             let buffer = found.unwrap_or_else(|| {
                 buffers.push(ActivationBuffer { len, dtype });

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::fuse::fuse;
 use super::memory::Pool;
-use super::recompute::recompute;
 use super::precision::{Precision, store_half};
+use super::recompute::recompute;
 use super::{Arena, Graph, Init, Node, Role, Tensor, TensorId};
 use crate::batch::{DType, SLOT_ALIGN_BYTES, SampleSpec, SlotLayout};
 use crate::error::{Error, Result};
@@ -142,12 +142,6 @@ impl Program {
             .filter(|arena| self.arenas.get(arena).is_some_and(|&len| len > 0))
     }
 
-    /// Whether any tensor has 16 bits.
-    pub fn stores_half(&self) -> bool {
-        let mut tensors = self.plans.values().flat_map(|plan| &plan.tensors);
-        tensors.any(|tensor| tensor.dtype == DType::F16)
-    }
-
     /// The arena whose weights are evaluated and saved as the model: the moving average, where one is kept.
     pub fn weights_arena(&self) -> Arena {
         if self.averages() { Arena::Average } else { Arena::Params }
@@ -156,6 +150,12 @@ impl Program {
     /// Whether a moving average of the parameters is kept.
     pub fn averages(&self) -> bool {
         self.arenas.contains_key(&Arena::Average)
+    }
+
+    /// Whether any tensor has 16 bits.
+    pub fn stores_half(&self) -> bool {
+        let mut tensors = self.plans.values().flat_map(|plan| &plan.tensors);
+        tensors.any(|tensor| tensor.dtype == DType::F16)
     }
 
     /// Elements of the model's output for one sample.

@@ -38,10 +38,7 @@ pub fn recompute(graph: &mut Graph, keep: &[TensorId]) {
 }
 
 fn gives_gradient(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::CrossEntropy { gradient: true, .. } | Op::MeanSquaredError { gradient: true }
-    )
+    matches!(op, Op::CrossEntropy { gradient: true, .. } | Op::MeanSquaredError { gradient: true })
 }
 
 /// What the activations of a graph take where they share buffers.
@@ -128,8 +125,11 @@ struct Forgotten {
 fn forgotten(graph: &Graph, forward: usize, cuts: &[usize], keep: &[TensorId]) -> Vec<Forgotten> {
     let last = last_forward_uses(graph, forward);
     let kept: HashSet<TensorId> = keep.iter().map(|&id| graph.root(id)).collect();
-    let read_again: HashSet<TensorId> =
-        graph.nodes[forward..].iter().flat_map(|node| &node.inputs).map(|&x| graph.root(x)).collect();
+    let read_again: HashSet<TensorId> = graph.nodes[forward..]
+        .iter()
+        .flat_map(|node| &node.inputs)
+        .map(|&x| graph.root(x))
+        .collect();
     let starts = std::iter::once(0).chain(cuts.iter().copied());
     let segment = |(start, &end): (usize, &usize)| {
         let inside = |y: TensorId| last[&y] < end && !kept.contains(&y);
@@ -138,7 +138,8 @@ fn forgotten(graph: &Graph, forward: usize, cuts: &[usize], keep: &[TensorId]) -
         for i in (start..end).rev() {
             let node = &graph.nodes[i];
             let large = node.outputs.iter().any(|&y| bytes(graph, y) > SMALL_BYTES);
-            let forgettable = large && is_pure(graph, node) && node.outputs.iter().all(|&y| inside(y));
+            let forgettable =
+                large && is_pure(graph, node) && node.outputs.iter().all(|&y| inside(y));
             let wanted = |y: &TensorId| needed.contains(y) || read_again.contains(y);
             if forgettable && node.outputs.iter().any(wanted) {
                 nodes.push(i);
@@ -236,7 +237,8 @@ mod tests {
                 let given = g.tensor(root).role != Role::Activation;
                 assert!(given || written.contains(&root), "{}", node.op.name());
             }
-            let activations = node.outputs.iter().filter(|&&y| g.tensor(y).role == Role::Activation);
+            let activations =
+                node.outputs.iter().filter(|&&y| g.tensor(y).role == Role::Activation);
             activations.for_each(|&y| assert!(written.insert(y), "{} twice", node.op.name()));
         }
     }

@@ -23,7 +23,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Arena;
-use crate::graph::plan::Program;
+use crate::graph::plan::{Options, Program};
 use crate::graph::precision::Precision;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
@@ -136,8 +136,8 @@ impl TrainerBuilder {
                 rule: config.optimizer.rule(),
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
-                precision: config.precision()?,
                 ema: config.ema,
+                precision: config.precision()?,
             }),
         };
         compile_with(&blueprint, options)

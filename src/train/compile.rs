@@ -37,10 +37,17 @@ pub struct Training {
     pub clip_norm: Option<f32>,
     /// Batches whose gradients are averaged into one update.
     pub accumulate: usize,
-    /// How activations are stored, in training and in evaluation; with `F16` the loss is scaled.
-    pub precision: Precision,
     /// Decay of the moving average of the weights, which evaluation then uses; `None` keeps none.
     pub ema: Option<f64>,
+    /// How activations are stored, in training and in evaluation; with `F16` the loss is scaled.
+    pub precision: Precision,
+}
+
+impl Training {
+    /// Plain training by `rule`: 32 bits, no clipping, accumulation or average.
+    pub fn new(rule: UpdateRule) -> Self {
+        Self { rule, clip_norm: None, accumulate: 1, ema: None, precision: Precision::F32 }
+    }
 }
 
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
@@ -173,7 +180,7 @@ fn accumulate(graph: &mut Graph, params_len: usize) {
     }
 }
 
-/// Adds the norm of all gradients, the decision, the update of all parameters, and their average.
+/// Adds the norm of all gradients, the decision, and the update of all parameters.
 fn optimizer(
     graph: &mut Graph,
     params_len: usize,
