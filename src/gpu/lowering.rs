@@ -51,7 +51,7 @@ impl Lowering {
     pub(super) fn new(program: &Arc<Program>, context: &Context, slots: usize) -> Self {
         let caps = context.caps();
         let shared = Self::place(Arc::clone(program), &caps, false);
-        if caps.software {
+        if caps.software || program.frugal {
             return shared;
         }
         let room = context.memory_bytes().map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2);

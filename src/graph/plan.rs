@@ -132,6 +132,8 @@ pub struct Program {
     /// Where [`Op::OptimizerControl`](super::op::Op::OptimizerControl) keeps its 8 words in [`Arena::State`]
     /// (in elements), where the program trains.
     pub control_offset: Option<usize>,
+    /// Whether it was made to take little memory, see [`Options::recompute`].
+    pub frugal: bool,
 }
 
 impl Program {
@@ -385,6 +387,7 @@ impl ProgramBuilder {
             plans: self.plans,
             output,
             control_offset,
+            frugal: self.options.recompute,
         }
     }
 }

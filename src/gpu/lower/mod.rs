@@ -9,6 +9,7 @@ mod norm;
 mod optimizer;
 mod pooling;
 mod sums;
+mod tiles;
 
 use super::dense;
 use super::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Shader};
