@@ -65,6 +65,9 @@ pub struct RunConfig {
     /// Largest global norm of the gradients; longer ones are shortened to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f32>,
+    /// Decay of a moving average of the weights, which is what is then evaluated and saved as the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
     /// Batches whose gradients are averaged into one step.
     pub accumulate: usize,
     /// The seed of everything random: initial weights, order, transforms, dropout.
@@ -120,6 +123,7 @@ impl Default for RunConfig {
             warmup_steps: 0,
             label_smoothing: 0.0,
             clip_norm: None,
+            ema: None,
             accumulate: 1,
             seed: 0,
             device: "auto".into(),
@@ -215,6 +219,12 @@ impl RunConfig {
         if !(0.0..1.0).contains(&self.label_smoothing) {
             let expected = "0 up to, not including, 1";
             return Err(wrong("--label-smoothing", self.label_smoothing, expected).hint("0.1"));
+        }
+        // As `f32` something must be left of 1 - decay.
+        let averages = |decay: f64| decay >= 0.0 && (1.0 - decay) as f32 > f32::MIN_POSITIVE;
+        if let Some(decay) = self.ema.filter(|&decay| !averages(decay)) {
+            let expected = "0 up to, not including, 1";
+            return Err(wrong("--ema", decay, expected).hint("--ema 0.999"));
         }
         self.precision()?;
         // TOML, in which the configuration is saved, has signed numbers of 64 bits.
@@ -445,6 +455,10 @@ mod tests {
         parse("precision = \"f16\"").validate().expect("known");
         assert!(refusal("label_smoothing = nan").contains("--label-smoothing"));
         assert!(refusal("clip_norm = 0.0").contains("--clip-norm"));
+        for decay in ["nan", "1.0", "-0.1", "inf"] {
+            assert!(refusal(&format!("ema = {decay}")).starts_with("config: --ema: "), "{decay}");
+        }
+        parse("ema = 0.9999").validate().expect("a usual decay");
         assert!(refusal("accumulate = 0").contains("--accumulate"));
         assert!(refusal("keep = 0").contains("--keep"));
         assert!(refusal("workers = 100000").contains("--workers"));

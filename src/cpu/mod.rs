@@ -18,6 +18,7 @@ pub mod loss;
 pub mod matmul;
 mod memory;
 pub mod metrics;
+pub mod moving_average;
 pub mod normalize;
 pub mod optimizer;
 mod parallel;
@@ -26,6 +27,7 @@ mod real;
 pub mod reduce;
 #[cfg(test)]
 mod testing;
+mod winograd;
 
 pub use executor::{Executor, device_info};
 pub use real::Real;
@@ -75,6 +77,7 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
         | Op::GradAccumulate => optimizer::run(call),
+        Op::MovingAverage { .. } => moving_average::run(call),
     }
 }
 

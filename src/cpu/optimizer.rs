@@ -161,7 +161,8 @@ pub fn optimizer_update<T: Real>(rule: UpdateRule, control: &[T], lr: f32, memor
     }
 }
 
-fn update<T: Real>(gradients: &[T], parameters: &mut [T], f: impl Fn(T, &mut T) + Sync) {
+/// Calls `f` with every element of `gradients` and of `parameters`.
+pub(super) fn update<T: Real>(gradients: &[T], parameters: &mut [T], f: impl Fn(T, &mut T) + Sync) {
     parameters.par_chunks_mut(CHUNK).zip(gradients.par_chunks(CHUNK)).for_each(|(p, g)| {
         vectorized(
             #[inline(always)]

@@ -4,6 +4,7 @@
 //! A [`Graph`] is built once by a model, [`grad`] adds the backward operations to it, [`fuse`] merges
 //! what one kernel can do, [`precision`] chooses types, [`memory`] assigns buffers, and [`plan`] is what executors run.
 
+pub mod cost;
 pub mod fuse;
 pub mod grad;
 pub mod memory;
@@ -49,6 +50,8 @@ pub enum Arena {
     First,
     /// Second moments, at the same offsets.
     Second,
+    /// The moving average of the parameters, at the same offsets; evaluation reads it where it is kept.
+    Average,
     /// What a step changes besides parameters: running statistics, the optimizer's control.
     State,
     /// Constants, uploaded once.

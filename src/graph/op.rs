@@ -293,6 +293,12 @@ pub enum Op {
         /// The rule.
         rule: UpdateRule,
     },
+    /// `parameters[len], control[10] | average[len]`: average += share · (parameters - average) after an update that
+    /// was applied; the first one copies, as `torch.optim.swa_utils.AveragedModel` (Polyak and Juditsky, 1992).
+    MovingAverage {
+        /// 1 - decay.
+        share: f32,
+    },
     /// `gradients[len], header | sum[len]`: sum = w · g at micro-step 0, else sum + w · g, where w is
     /// `header.weight`.
     GradAccumulate,
@@ -342,6 +348,7 @@ impl Op {
             Op::GradSquares => "grad_squares",
             Op::OptimizerControl { .. } => "optimizer_control",
             Op::OptimizerUpdate { .. } => "optimizer_update",
+            Op::MovingAverage { .. } => "moving_average",
             Op::GradAccumulate => "grad_accumulate",
         }
     }
@@ -511,6 +518,7 @@ impl Op {
             | Op::AvgPool2dGrad { .. }
             | Op::OptimizerControl { .. }
             | Op::OptimizerUpdate { .. }
+            | Op::MovingAverage { .. }
             | Op::GradAccumulate => Ok(vec![]),
         }
     }

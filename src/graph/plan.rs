@@ -128,7 +128,7 @@ pub struct Program {
 impl Program {
     /// The arenas that a checkpoint must hold to go on bit for bit.
     pub fn persistent_arenas(&self) -> impl Iterator<Item = Arena> + '_ {
-        [Arena::Params, Arena::First, Arena::Second, Arena::State]
+        [Arena::Params, Arena::First, Arena::Second, Arena::Average, Arena::State]
             .into_iter()
             .filter(|arena| self.arenas.get(arena).is_some_and(|&len| len > 0))
     }
@@ -137,6 +137,16 @@ impl Program {
     pub fn stores_half(&self) -> bool {
         let mut tensors = self.plans.values().flat_map(|plan| &plan.tensors);
         tensors.any(|tensor| tensor.dtype == DType::F16)
+    }
+
+    /// The arena whose weights are evaluated and saved as the model: the moving average, where one is kept.
+    pub fn weights_arena(&self) -> Arena {
+        if self.averages() { Arena::Average } else { Arena::Params }
+    }
+
+    /// Whether a moving average of the parameters is kept.
+    pub fn averages(&self) -> bool {
+        self.arenas.contains_key(&Arena::Average)
     }
 
     /// Elements of the model's output for one sample.
@@ -243,7 +253,8 @@ impl ProgramBuilder {
         Ok(self.params.len)
     }
 
-    /// Adds a pass; `keep` are tensors that must still hold their value when it ends.
+    /// Adds a pass; `keep` are tensors that must still hold their value when it ends. [`Pass::Eval`] reads the
+    /// moving average of the parameters where a pass that was added before keeps one.
     ///
     /// # Errors
     /// As [`ProgramBuilder::reserve_params`].
@@ -257,7 +268,7 @@ impl ProgramBuilder {
         let mut locations = Vec::with_capacity(graph.tensors.len());
         for i in 0..graph.tensors.len() {
             let root = graph.root(TensorId(i));
-            locations.push(self.place(&graph, root, &assigned)?);
+            locations.push(self.place(pass, &graph, root, &assigned)?);
         }
         self.plans.insert(pass, Plan { tensors: graph.tensors, locations, nodes: graph.nodes });
         Ok(())
@@ -265,6 +276,7 @@ impl ProgramBuilder {
 
     fn place(
         &mut self,
+        pass: Pass,
         graph: &Graph,
         root: TensorId,
         assigned: &HashMap<TensorId, usize>,
@@ -279,7 +291,11 @@ impl ProgramBuilder {
             Role::Header => slot(0),
             Role::Input => slot(self.slot.input_offset),
             Role::Target => slot(self.slot.target_offset),
-            Role::Param(init) => arena(Arena::Params, self.params.offset(tensor, *init)?),
+            Role::Param(init) => {
+                let averaged = pass == Pass::Eval && self.stretched.contains_key(&Arena::Average);
+                let weights = if averaged { Arena::Average } else { Arena::Params };
+                arena(weights, self.params.offset(tensor, *init)?)
+            }
             Role::State(init) => arena(Arena::State, self.states.offset(tensor, *init)?),
             Role::ParamGrad(param) => {
                 let offset = self.params.offset(graph.tensor(*param), Init::Constant(0.0))?;

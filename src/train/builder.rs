@@ -136,6 +136,7 @@ impl TrainerBuilder {
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
                 precision: config.precision()?,
+                ema: config.ema,
             }),
         })
     }
@@ -260,14 +261,28 @@ impl TrainerBuilder {
         {
             for variable in variables {
                 let values = initial_values(variable, self.config.seed);
-                executor.load(arena, variable.offset, &values)?;
+                load_variable(program, executor, arena, variable.offset, &values)?;
             }
         }
         if let Some(path) = &self.config.init {
             for (arena, variable, values) in weights::load(path, program)? {
-                executor.load(arena, variable.offset, &values)?;
+                load_variable(program, executor, arena, variable.offset, &values)?;
             }
         }
         Ok(Progress::default())
     }
+}
+
+/// Loads initial values; a moving average of parameters begins as the parameters.
+fn load_variable(
+    program: &Program,
+    executor: &mut dyn Executor,
+    arena: Arena,
+    offset: usize,
+    values: &[f32],
+) -> Result<()> {
+    if arena == Arena::Params && program.averages() {
+        executor.load(Arena::Average, offset, values)?;
+    }
+    executor.load(arena, offset, values)
 }

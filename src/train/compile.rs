@@ -39,6 +39,8 @@ pub struct Training {
     pub accumulate: usize,
     /// How activations are stored, in training and in evaluation; with `F16` the loss is scaled.
     pub precision: Precision,
+    /// Decay of the moving average of the weights, which evaluation then uses; `None` keeps none.
+    pub ema: Option<f64>,
 }
 
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
@@ -162,7 +164,7 @@ fn accumulate(graph: &mut Graph, params_len: usize) {
     }
 }
 
-/// Adds the norm of all gradients, the decision, and the update of all parameters.
+/// Adds the norm of all gradients, the decision, the update of all parameters, and their average.
 fn optimizer(
     graph: &mut Graph,
     params_len: usize,
@@ -198,5 +200,13 @@ fn optimizer(
         }
         let update = Op::OptimizerUpdate { rule: training.rule };
         graph.push_into(update, &[gradients, control, header], &outputs);
+    }
+    if let Some(decay) = training.ema {
+        for part in stretches(params_len) {
+            let parameters = stretch(graph, Arena::Params, part);
+            let average = stretch(graph, Arena::Average, part);
+            let op = Op::MovingAverage { share: (1.0 - decay) as f32 };
+            graph.push_into(op, &[parameters, control], &[average]);
+        }
     }
 }

@@ -188,6 +188,29 @@ fn nan_gradients_leave_parameters_and_moments_untouched() {
 }
 
 #[test]
+fn moving_average() {
+    // The first update that was applied, a later one, and one that was skipped.
+    for (applied, apply) in [(1.0, 1.0), (3.0, 1.0), (1.0, 0.0)] {
+        let mut words = CONTROL;
+        (words[2], words[6]) = (applied, apply);
+        for n in SIZES {
+            let mut bench = Bench::new(1, header(1));
+            let parameters = bench.f32(&[n], &normal(1, n));
+            let control = bench.f32(&[CONTROL_LEN], &words);
+            let average = bench.in_out(&[n], &normal(2, n));
+            bench.push(Op::MovingAverage { share: 0.3 }, &[parameters, control], &[average]);
+            bench.check(1e-6, 1e-6);
+            let expected = match (applied, apply) {
+                (1.0, 1.0) => normal(1, n),
+                (_, 1.0) => continue,
+                _ => normal(2, n),
+            };
+            bench.on_both().into_iter().for_each(|found| assert_eq!(found[0], expected));
+        }
+    }
+}
+
+#[test]
 fn grad_accumulate() {
     for n in SIZES {
         for micro_step in [0, 1] {

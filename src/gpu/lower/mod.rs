@@ -61,7 +61,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::MatMul { .. }
         | Op::Conv2d { .. }
         | Op::Conv2dInputGrad { .. }
-        | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps),
+        | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps, None),
         Op::NormalizeU8
         | Op::Bias
         | Op::Relu
@@ -94,6 +94,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
+        | Op::MovingAverage { .. }
         | Op::GradAccumulate => optimizer::lower(op, bound, caps),
     }
 }

@@ -19,6 +19,11 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             control([max_norm, beta1, beta2], scaled, bound, caps)
         }
         Op::OptimizerUpdate { rule } => update(rule, bound, caps),
+        Op::MovingAverage { share } => {
+            let len = bound.outputs[0].len();
+            let shader = element_shader!(by_four(len), "moving_average", "dispatch");
+            single(shader, vec![("SHARE", f64::from(share))], bound, elements(len), caps)
+        }
         Op::GradAccumulate => {
             let len = bound.outputs[0].len();
             let shader = element_shader!(by_four(len), "grad_accumulate", "dispatch", "header");
