@@ -58,6 +58,7 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::Gelu
         | Op::GeluGrad
         | Op::Add
+        | Op::AddReluGrad
         | Op::Mul
         | Op::Scale { .. }
         | Op::Cast => elementwise::run(call),

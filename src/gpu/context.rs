@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::adapters::{self, kind_name};
 use super::kernel::DeviceCaps;
 use crate::error::{Error, Result};
+use crate::executor::DeviceInfo;
 
 /// Features that are used where an adapter has them; none is required. Nothing else is asked for: what
 /// no kernel uses can only bring a driver's bugs.
@@ -131,6 +132,23 @@ impl Context {
     /// The device's driver and its version.
     pub fn driver(&self) -> String {
         [self.info.driver.as_str(), self.info.driver_info.as_str()].join(" ").trim().to_string()
+    }
+
+    /// The device, for people and tools; nothing of a program is in it yet.
+    pub fn device_info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.name().to_string(),
+            backend: self.info.backend.to_string(),
+            kind: self.kind().to_string(),
+            driver: self.driver(),
+            open_s: self.open_s,
+            ..DeviceInfo::default()
+        }
+    }
+
+    /// Whether shaders may compute with `f16`.
+    pub fn has_f16(&self) -> bool {
+        self.device.features().contains(wgpu::Features::SHADER_F16)
     }
 
     /// Returns what went wrong on the device since it was opened, if anything did.

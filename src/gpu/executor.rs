@@ -246,14 +246,10 @@ impl executor::Executor for Executor {
     fn device(&self) -> DeviceInfo {
         let context = self.context();
         DeviceInfo {
-            name: context.name().to_string(),
-            backend: context.info.backend.to_string(),
-            kind: context.kind().to_string(),
-            driver: context.driver(),
             allocated_bytes: self.objects.allocated_bytes,
             pipelines: self.compiled.pipelines.len(),
-            open_s: context.open_s,
             compile_s: self.compile_s,
+            ..context.device_info()
         }
     }
 

@@ -176,6 +176,8 @@ pub enum Op {
     GeluGrad,
     /// `a, b | y`: same shapes.
     Add,
+    /// `a, b, y | dx`: a + b where y > 0, which is [`Op::ReluGrad`] of the gradients of two branches.
+    AddReluGrad,
     /// `a, b | y`: same shapes.
     Mul,
     /// `x | y`: y = factor · x.
@@ -211,22 +213,29 @@ pub enum Op {
         /// Share of the new value in the running statistics.
         momentum: f32,
     },
-    /// `x[n, c, ..], gamma[c], beta[c], mean[c], var[c] | y`.
+    /// `x[n, c, ..], gamma[c], beta[c], mean[c], var[c], [residual[n, c, ..]] | y`.
     BatchNorm {
         /// Added to the variance.
         eps: f32,
         /// Applied last.
         activation: Activation,
+        /// Whether a residual is bound and added before the activation (He et al., 2016).
+        residual: bool,
     },
-    /// `dy, x, mean[c], var[c] | dgamma[c], dbeta[c]`.
+    /// `dy, x, gamma[c], beta[c], mean[c], var[c] | dgamma[c], dbeta[c]`.
     BatchNormParamGrad {
         /// Added to the variance.
         eps: f32,
+        /// Whether `dy` is the gradient behind a relu, which lets it through where the norm's output,
+        /// computed again, is above 0.
+        relu: bool,
     },
-    /// `dy, x, gamma, mean, var, dgamma, dbeta, header | dx`: rows from `header.count` on get 0.
+    /// `dy, x, gamma, beta, mean, var, dgamma, dbeta, header | dx`: rows from `header.count` on get 0.
     BatchNormInputGrad {
         /// Added to the variance.
         eps: f32,
+        /// As in [`Op::BatchNormParamGrad`].
+        relu: bool,
     },
     /// `x[rows, d], gamma[d], beta[d] | y, mean[rows], rstd[rows]` (Ba, Kiros and Hinton, 2016).
     LayerNorm {
@@ -327,6 +336,7 @@ impl Op {
             Op::Gelu => "gelu",
             Op::GeluGrad => "gelu_grad",
             Op::Add => "add",
+            Op::AddReluGrad => "add_relu_grad",
             Op::Mul => "mul",
             Op::Scale { .. } => "scale",
             Op::Cast => "cast",
@@ -447,6 +457,13 @@ impl Op {
                 })?;
                 Ok(vec![f32s(shape(0))])
             }
+            Op::AddReluGrad => {
+                expect(shape(0) == shape(1) && shape(0) == shape(2), || {
+                    let [a, b, y] = [shape(0), shape(1), shape(2)];
+                    format!("add_relu_grad needs equal shapes, found {a:?}, {b:?} and {y:?}")
+                })?;
+                Ok(vec![f32s(shape(0))])
+            }
             Op::Reduce { axis, .. } => {
                 expect(*axis < shape(0).len(), || {
                     format!("reduce over dimension {axis} of a tensor of shape {:?}", shape(0))
@@ -470,8 +487,11 @@ impl Op {
                 let c = &shape(0)[1..2];
                 Ok(vec![f32s(c), f32s(c)])
             }
-            Op::BatchNorm { .. } => {
+            Op::BatchNorm { residual, .. } => {
                 (1..5).try_for_each(|i| expect_channels(shape(0), shape(i)))?;
+                expect(!residual || shape(5) == shape(0), || {
+                    format!("a residual of shape {:?} does not fit {:?}", shape(5), shape(0))
+                })?;
                 Ok(vec![f32s(shape(0))])
             }
             Op::BatchNormParamGrad { .. } => Ok(vec![f32s(shape(2)), f32s(shape(2))]),

@@ -133,12 +133,6 @@ impl Program {
             .filter(|arena| self.arenas.get(arena).is_some_and(|&len| len > 0))
     }
 
-    /// Whether any tensor has 16 bits.
-    pub fn stores_half(&self) -> bool {
-        let mut tensors = self.plans.values().flat_map(|plan| &plan.tensors);
-        tensors.any(|tensor| tensor.dtype == DType::F16)
-    }
-
     /// The arena whose weights are evaluated and saved as the model: the moving average, where one is kept.
     pub fn weights_arena(&self) -> Arena {
         if self.averages() { Arena::Average } else { Arena::Params }
@@ -147,6 +141,12 @@ impl Program {
     /// Whether a moving average of the parameters is kept.
     pub fn averages(&self) -> bool {
         self.arenas.contains_key(&Arena::Average)
+    }
+
+    /// Whether any tensor has 16 bits.
+    pub fn stores_half(&self) -> bool {
+        let mut tensors = self.plans.values().flat_map(|plan| &plan.tensors);
+        tensors.any(|tensor| tensor.dtype == DType::F16)
     }
 
     /// Elements of the model's output for one sample.
@@ -178,6 +178,20 @@ pub struct ProgramBuilder {
     /// Elements of the other arenas that a graph reaches by stretches.
     stretched: BTreeMap<Arena, usize>,
     plans: BTreeMap<Pass, Plan>,
+    options: Options,
+}
+
+/// What is done to a graph before it becomes a plan. None of it changes a result beyond rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether operations that one kernel can do are merged.
+    pub fuse: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { fuse: true }
+    }
 }
 
 /// Variables of one arena, in order of first appearance.
@@ -226,7 +240,13 @@ impl ProgramBuilder {
             metrics: 0,
             stretched: BTreeMap::new(),
             plans: BTreeMap::new(),
+            options: Options::default(),
         }
+    }
+
+    /// Builds plans with other options than the default ones.
+    pub fn with_options(self, options: Options) -> Self {
+        Self { options, ..self }
     }
 
     /// The same, storing activations in this precision.
@@ -260,7 +280,9 @@ impl ProgramBuilder {
     /// As [`ProgramBuilder::reserve_params`].
     pub fn add(&mut self, pass: Pass, mut graph: Graph, keep: &[TensorId]) -> Result<()> {
         self.reserve_params(&graph)?;
-        fuse(&mut graph);
+        if self.options.fuse {
+            fuse(&mut graph, keep);
+        }
         if self.precision == Precision::F16 {
             store_half(&mut graph, keep);
         }

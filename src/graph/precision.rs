@@ -70,6 +70,7 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             | Op::Gelu
             | Op::GeluGrad
             | Op::Add
+            | Op::AddReluGrad
             | Op::Mul
             | Op::Scale { .. }
             | Op::Cast
@@ -101,7 +102,8 @@ pub fn takes(op: &Op, side: Side) -> Takes {
         (Op::NormalizeU8 | Op::LossScale, Output(0)) => Either,
         (Op::Bias, Input(0) | Output(0)) | (Op::BiasGrad, Input(0)) => Either,
         (Op::BatchNormStats { .. }, Input(0)) => Either,
-        (Op::BatchNorm { .. } | Op::LayerNorm { .. }, Input(0) | Output(0)) => Either,
+        (Op::BatchNorm { .. }, Input(0 | 5) | Output(0)) => Either,
+        (Op::LayerNorm { .. }, Input(0) | Output(0)) => Either,
         (Op::BatchNormParamGrad { .. } | Op::LayerNormParamGrad, Input(0 | 1)) => Either,
         (Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad, Input(0 | 1) | Output(0)) => {
             Either

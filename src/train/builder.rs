@@ -135,8 +135,8 @@ impl TrainerBuilder {
                 rule: config.optimizer.rule(),
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
-                precision: config.precision()?,
                 ema: config.ema,
+                precision: config.precision()?,
             }),
         })
     }

@@ -4,7 +4,7 @@ use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::Result;
 use crate::graph::grad::backward;
 use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, Op, UpdateRule};
-use crate::graph::plan::{CONTROL_NAME, Pass, Program, ProgramBuilder};
+use crate::graph::plan::{CONTROL_NAME, Options, Pass, Program, ProgramBuilder};
 use crate::graph::precision::Precision;
 use crate::graph::{Arena, Graph, Init, Role, TensorId};
 use crate::nn::losses::Loss;
@@ -37,10 +37,10 @@ pub struct Training {
     pub clip_norm: Option<f32>,
     /// Batches whose gradients are averaged into one update.
     pub accumulate: usize,
-    /// How activations are stored, in training and in evaluation; with `F16` the loss is scaled.
-    pub precision: Precision,
     /// Decay of the moving average of the weights, which evaluation then uses; `None` keeps none.
     pub ema: Option<f64>,
+    /// How activations are stored, in training and in evaluation; with `F16` the loss is scaled.
+    pub precision: Precision,
 }
 
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
@@ -52,9 +52,18 @@ const STRETCH_LEN: usize = 1 << 25;
 /// # Errors
 /// When shapes do not fit; the error names the layer.
 pub fn compile(blueprint: &Blueprint<'_>) -> Result<Program> {
+    compile_with(blueprint, Options::default())
+}
+
+/// As [`compile`], with plans made as `options` say.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(blueprint: &Blueprint<'_>, options: Options) -> Result<Program> {
     let precision = blueprint.training.map_or(Precision::F32, |training| training.precision);
-    let mut builder =
-        ProgramBuilder::new(blueprint.spec, blueprint.batch_size).with_precision(precision);
+    let mut builder = ProgramBuilder::new(blueprint.spec, blueprint.batch_size)
+        .with_precision(precision)
+        .with_options(options);
     if let Some(training) = &blueprint.training {
         let several = training.accumulate > 1;
         if several {

@@ -53,6 +53,11 @@ fn add() {
 }
 
 #[test]
+fn add_relu_grad() {
+    check(Op::AddReluGrad, 3, 0.0);
+}
+
+#[test]
 fn mul() {
     check(Op::Mul, 2, 0.0);
 }

@@ -19,6 +19,9 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::Gelu => (shader!("gelu", "dispatch", "gelu"), vec![], len),
         Op::GeluGrad => (shader!("gelu_grad", "dispatch", "gelu"), vec![], len),
         Op::Add => (element_shader!(four, "add", "dispatch"), vec![], elements(len)),
+        Op::AddReluGrad => {
+            (element_shader!(four, "add_relu_grad", "dispatch"), vec![], elements(len))
+        }
         Op::Mul => (element_shader!(four, "mul", "dispatch"), vec![], elements(len)),
         Op::Scale { factor } => {
             let constants = vec![("FACTOR", f64::from(factor))];
@@ -65,6 +68,11 @@ fn stored(op: &Op, shader: Shader, bound: Bound, four: bool) -> Shader {
         }
         Op::GeluGrad => {
             let tensors = [("StoreDy", x), ("StoreX", bound.inputs[1]), ("StoreDx", y)];
+            shader.with_stores(four, tensors)
+        }
+        Op::AddReluGrad => {
+            let [_, b, gate] = bound.inputs[..] else { unreachable!("three inputs") };
+            let tensors = [("StoreA", x), ("StoreB", b), ("StoreY", gate), ("StoreDx", y)];
             shader.with_stores(four, tensors)
         }
         Op::Add | Op::Mul => {

@@ -69,6 +69,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::Gelu
         | Op::GeluGrad
         | Op::Add
+        | Op::AddReluGrad
         | Op::Mul
         | Op::Scale { .. }
         | Op::Cast
