@@ -98,7 +98,6 @@ mod tests {
     use crate::graph::Role;
     use crate::graph::op::{Activation, ConvGeometry, PoolGeometry, UpdateRule};
     use crate::graph::plan::Pass;
-    use crate::graph::precision::Precision;
     use crate::nn::losses::Loss;
     use crate::nn::models;
     use crate::train::compile::{Blueprint, Training, compile};
@@ -197,13 +196,7 @@ mod tests {
             mean: &[],
             std: &[],
             loss: Loss::for_target(&spec),
-            training: Some(Training {
-                rule: ADAM,
-                clip_norm: None,
-                accumulate: 1,
-                precision: Precision::F32,
-                ema: None,
-            }),
+            training: Some(Training::new(ADAM)),
         });
         Cost::of_plan(&program.expect("compiles").plans[&Pass::Train])
     }
