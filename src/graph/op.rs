@@ -302,7 +302,7 @@ pub enum Op {
         /// The rule.
         rule: UpdateRule,
     },
-    /// `parameters[len], control[8] | average[len]`: average += share · (parameters - average) after an update that
+    /// `parameters[len], control[10] | average[len]`: average += share · (parameters - average) after an update that
     /// was applied; the first one copies, as `torch.optim.swa_utils.AveragedModel` (Polyak and Juditsky, 1992).
     MovingAverage {
         /// 1 - decay.
