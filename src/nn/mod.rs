@@ -1,9 +1,11 @@
 //! Models as graphs: layers, the models by name, losses, optimizers and schedules.
 
+pub mod beta;
 pub mod describe;
 pub mod init;
 pub mod layers;
 pub mod losses;
+pub mod mixing;
 pub mod models;
 pub mod optimizers;
 pub mod schedules;

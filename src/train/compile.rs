@@ -7,6 +7,7 @@ use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, Op, UpdateRule};
 use crate::graph::plan::{CONTROL_NAME, Pass, Program, ProgramBuilder};
 use crate::graph::{Arena, Graph, Init, Role, TensorId};
 use crate::nn::losses::Loss;
+use crate::nn::mixing::{Mixed, Mixing};
 use crate::nn::{Mode, Module};
 
 /// Everything a program is made from.
@@ -38,6 +39,8 @@ pub struct Training {
     pub accumulate: usize,
     /// Decay of the moving average of the weights, which evaluation then uses; `None` keeps none.
     pub ema: Option<f64>,
+    /// How the samples of a batch are mixed.
+    pub mixing: Mixing,
 }
 
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
@@ -82,7 +85,7 @@ fn train_graph(blueprint: &Blueprint<'_>) -> Result<Graph> {
     Ok(graph)
 }
 
-/// Adds input conversion, model, loss and metrics; returns the output and its gradient.
+/// Adds input conversion, mixing, model, loss and metrics; returns the output and its gradient.
 fn forward(
     graph: &mut Graph,
     blueprint: &Blueprint<'_>,
@@ -90,7 +93,12 @@ fn forward(
     gradient: bool,
 ) -> Result<(TensorId, Option<TensorId>)> {
     let x = input(graph, blueprint)?;
-    let output = blueprint.model.build(graph, x, mode)?;
+    let mixing = match (mode, &blueprint.training) {
+        (Mode::Train, Some(training)) => training.mixing,
+        _ => Mixing::default(),
+    };
+    let mixed = mixing.build(graph, x)?;
+    let output = blueprint.model.build(graph, mixed.map_or(x, |mixed| mixed.x), mode)?;
     graph.set_scope("loss");
     let batch = blueprint.batch_size;
     let (shape, dtype) = match blueprint.spec.target {
@@ -99,7 +107,12 @@ fn forward(
     };
     let target = graph.add_tensor("target", &shape, dtype, Role::Target);
     let header = graph.header();
-    let loss = blueprint.loss.build(graph, output, target, header, gradient)?;
+    let loss = match mixed {
+        Some(Mixed { mix, .. }) => {
+            blueprint.loss.build_mixed(graph, output, target, mix, header, gradient)?
+        }
+        None => blueprint.loss.build(graph, output, target, header, gradient)?,
+    };
     let metrics = graph.add_tensor("metrics", &[METRICS_LEN], DType::F32, Role::Metrics);
     let inputs: Vec<TensorId> =
         [Some(loss.row_loss), loss.row_correct, Some(header)].into_iter().flatten().collect();
