@@ -5,6 +5,7 @@ pub mod context;
 pub mod dense;
 pub mod kernel;
 pub mod lower;
+pub mod survey;
 
 mod compute;
 mod executor;

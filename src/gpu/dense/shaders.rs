@@ -1,6 +1,6 @@
 //! Which parts make up each dense shader: an operand part a side, a bias part, an output part, an engine.
 
-use super::product::Tile;
+use super::tile::{Engine, Tile};
 use crate::gpu::kernel::Shader;
 
 macro_rules! part {
@@ -9,23 +9,16 @@ macro_rules! part {
     };
 }
 
-/// A product's shader: `parts` say how operands are read and where results go; the way out and the
-/// engine end it. `fours`: whether columns lie side by side in the result by fours.
-fn product(name: &'static str, tile: Tile, fours: bool, parts: &[&'static str]) -> Shader {
-    let mut all =
-        vec![part!("shared/dense_shape"), part!("shared/gelu"), part!("shared/activation")];
-    all.extend(parts);
-    all.push(match tile.in_lanes() && fours {
-        true => part!("shared/dense_y4"),
-        false => part!("shared/dense_y"),
-    });
-    all.push(match tile.in_lanes() {
-        true => part!("shared/dense_lanes"),
-        false => part!("shared/dense_tiled"),
-    });
-    tile.consts()
-        .into_iter()
-        .fold(Shader::new(name, all), |shader, (name, value)| shader.with_const(name, value))
+/// The shader of a product, up to its tile.
+#[derive(Clone, Debug)]
+pub(super) struct Variant {
+    name: &'static str,
+    /// How operands are read and where results go.
+    parts: Vec<&'static str>,
+    /// The part that adds a bias, where one is bound.
+    bias: &'static str,
+    /// Whether columns lie side by side in the result by fours.
+    fours: bool,
 }
 
 /// How an operand of a matrix product lies in memory.
@@ -37,59 +30,76 @@ pub(super) struct Layout {
     pub fours: bool,
 }
 
-/// A matrix product.
-pub(super) fn matmul(a: Layout, b: Layout, bias: bool, fours: bool, tile: Tile) -> Shader {
-    let a = match (a.transposed, a.fours) {
-        (false, true) => part!("shared/dense_a_rows4"),
-        (false, false) => part!("shared/dense_a_rows"),
-        (true, true) => part!("shared/dense_a_cols4"),
-        (true, false) => part!("shared/dense_a_cols"),
-    };
-    let b = match (b.transposed, b.fours) {
-        (false, true) => part!("shared/dense_b_rows4"),
-        (false, false) => part!("shared/dense_b_rows"),
-        (true, true) => part!("shared/dense_b_cols4"),
-        (true, false) => part!("shared/dense_b_cols"),
-    };
-    let bias = match bias {
-        false => part!("shared/dense_bias_none"),
-        true => part!("shared/dense_bias_cols"),
-    };
-    product("matmul", tile, fours, &[a, b, bias, part!("matmul")])
-}
+impl Variant {
+    /// A matrix product.
+    pub fn matmul(a: Layout, b: Layout, fours: bool) -> Self {
+        let a = match (a.transposed, a.fours) {
+            (false, true) => part!("shared/dense_a_rows4"),
+            (false, false) => part!("shared/dense_a_rows"),
+            (true, true) => part!("shared/dense_a_cols4"),
+            (true, false) => part!("shared/dense_a_cols"),
+        };
+        let b = match (b.transposed, b.fours) {
+            (false, true) => part!("shared/dense_b_rows4"),
+            (false, false) => part!("shared/dense_b_rows"),
+            (true, true) => part!("shared/dense_b_cols4"),
+            (true, false) => part!("shared/dense_b_cols"),
+        };
+        let bias = part!("shared/dense_bias_cols");
+        Self { name: "matmul", parts: vec![a, b, part!("matmul")], bias, fours }
+    }
 
-/// A convolution of an image.
-pub(super) fn conv2d(bias: bool, fours: bool, tile: Tile) -> Shader {
-    let bias = match bias {
-        false => part!("shared/dense_bias_none"),
-        true => part!("shared/dense_bias_rows"),
-    };
-    let [a, geometry] = [part!("shared/dense_a_rows4"), part!("shared/dense_geometry")];
-    let parts = [a, geometry, bias, part!("shared/dense_y_planes"), part!("conv2d")];
-    product("conv2d", tile, fours, &parts)
-}
+    /// A convolution of an image.
+    pub fn conv2d(fours: bool) -> Self {
+        let parts = vec![
+            part!("shared/dense_a_rows4"),
+            part!("shared/dense_geometry"),
+            part!("shared/dense_y_planes"),
+            part!("conv2d"),
+        ];
+        Self { name: "conv2d", parts, bias: part!("shared/dense_bias_rows"), fours }
+    }
 
-/// The gradient of a convolution's image.
-pub(super) fn conv2d_input_grad(fours: bool, tile: Tile) -> Shader {
-    let parts = [
-        part!("shared/dense_a_rows4"),
-        part!("shared/dense_geometry"),
-        part!("shared/dense_bias_none"),
-        part!("shared/dense_y_planes"),
-        part!("conv2d_input_grad"),
-    ];
-    product("conv2d_input_grad", tile, fours, &parts)
-}
+    /// The gradient of a convolution's image.
+    pub fn conv2d_input_grad(fours: bool) -> Self {
+        let parts = vec![
+            part!("shared/dense_a_rows4"),
+            part!("shared/dense_geometry"),
+            part!("shared/dense_y_planes"),
+            part!("conv2d_input_grad"),
+        ];
+        Self { name: "conv2d_input_grad", parts, bias: part!("shared/dense_bias_none"), fours }
+    }
 
-/// The gradient of a convolution's weights; `planes`: whether those of dy hold a multiple of four.
-pub(super) fn conv2d_weight_grad(planes: bool, fours: bool, tile: Tile) -> Shader {
-    let a = match planes {
-        true => part!("shared/dense_a_planes4"),
-        false => part!("shared/dense_a_planes"),
-    };
-    let [geometry, bias] = [part!("shared/dense_geometry"), part!("shared/dense_bias_none")];
-    let parts = [a, geometry, bias, part!("matmul"), part!("conv2d_weight_grad")];
-    product("conv2d_weight_grad", tile, fours, &parts)
+    /// The gradient of a convolution's weights; `planes`: whether those of dy hold a multiple of four.
+    pub fn conv2d_weight_grad(planes: bool, fours: bool) -> Self {
+        let a = match planes {
+            true => part!("shared/dense_a_planes4"),
+            false => part!("shared/dense_a_planes"),
+        };
+        let parts =
+            vec![a, part!("shared/dense_geometry"), part!("matmul"), part!("conv2d_weight_grad")];
+        Self { name: "conv2d_weight_grad", parts, bias: part!("shared/dense_bias_none"), fours }
+    }
+
+    /// The whole shader for a tile, with a bias or without.
+    pub fn shader(&self, tile: Tile, bias: bool) -> Shader {
+        let mut all =
+            vec![part!("shared/dense_shape"), part!("shared/gelu"), part!("shared/activation")];
+        all.extend(&self.parts);
+        all.push(if bias { self.bias } else { part!("shared/dense_bias_none") });
+        all.push(match tile.engine == Engine::Lanes && self.fours {
+            true => part!("shared/dense_y4"),
+            false => part!("shared/dense_y"),
+        });
+        all.push(match tile.engine {
+            Engine::Lanes => part!("shared/dense_lanes"),
+            Engine::Tiled => part!("shared/dense_tiled"),
+        });
+        tile.consts().into_iter().fold(Shader::new(self.name, all), |shader, (name, value)| {
+            shader.with_const(name, value)
+        })
+    }
 }
 
 /// Weights as padded rows.

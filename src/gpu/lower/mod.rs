@@ -61,7 +61,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::MatMul { .. }
         | Op::Conv2d { .. }
         | Op::Conv2dInputGrad { .. }
-        | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps),
+        | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps, None),
         Op::NormalizeU8
         | Op::Bias
         | Op::Relu
