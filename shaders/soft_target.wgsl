@@ -22,8 +22,8 @@ fn main(grid: Grid) {
         t[i] = 0.0;
         return;
     }
-    let class = i % CLASSES;
-    let own = select(0.0, words[0], targets[row] == class);
-    let other = select(0.0, 1.0 - words[0], targets[valid - 1u - row] == class);
+    let k = i % CLASSES;
+    let own = select(0.0, words[0], targets[row] == k);
+    let other = select(0.0, 1.0 - words[0], targets[valid - 1u - row] == k);
     t[i] = SMOOTHING / f32(CLASSES) + (1.0 - SMOOTHING) * (own + other);
 }

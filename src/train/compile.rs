@@ -43,6 +43,13 @@ pub struct Training {
     pub mixing: Mixing,
 }
 
+impl Training {
+    /// Updates by `rule` after every batch as it is.
+    pub fn new(rule: UpdateRule) -> Self {
+        Self { rule, clip_norm: None, accumulate: 1, ema: None, mixing: Mixing::default() }
+    }
+}
+
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
 /// every adapter in use allows.
 const STRETCH_LEN: usize = 1 << 25;

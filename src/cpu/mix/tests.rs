@@ -129,7 +129,7 @@ fn mixed<T: Real>(x: &[f64], words: &[f64], rows: usize, valid: usize) -> Vec<T>
 #[test]
 fn samples_are_mixed_with_their_mirror() {
     let plane = 12;
-    for (rows, channels, valid) in [(1, 1, 1), (5, 2, 5), (5, 3, 4), (6, 1, 1)] {
+    for (rows, channels, valid) in [(1usize, 1, 1usize), (5, 2, 5), (5, 3, 4), (6, 1, 1)] {
         let row = plane * channels;
         let x = normal(1, rows * row);
         let expected = |words: &[f64]| -> Vec<f64> {

@@ -6,7 +6,6 @@ use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::graph::Arena;
 use crate::nn::layers::Layer;
 use crate::nn::losses::Loss;
-use crate::nn::mixing::Mixing;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::sequential::Sequential;
 use crate::rng::Rng;
@@ -20,16 +19,7 @@ fn program_of(hidden: usize, optimizer: OptimizerConfig) -> Program {
 }
 
 fn averaged_program_of(hidden: usize, optimizer: OptimizerConfig, ema: Option<f64>) -> Program {
-    compiled(
-        hidden,
-        Some(Training {
-            rule: optimizer.rule(),
-            clip_norm: None,
-            accumulate: 1,
-            ema,
-            mixing: Mixing::default(),
-        }),
-    )
+    compiled(hidden, Some(Training { ema, ..Training::new(optimizer.rule()) }))
 }
 
 fn compiled(hidden: usize, training: Option<Training>) -> Program {
