@@ -6,32 +6,32 @@ override ROW: u32;
 override HEIGHT: u32;
 override WIDTH: u32;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
 @group(0) @binding(1) var<storage, read> words: array<f32>;
 @group(0) @binding(2) var<storage, read> header: StepHeader;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<StoreY>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     let i = flat_index(grid);
-    if i >= arrayLength(&y) {
+    if i >= count_of(arrayLength(&y)) {
         return;
     }
-    let own = x[i];
+    let own = f32(x[i]);
     let row = i / ROW;
     let valid = min(header.count, ROWS);
     if row >= valid {
-        y[i] = own;
+        y[i] = StoreY(own);
         return;
     }
-    let other = x[(valid - 1u - row) * ROW + i % ROW];
+    let other = f32(x[(valid - 1u - row) * ROW + i % ROW]);
     if words[1] == 0.0 {
-        y[i] = words[0] * own + (1.0 - words[0]) * other;
+        y[i] = StoreY(words[0] * own + (1.0 - words[0]) * other);
         return;
     }
     let line = f32((i / WIDTH) % HEIGHT);
     let column = f32(i % WIDTH);
     let is_inside =
         words[2] <= line && line < words[3] && words[4] <= column && column < words[5];
-    y[i] = select(own, other, is_inside);
+    y[i] = StoreY(select(own, other, is_inside));
 }

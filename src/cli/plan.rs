@@ -6,8 +6,8 @@ use inflight::Result;
 use inflight::config::RunConfig;
 use inflight::gpu::{self, survey::Survey};
 use inflight::graph::plan::{Pass, Program};
+use inflight::nn::Module;
 use inflight::nn::describe::describe;
-use inflight::nn::sequential::Sequential;
 use inflight::source::Dataset;
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ struct Plan {
 pub fn print(
     config: &RunConfig,
     dataset: &Dataset,
-    model: &Sequential,
+    model: &dyn Module,
     program: &Program,
     steps_per_epoch: u64,
     json: bool,

@@ -29,6 +29,7 @@ pub mod reduce;
 pub mod soft_loss;
 #[cfg(test)]
 mod testing;
+mod winograd;
 
 pub use executor::{Executor, device_info};
 pub use real::Real;
@@ -59,8 +60,10 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::Gelu
         | Op::GeluGrad
         | Op::Add
+        | Op::AddReluGrad
         | Op::Mul
-        | Op::Scale { .. } => elementwise::run(call),
+        | Op::Scale { .. }
+        | Op::Cast => elementwise::run(call),
         Op::Reduce { .. } | Op::Broadcast { .. } => reduce::run(call),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
@@ -74,7 +77,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         Op::SoftCrossEntropy { .. } => soft_loss::run(call),
         Op::CrossEntropy { .. } | Op::MeanSquaredError { .. } => loss::run(call),
         Op::Accuracy | Op::StepMetrics { .. } => metrics::run(call),
-        Op::GradSquares
+        Op::LossScale
+        | Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
         | Op::GradAccumulate => optimizer::run(call),

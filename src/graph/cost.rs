@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::{Node, Tensor, TensorId};
 
 /// Operations and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Cost {
     /// Floating-point operations of products and convolutions, a multiply-add being two. Windows of a
     /// convolution that reach into its padding count in full. Everything else counts 0, as in PyTorch's

@@ -23,7 +23,9 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::Mix => {
             let len = bound.outputs[0].len();
             let constants = geometry(&bound.inputs[0].shape);
-            single(shader!("mix", "dispatch", "header"), constants, bound, len, caps)
+            let stores = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
+            let shader = shader!("mix", "dispatch", "header").with_stores(false, stores);
+            single(shader, constants, bound, len, caps)
         }
         Op::SoftTarget { smoothing, classes } => {
             let constants = vec![
