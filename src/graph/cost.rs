@@ -88,7 +88,7 @@ fn flops(op: &Op, inputs: &[&Tensor], outputs: &[&Tensor]) -> u64 {
 
 /// Whether an operation reads what it writes.
 fn updates(op: &Op) -> bool {
-    matches!(op, Op::OptimizerUpdate { .. } | Op::GradAccumulate)
+    matches!(op, Op::OptimizerUpdate { .. } | Op::MovingAverage { .. } | Op::GradAccumulate)
 }
 
 #[cfg(test)]

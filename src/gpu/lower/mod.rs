@@ -5,6 +5,7 @@
 
 mod elementwise;
 mod losses;
+mod mix;
 mod norm;
 mod optimizer;
 mod pooling;
@@ -88,7 +89,9 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::LayerNorm { .. }
         | Op::LayerNormInputGrad
         | Op::LayerNormParamGrad => norm::lower(op, bound, caps),
+        Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::lower(op, bound, caps),
         Op::CrossEntropy { .. }
+        | Op::SoftCrossEntropy { .. }
         | Op::MeanSquaredError { .. }
         | Op::Accuracy
         | Op::StepMetrics { .. } => losses::lower(op, bound, caps),
