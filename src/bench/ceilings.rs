@@ -21,6 +21,13 @@ pub struct Ceilings {
     pub f16_flops_per_s: Option<f64>,
 }
 
+impl Ceilings {
+    /// Operations a second, in `f16` where asked for and known, else in `f32`.
+    pub fn flops_per_s(&self, half: bool) -> f64 {
+        self.f16_flops_per_s.filter(|_| half).unwrap_or(self.f32_flops_per_s)
+    }
+}
+
 /// Floats of each side of the copy: beyond the caches of common processors.
 const COPY_LEN: usize = 32 << 20;
 /// Floats that a thread copies at a time.

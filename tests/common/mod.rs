@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use inflight::batch::{DType, SampleSpec, TargetSpec};
+use inflight::executor::Tune;
 use inflight::nn::layers::Layer;
 use inflight::nn::sequential::Sequential;
 use inflight::rng::Rng;
@@ -101,6 +102,7 @@ pub fn config(device: &str) -> RunConfig {
         seed: 7,
         workers: 2,
         lr: Some(0.01),
+        tune: Tune::Off,
         ..Default::default()
     }
 }
