@@ -71,13 +71,19 @@ impl Bed {
         let effort = Effort { passes, seconds };
         match self {
             Bed::Gpu(stopwatch) => {
+                let context = stopwatch.context();
+                let (has_half, has_units) = (context.has_half(), context.caps().cooperative);
                 let bytes_per_s = device::copy_bytes_per_s(stopwatch, effort)?;
-                let f32 = device::multiply_add_flops_per_s(stopwatch, DType::F32, effort)?;
-                let f16 = match stopwatch.context().has_f16() {
-                    true => Some(device::multiply_add_flops_per_s(stopwatch, DType::F16, effort)?),
-                    false => None,
-                };
-                Ok(Ceilings { bytes_per_s, f32_flops_per_s: f32, f16_flops_per_s: f16 })
+                let mut flops = |dtype| device::multiply_add_flops_per_s(stopwatch, dtype, effort);
+                let f32_flops_per_s = flops(DType::F32)?;
+                let half = has_half.then(|| flops(DType::F16)).transpose()?;
+                let units = has_units.then(|| device::matrix_flops_per_s(stopwatch, effort));
+                Ok(Ceilings {
+                    bytes_per_s,
+                    f32_flops_per_s,
+                    f16_flops_per_s: half,
+                    matrix_flops_per_s: units.transpose()?,
+                })
             }
             Bed::Twins => ceilings::of_twins(effort),
         }

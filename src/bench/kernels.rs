@@ -359,8 +359,12 @@ mod tests {
         Options { quick: true, models, batch_size: 4, precision: "f32".into(), tune: Tune::Off }
     }
 
-    const CEILINGS: Ceilings =
-        Ceilings { bytes_per_s: 1e9, f32_flops_per_s: 1e9, f16_flops_per_s: None };
+    const CEILINGS: Ceilings = Ceilings {
+        bytes_per_s: 1e9,
+        f32_flops_per_s: 1e9,
+        f16_flops_per_s: None,
+        matrix_flops_per_s: None,
+    };
 
     #[test]
     fn the_list_holds_squares_and_each_operation_of_the_models_once() {
@@ -381,19 +385,33 @@ mod tests {
         assert!(super::list(&options(&["vgg"])).is_err());
     }
 
-    #[test]
-    fn every_kernel_of_the_models_is_timed_on_the_twins() {
+    fn time_all(bed: &mut Bed) {
         let effort = Effort { passes: 1, seconds: 0.0 };
         for kernel in of_model("cnn", &options(&[])).expect("known") {
-            match kernel
-                .outcome(&mut Bed::Twins, &CEILINGS, &Choices::default(), effort)
-                .expect("runs")
-            {
+            let outcome = kernel.outcome(bed, &CEILINGS, &Choices::default(), effort);
+            match outcome.expect("runs") {
                 Outcome::Timed(row) => {
                     assert!(row.score.lap.median_s > 0.0 && row.score.share > 0.0, "{row:?}");
                     assert_eq!(row.score.cost, kernel.cost());
                 }
                 Outcome::LeftOut { name, why } => panic!("{name}: {why}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_of_a_model_is_timed_on_the_twins() {
+        time_all(&mut Bed::Twins);
+    }
+
+    #[test]
+    fn every_kernel_of_a_model_is_right_and_timed_on_an_adapter() {
+        match Bed::open("llvmpipe") {
+            Ok(mut bed) => time_all(&mut bed),
+            Err(error) => {
+                let required = std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1");
+                assert!(!required, "REQUIRE_GPU=1 and {error}");
+                eprintln!("SKIPPED: no adapter to measure");
             }
         }
     }

@@ -310,7 +310,12 @@ mod tests {
             precision: "f32".into(),
             tune: Tune::Off,
         };
-        let ceilings = Ceilings { bytes_per_s: 1e12, f32_flops_per_s: 1e15, f16_flops_per_s: None };
+        let ceilings = Ceilings {
+            bytes_per_s: 1e12,
+            f32_flops_per_s: 1e15,
+            f16_flops_per_s: None,
+            matrix_flops_per_s: None,
+        };
         let mut rows = Vec::new();
         let each = |row| {
             rows.push(row);

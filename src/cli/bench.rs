@@ -103,12 +103,15 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn ceilings_line(ceilings: &Ceilings) -> String {
-    let f16 = ceilings.f16_flops_per_s.map(|x| format!(", f16 {}", print::amount(x, "flop/s")));
+    let more = |what, x: Option<f64>| {
+        x.map_or(String::new(), |x| format!(", {what} {}", print::amount(x, "flop/s")))
+    };
     format!(
-        "at best: copy {}, multiply-adds f32 {}{}",
+        "at best: copy {}, multiply-adds f32 {}{}{}",
         print::amount(ceilings.bytes_per_s, "B/s"),
         print::amount(ceilings.f32_flops_per_s, "flop/s"),
-        f16.unwrap_or_default(),
+        more("f16", ceilings.f16_flops_per_s),
+        more("matrix units", ceilings.matrix_flops_per_s),
     )
 }
 

@@ -76,6 +76,13 @@ impl Executor {
     ) -> Result<Self> {
         let tuning = tuner.program(&program, &context);
         let start = Instant::now();
+        if program.stores_half() && !context.has_half() {
+            return Err(Error::device(
+                context.name(),
+                "its shaders have no 16-bit floats, expected SHADER_F16",
+            )
+            .hint("--precision f32, or another of the adapters that `inflight devices` lists"));
+        }
         let mut objects = Objects::new(context);
         let compiled = Compiled::new(&program, &tuning.choices, &mut objects)?;
         let compile_s = start.elapsed().as_secs_f64();

@@ -88,7 +88,7 @@ fn flops(op: &Op, inputs: &[&Tensor], outputs: &[&Tensor]) -> u64 {
 
 /// Whether an operation reads what it writes.
 fn updates(op: &Op) -> bool {
-    matches!(op, Op::OptimizerUpdate { .. } | Op::GradAccumulate)
+    matches!(op, Op::OptimizerUpdate { .. } | Op::MovingAverage { .. } | Op::GradAccumulate)
 }
 
 #[cfg(test)]
@@ -196,7 +196,7 @@ mod tests {
             mean: &[],
             std: &[],
             loss: Loss::for_target(&spec),
-            training: Some(Training { rule: ADAM, clip_norm: None, accumulate: 1, ema: None }),
+            training: Some(Training::new(ADAM)),
         });
         Cost::of_plan(&program.expect("compiles").plans[&Pass::Train])
     }

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Arena;
 use crate::graph::plan::Program;
+use crate::graph::precision::Precision;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
@@ -118,23 +119,21 @@ impl TrainerBuilder {
             TargetSpec::Values { .. } => Loss::MeanSquaredError,
         });
         loss.validate(spec)?;
+        config.mixing().validate_for(spec)?;
         compile(&Blueprint {
             model: &*self.model,
             spec,
             batch_size: config.batch_size,
             mean: &info.mean,
             std: &info.std,
-            loss: self.loss.unwrap_or(match spec.target {
-                TargetSpec::Class { .. } => {
-                    Loss::CrossEntropy { smoothing: config.label_smoothing }
-                }
-                TargetSpec::Values { .. } => Loss::MeanSquaredError,
-            }),
+            loss,
             training: Some(Training {
                 rule: config.optimizer.rule(),
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
                 ema: config.ema,
+                mixing: config.mixing(),
+                precision: config.precision()?,
             }),
         })
     }
@@ -183,6 +182,7 @@ impl TrainerBuilder {
             began: self.began,
             classifies: program.spec.classes().is_some(),
             validates: self.validation.is_some(),
+            scales_loss: config.precision()? == Precision::F16,
             lr: Box::new(lr),
             abandoned: abandoned.clone(),
         };

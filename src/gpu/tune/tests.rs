@@ -3,6 +3,16 @@ use crate::batch::DType;
 use crate::graph::Role;
 use crate::graph::op::Activation;
 
+/// What llvmpipe reports.
+const CAPS: DeviceCaps = DeviceCaps {
+    max_workgroups: 65535,
+    workgroup_bytes: 32768,
+    max_invocations: 1024,
+    software: true,
+    subgroup_size: 8,
+    cooperative: false,
+};
+
 /// The software adapter; none where this machine has no Vulkan driver, an error with `REQUIRE_GPU=1`.
 fn context() -> Option<Arc<Context>> {
     Context::open("llvmpipe").unwrap_or_else(|error| {
@@ -97,17 +107,10 @@ fn a_file_that_cannot_be_trusted_counts_for_nothing() {
 
 #[test]
 fn tasks_are_distinct_and_those_without_a_choice_are_none() {
-    let caps = DeviceCaps {
-        max_workgroups: 65535,
-        workgroup_bytes: 32768,
-        max_invocations: 256,
-        software: true,
-        subgroup_size: 8,
-    };
     let mut relu = product(8, 8, 8, 1);
     relu.op = Op::Relu;
     let tasks = [product(8, 8, 8, 1), relu, product(64, 8, 8, 1), product(8, 8, 8, 2)];
-    let found = distinct(tasks.into_iter(), &caps);
+    let found = distinct(tasks.into_iter(), &CAPS);
     let cost = 2 * 8 * 8 * 8 + 3 * 4 * 64;
     assert_eq!(found.len(), 2);
     assert_eq!(found[0].1, 3 * cost);
@@ -115,14 +118,7 @@ fn tasks_are_distinct_and_those_without_a_choice_are_none() {
 
 #[test]
 fn a_fast_answer_does_not_do_for_a_full_question() {
-    let caps = DeviceCaps {
-        max_workgroups: 65535,
-        workgroup_bytes: 32768,
-        max_invocations: 256,
-        software: true,
-        subgroup_size: 8,
-    };
-    let found = distinct([product(70, 40, 20, 1)].into_iter(), &caps);
+    let found = distinct([product(70, 40, 20, 1)].into_iter(), &CAPS);
     let (open, _) = &found[0];
     let mut kept = Kept::default();
     assert_eq!(kept.known(open, Tune::Fast), None);

@@ -19,7 +19,7 @@ fn program_of(hidden: usize, optimizer: OptimizerConfig) -> Program {
 }
 
 fn averaged_program_of(hidden: usize, optimizer: OptimizerConfig, ema: Option<f64>) -> Program {
-    compiled(hidden, Some(Training { rule: optimizer.rule(), clip_norm: None, accumulate: 1, ema }))
+    compiled(hidden, Some(Training { ema, ..Training::new(optimizer.rule()) }))
 }
 
 fn compiled(hidden: usize, training: Option<Training>) -> Program {
