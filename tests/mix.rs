@@ -8,8 +8,8 @@ use common::{CLASSES, config, devices, model, rows};
 use inflight::batch::{DType, SampleSpec, TargetSpec};
 use inflight::nn::layers::Layer;
 use inflight::nn::sequential::Sequential;
+use inflight::source::Resident;
 use inflight::source::resident::{Inputs, Targets};
-use inflight::source::{Resident, Source};
 use inflight::train::event::{Event, Summary};
 use inflight::{Result, RunConfig, Trainer};
 
