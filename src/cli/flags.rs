@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use inflight::config::RunConfig;
+use inflight::executor::Tune;
 use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
@@ -69,6 +70,9 @@ pub struct Flags {
     /// auto, cpu, gpu, gpu:K, or a part of an adapter's name (see `inflight devices`) [default: auto]
     #[arg(long, short, value_name = "D")]
     device: Option<String>,
+    /// How much to tune on an adapter before training: off, fast (3 s) or full [default: fast]
+    #[arg(long, value_name = "T")]
+    tune: Option<Tune>,
     /// Preparing threads; 0 means one a core [default: 0]
     #[arg(long, value_name = "W")]
     workers: Option<usize>,
@@ -124,6 +128,7 @@ impl Flags {
         set(&mut config.accumulate, self.accumulate);
         set(&mut config.seed, self.seed);
         set(&mut config.device, self.device.clone());
+        set(&mut config.tune, self.tune);
         set(&mut config.workers, self.workers);
         set(&mut config.slots, self.slots);
         set(&mut config.max_slot_bytes, self.max_slot_bytes);
@@ -255,7 +260,7 @@ mod tests {
     fn every_flag_overrides_its_key() {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
-                    --seed 6 --device cpu --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
+                    --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
                     --drop-last --no-eval --precision f16 --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd { momentum: 0.1, nesterov: false, weight_decay: 0.2 };
@@ -274,6 +279,7 @@ mod tests {
             accumulate: 5,
             seed: 6,
             device: "cpu".into(),
+            tune: Tune::Full,
             workers: 8,
             slots: 9,
             sync: true,
