@@ -194,7 +194,7 @@ fn accumulate(graph: &mut Graph, params_len: usize) {
     }
 }
 
-/// Adds the norm of all gradients, the decision, and the update of all parameters.
+/// Adds the norm of all gradients, the decision, the update of all parameters, and their average.
 fn optimizer(
     graph: &mut Graph,
     params_len: usize,

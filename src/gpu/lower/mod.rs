@@ -179,6 +179,7 @@ mod tests {
             max_invocations: 256,
             software: false,
             subgroup_size: 0,
+            cooperative: false,
         };
         for count in [1, 65535, 65536, 65537, 131_071, 10_000_019] {
             let [x, y, z] = fold(count, &caps);
