@@ -121,7 +121,7 @@ fn wrong_settings_are_one_line_and_exit_2() {
     train("--epochs 0", &["--epochs: found 0"]);
     train("--epochs 1 --steps 1", &["--steps", "--epochs"]);
     train("--slots 1", &["--slots: found 1, expected at least 2"]);
-    train("--precision f16", &["--precision: found f16, expected f32"]);
+    train("--precision f8", &["--precision: found f8, expected f32 or f16"]);
     train("--optimizer sdg", &["sdg", "sgd, adam, adamw"]);
     train("--schedule cosin", &["cosin", "cosine"]);
     train("--momentum 0.9", &["--momentum", "adamw"]);
@@ -163,6 +163,17 @@ fn a_model_that_does_not_fit_exits_2() {
     std::fs::write(desk.path("three.toml"), three).expect("writes");
     let three = "train fashion-mnist-10k --model three.toml --device cpu";
     desk.refused(three, 2, &["net.2", "[3]", "expected [10]"]);
+}
+
+#[test]
+fn mixed_precision_tells_its_loss_scale() {
+    let desk = Desk::new();
+    let all = desk.train("--precision f16");
+    let loss = |i: usize| events(&all, "step")[i]["loss"].as_f64().expect("a number");
+    assert!(loss(19) < 0.8 * loss(0), "{} {}", loss(0), loss(19));
+    let done = all.last().expect("events");
+    assert_eq!((&done["skipped"], &done["loss_scale"]), (&0.into(), &65536.0.into()));
+    assert_eq!(desk.train("").last().expect("events")["loss_scale"], Value::Null);
 }
 
 #[test]

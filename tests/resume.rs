@@ -80,6 +80,20 @@ fn resuming_an_accumulated_run_is_bit_exact() {
 }
 
 #[test]
+fn resuming_a_run_with_averaged_weights_is_bit_exact() {
+    for device in devices() {
+        check_every_step(&RunConfig { steps: Some(4), ema: Some(0.8), ..config(device) });
+    }
+    let (steps, ema) = (Some(3), Some(0.8));
+    check_every_step(&RunConfig { steps, ema, accumulate: 2, ..config("cpu") });
+}
+
+#[test]
+fn resuming_a_run_in_mixed_precision_is_bit_exact() {
+    check_every_step(&RunConfig { precision: "f16".into(), steps: Some(6), ..config("cpu") });
+}
+
+#[test]
 fn neither_workers_nor_slots_nor_lanes_change_the_result() {
     for device in devices() {
         let folder = tempfile::tempdir().expect("a temporary folder");

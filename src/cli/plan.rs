@@ -1,11 +1,13 @@
 //! `inflight train --dry-run`: what would run, without running it.
 
+use std::sync::Arc;
+
 use inflight::Result;
 use inflight::config::RunConfig;
-use inflight::gpu;
-use inflight::graph::plan::Program;
+use inflight::gpu::{self, survey::Survey};
+use inflight::graph::plan::{ActivationBuffer, Pass, Program};
+use inflight::nn::Module;
 use inflight::nn::describe::describe;
-use inflight::nn::sequential::Sequential;
 use inflight::source::Dataset;
 use serde::Serialize;
 
@@ -26,6 +28,9 @@ struct Plan {
     ring_bytes: usize,
     arena_bytes: usize,
     activation_bytes: usize,
+    /// Dispatches of a training step, and how many of them wait for all before; absent on the twins.
+    dispatches: Option<usize>,
+    barriers: Option<usize>,
     device: String,
 }
 
@@ -36,7 +41,7 @@ struct Plan {
 pub fn print(
     config: &RunConfig,
     dataset: &Dataset,
-    model: &Sequential,
+    model: &dyn Module,
     program: &Program,
     steps_per_epoch: u64,
     json: bool,
@@ -45,6 +50,9 @@ pub fn print(
     let slot_bytes = program.slot.slot_bytes;
     config.check_ring(slot_bytes, slots)?;
     let description = describe(model, dataset.train.spec(), config.batch_size)?;
+    let device = context(&config.device)?;
+    let survey = device.as_ref().map(|device| Survey::new(program, device));
+    let counts = survey.as_ref().and_then(|survey| survey.passes.get(&Pass::Train));
     let plan = Plan {
         event: "plan",
         dataset: dataset.name.clone(),
@@ -58,8 +66,10 @@ pub fn print(
         slot_bytes,
         ring_bytes: slots * slot_bytes,
         arena_bytes: 4 * program.arenas.values().sum::<usize>(),
-        activation_bytes: 4 * program.activations.iter().map(|a| a.len).sum::<usize>(),
-        device: device_name(&config.device)?,
+        activation_bytes: program.activations.iter().map(ActivationBuffer::bytes).sum(),
+        dispatches: counts.map(|counts| counts.dispatches),
+        barriers: counts.map(|counts| counts.barriers),
+        device: describe_device(device.as_deref()),
     };
     if json {
         return out::json(&plan);
@@ -85,6 +95,13 @@ pub fn print(
         bytes(plan.arena_bytes),
         bytes(plan.activation_bytes)
     ));
+    if let Some(counts) = counts {
+        out::data(format!(
+            "a step: {} dispatches, {} barriers",
+            out::count(counts.dispatches),
+            out::count(counts.barriers)
+        ));
+    }
     out::data(format!("device: {}", plan.device));
     Ok(())
 }
@@ -104,8 +121,16 @@ pub fn dataset_line(dataset: &Dataset) -> String {
     )
 }
 
+/// The GPU that a selector means; none means the twins.
+fn context(selector: &str) -> Result<Option<Arc<gpu::Context>>> {
+    if selector == "cpu" { Ok(None) } else { gpu::Context::open(selector) }
+}
+
+fn describe_device(context: Option<&gpu::Context>) -> String {
+    context.map_or("CPU twins".into(), |gpu| format!("{} ({})", gpu.name(), gpu.kind()))
+}
+
 /// The device that a selector means.
 pub fn device_name(selector: &str) -> Result<String> {
-    let context = if selector == "cpu" { None } else { gpu::Context::open(selector)? };
-    Ok(context.map_or("CPU twins".into(), |gpu| format!("{} ({})", gpu.name(), gpu.kind())))
+    Ok(describe_device(context(selector)?.as_deref()))
 }

@@ -18,12 +18,15 @@ pub mod loss;
 pub mod matmul;
 mod memory;
 pub mod metrics;
+pub mod mix;
+pub mod moving_average;
 pub mod normalize;
 pub mod optimizer;
 mod parallel;
 pub mod pool;
 mod real;
 pub mod reduce;
+pub mod soft_loss;
 #[cfg(test)]
 mod testing;
 mod winograd;
@@ -57,8 +60,10 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::Gelu
         | Op::GeluGrad
         | Op::Add
+        | Op::AddReluGrad
         | Op::Mul
-        | Op::Scale { .. } => elementwise::run(call),
+        | Op::Scale { .. }
+        | Op::Cast => elementwise::run(call),
         Op::Reduce { .. } | Op::Broadcast { .. } => reduce::run(call),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
@@ -68,12 +73,16 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
             layer_norm::run(call);
         }
         Op::Dropout { .. } => dropout::run(call),
+        Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::run(call),
+        Op::SoftCrossEntropy { .. } => soft_loss::run(call),
         Op::CrossEntropy { .. } | Op::MeanSquaredError { .. } => loss::run(call),
         Op::Accuracy | Op::StepMetrics { .. } => metrics::run(call),
-        Op::GradSquares
+        Op::LossScale
+        | Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
         | Op::GradAccumulate => optimizer::run(call),
+        Op::MovingAverage { .. } => moving_average::run(call),
     }
 }
 

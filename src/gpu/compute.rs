@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::kernel::{Binding, Bound, Dispatch, Lowered};
-use super::lower::lower;
+use super::kernel::{Binding, Dispatch, Lowered};
 use super::objects::Objects;
 use super::pipelines::Pipelines;
+use super::survey::Lowering;
 use crate::error::{Error, Result};
-use crate::graph::plan::{Pass, Place, Plan, Program};
-use crate::graph::{Arena, Node, Tensor, TensorId};
+use crate::graph::plan::{ActivationBuffer, Pass, Place, Plan, Program};
+use crate::graph::{Arena, Node, TensorId};
 
 /// The device memory of a program.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Memory {
             sizes.map(|bytes| objects.buffer(what, bytes, usage, false)).collect::<Result<Vec<_>>>()
         };
         let activations =
-            several("an activation", &mut program.activations.iter().map(|a| 4 * a.len))?;
+            several("an activation", &mut program.activations.iter().map(ActivationBuffer::bytes))?;
         let scratch = several("scratch", &mut scratch_bytes.iter().copied())?;
         Ok(Self { batch, arenas, activations, scratch })
     }
@@ -76,29 +76,12 @@ impl Compiled {
     /// # Errors
     /// When the device lacks memory or a limit, or the driver refuses a shader.
     pub(super) fn new(program: &Program, objects: &mut Objects) -> Result<Self> {
-        let caps = objects.context.caps();
-        let mut lowered: BTreeMap<Pass, Vec<Lowered>> = BTreeMap::new();
-        let mut scratch_bytes: Vec<usize> = Vec::new();
-        for (&pass, plan) in &program.plans {
-            let nodes = plan
-                .nodes
-                .iter()
-                .map(|node| with_bound(plan, node, |bound| lower(&node.op, bound, &caps)));
-            let nodes: Vec<Lowered> = nodes.collect();
-            for bytes in nodes.iter().map(|lowered| &lowered.scratch_bytes) {
-                scratch_bytes.resize(scratch_bytes.len().max(bytes.len()), 0);
-                scratch_bytes
-                    .iter_mut()
-                    .zip(bytes)
-                    .for_each(|(most, &bytes)| *most = bytes.max(*most));
-            }
-            lowered.insert(pass, nodes);
-        }
-        let memory = Memory::new(program, &scratch_bytes, objects)?;
-        let dispatches = lowered.values().flatten().flat_map(|lowered| &lowered.dispatches);
+        let lowering = Lowering::new(program, &objects.context.caps());
+        let memory = Memory::new(program, &lowering.scratch_bytes, objects)?;
+        let dispatches = lowering.passes.values().flatten().flat_map(|lowered| &lowered.dispatches);
         let pipelines = Pipelines::compile(dispatches, objects)?;
         let mut passes = BTreeMap::new();
-        for (pass, nodes) in lowered {
+        for (pass, nodes) in lowering.passes {
             let plan = &program.plans[&pass];
             let mut steps = Vec::new();
             for (node, lowered) in plan.nodes.iter().zip(&nodes) {
@@ -139,13 +122,6 @@ impl Compiled {
         }
         Ok(())
     }
-}
-
-fn with_bound<R>(plan: &Plan, node: &Node, then: impl FnOnce(Bound) -> R) -> R {
-    let tensors =
-        |ids: &[TensorId]| ids.iter().map(|&id| plan.tensor(id)).collect::<Vec<&Tensor>>();
-    let (inputs, outputs) = (tensors(&node.inputs), tensors(&node.outputs));
-    then(Bound { inputs: &inputs, outputs: &outputs })
 }
 
 /// Binds the dispatches of one node.

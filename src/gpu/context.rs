@@ -9,12 +9,18 @@ use std::time::Instant;
 use super::adapters::{self, kind_name};
 use super::kernel::DeviceCaps;
 use crate::error::{Error, Result};
+use crate::executor::DeviceInfo;
 
 /// Features that are used where an adapter has them; none is required. Nothing else is asked for: what
 /// no kernel uses can only bring a driver's bugs.
 pub(super) const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::TIMESTAMP_QUERY)
-    .union(wgpu::Features::PIPELINE_CACHE);
+    .union(wgpu::Features::PIPELINE_CACHE)
+    .union(wgpu::Features::SHADER_F16);
+
+/// What matrix units take, where an adapter has such as kernels use.
+const COOPERATIVE: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
 
 /// An opened device.
 #[derive(Debug)]
@@ -25,6 +31,7 @@ pub struct Context {
     pub(super) open_s: f64,
     /// Whether lowerings choose what suits a software adapter.
     software: bool,
+    half: bool,
     fault: Arc<Fault>,
 }
 
@@ -48,9 +55,19 @@ impl Context {
 
     fn on(adapter: &wgpu::Adapter, start: Instant) -> Result<Self> {
         let info = adapter.get_info();
+        let (experimental_features, required_features) = match has_matrix_units(adapter) {
+            // SAFETY: of what is experimental only matrix units are asked for, and the one kernel
+            // that uses them, dense_coop, keeps to what naga validates and the adapter reports.
+            true => {
+                let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
+                (enabled, adapter.features() & (USED | COOPERATIVE))
+            }
+            false => (wgpu::ExperimentalFeatures::disabled(), adapter.features() & USED),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("inflight"),
-            required_features: adapter.features() & USED,
+            required_features,
+            experimental_features,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -72,20 +89,29 @@ impl Context {
         }));
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let open_s = start.elapsed().as_secs_f64();
-        Ok(Self { device, queue, info, open_s, software, fault })
+        let half = device.features().contains(wgpu::Features::SHADER_F16);
+        Ok(Self { device, queue, info, open_s, software, half, fault })
     }
 
     /// The same device, for which lowerings choose what suits a GPU in hardware, whatever it is: so a
     /// machine without one can test those variants.
     pub fn as_hardware(&self) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self { software: false, ..self.same() })
+    }
+
+    /// The same device as if its shaders had no 16-bit floats, for tests.
+    pub fn without_half(&self) -> Arc<Self> {
+        Arc::new(Self { half: false, ..self.same() })
+    }
+
+    fn same(&self) -> Self {
+        Self {
             device: self.device.clone(),
             queue: self.queue.clone(),
             info: self.info.clone(),
-            open_s: self.open_s,
-            software: false,
             fault: Arc::clone(&self.fault),
-        })
+            ..*self
+        }
     }
 
     /// The adapter's name.
@@ -104,7 +130,13 @@ impl Context {
             max_invocations: limits.max_compute_invocations_per_workgroup,
             software: self.software,
             subgroup_size: if fixed { least } else { 0 },
+            cooperative: self.device.features().contains(COOPERATIVE),
         }
+    }
+
+    /// Whether shaders can store 16-bit floats.
+    pub fn has_half(&self) -> bool {
+        self.half
     }
 
     /// `discrete`, `integrated`, `virtual`, `software` or `other`.
@@ -115,6 +147,23 @@ impl Context {
     /// The device's driver and its version.
     pub fn driver(&self) -> String {
         [self.info.driver.as_str(), self.info.driver_info.as_str()].join(" ").trim().to_string()
+    }
+
+    /// The device, for people and tools; nothing of a program is in it yet.
+    pub fn device_info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.name().to_string(),
+            backend: self.info.backend.to_string(),
+            kind: self.kind().to_string(),
+            driver: self.driver(),
+            open_s: self.open_s,
+            ..DeviceInfo::default()
+        }
+    }
+
+    /// Whether shaders may compute with `f16`.
+    pub fn has_f16(&self) -> bool {
+        self.device.features().contains(wgpu::Features::SHADER_F16)
     }
 
     /// Returns what went wrong on the device since it was opened, if anything did.
@@ -172,6 +221,17 @@ impl Context {
             }
         }
     }
+}
+
+/// Whether an adapter's subgroups multiply matrices of 16 by 16 f16 into f32.
+fn has_matrix_units(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType as Scalar;
+    let found = adapter.cooperative_matrix_properties();
+    let fits = |it: &wgpu::CooperativeMatrixProperties| {
+        [it.m_size, it.n_size, it.k_size] == [16; 3]
+            && (it.ab_type, it.cr_type) == (Scalar::F16, Scalar::F32)
+    };
+    adapter.features().contains(COOPERATIVE) && found.iter().any(fits)
 }
 
 /// Why waiting for the device ended without what was waited for.

@@ -2,13 +2,15 @@
 //! memory and the plan that an executor records.
 //!
 //! A [`Graph`] is built once by a model, [`grad`] adds the backward operations to it, [`fuse`] merges
-//! what one kernel can do, [`memory`] assigns buffers, and [`plan`] is what executors run.
+//! what one kernel can do, [`precision`] chooses types, [`memory`] assigns buffers, and [`plan`] is what executors run.
 
+pub mod cost;
 pub mod fuse;
 pub mod grad;
 pub mod memory;
 pub mod op;
 pub mod plan;
+pub mod precision;
 
 use crate::batch::DType;
 use crate::error::Result;
@@ -48,6 +50,8 @@ pub enum Arena {
     First,
     /// Second moments, at the same offsets.
     Second,
+    /// The moving average of the parameters, at the same offsets; evaluation reads it where it is kept.
+    Average,
     /// What a step changes besides parameters: running statistics, the optimizer's control.
     State,
     /// Constants, uploaded once.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::fuse::fuse;
 use super::memory::Pool;
+use super::precision::{Precision, store_half};
 use super::{Arena, Graph, Init, Node, Role, Tensor, TensorId};
 use crate::batch::{DType, SLOT_ALIGN_BYTES, SampleSpec, SlotLayout};
 use crate::error::{Error, Result};
@@ -74,10 +75,17 @@ impl Variable {
 /// One of the buffers that activations share over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActivationBuffer {
-    /// Number of elements, 4 bytes each.
+    /// Number of elements.
     pub len: usize,
-    /// `F32` or `U32`.
+    /// `F32`, `F16` or `U32`.
     pub dtype: DType,
+}
+
+impl ActivationBuffer {
+    /// Its size in whole words, as devices bind it.
+    pub fn bytes(&self) -> usize {
+        (self.len * self.dtype.bytes()).next_multiple_of(4)
+    }
 }
 
 /// The passes over a batch that a program knows.
@@ -120,9 +128,25 @@ pub struct Program {
 impl Program {
     /// The arenas that a checkpoint must hold to go on bit for bit.
     pub fn persistent_arenas(&self) -> impl Iterator<Item = Arena> + '_ {
-        [Arena::Params, Arena::First, Arena::Second, Arena::State]
+        [Arena::Params, Arena::First, Arena::Second, Arena::Average, Arena::State]
             .into_iter()
             .filter(|arena| self.arenas.get(arena).is_some_and(|&len| len > 0))
+    }
+
+    /// The arena whose weights are evaluated and saved as the model: the moving average, where one is kept.
+    pub fn weights_arena(&self) -> Arena {
+        if self.averages() { Arena::Average } else { Arena::Params }
+    }
+
+    /// Whether a moving average of the parameters is kept.
+    pub fn averages(&self) -> bool {
+        self.arenas.contains_key(&Arena::Average)
+    }
+
+    /// Whether any tensor has 16 bits.
+    pub fn stores_half(&self) -> bool {
+        let mut tensors = self.plans.values().flat_map(|plan| &plan.tensors);
+        tensors.any(|tensor| tensor.dtype == DType::F16)
     }
 
     /// Elements of the model's output for one sample.
@@ -134,8 +158,8 @@ impl Program {
     /// Bytes of device memory that arenas, activations and one batch take.
     pub fn device_bytes(&self) -> usize {
         let arenas: usize = self.arenas.values().sum();
-        let activations: usize = self.activations.iter().map(|a| a.len).sum();
-        4 * (arenas + activations) + self.slot.slot_bytes
+        let activations: usize = self.activations.iter().map(ActivationBuffer::bytes).sum();
+        4 * arenas + activations + self.slot.slot_bytes
     }
 }
 
@@ -144,6 +168,7 @@ impl Program {
 pub struct ProgramBuilder {
     spec: SampleSpec,
     slot: SlotLayout,
+    precision: Precision,
     params: Table,
     states: Table,
     consts: Vec<f32>,
@@ -153,6 +178,20 @@ pub struct ProgramBuilder {
     /// Elements of the other arenas that a graph reaches by stretches.
     stretched: BTreeMap<Arena, usize>,
     plans: BTreeMap<Pass, Plan>,
+    options: Options,
+}
+
+/// What is done to a graph before it becomes a plan. None of it changes a result beyond rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether operations that one kernel can do are merged.
+    pub fuse: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { fuse: true }
+    }
 }
 
 /// Variables of one arena, in order of first appearance.
@@ -193,6 +232,7 @@ impl ProgramBuilder {
         Self {
             spec: spec.clone(),
             slot: SlotLayout::new(spec, batch_size),
+            precision: Precision::F32,
             params: Table::default(),
             states: Table::default(),
             consts: Vec::new(),
@@ -200,7 +240,18 @@ impl ProgramBuilder {
             metrics: 0,
             stretched: BTreeMap::new(),
             plans: BTreeMap::new(),
+            options: Options::default(),
         }
+    }
+
+    /// Builds plans with other options than the default ones.
+    pub fn with_options(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same, storing activations in this precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Makes room for the parameters of `graph` and returns how many elements the parameter arena then
@@ -222,18 +273,24 @@ impl ProgramBuilder {
         Ok(self.params.len)
     }
 
-    /// Adds a pass; `keep` are tensors that must still hold their value when it ends.
+    /// Adds a pass; `keep` are tensors that must still hold their value when it ends. [`Pass::Eval`] reads the
+    /// moving average of the parameters where a pass that was added before keeps one.
     ///
     /// # Errors
     /// As [`ProgramBuilder::reserve_params`].
     pub fn add(&mut self, pass: Pass, mut graph: Graph, keep: &[TensorId]) -> Result<()> {
         self.reserve_params(&graph)?;
-        fuse(&mut graph);
+        if self.options.fuse {
+            fuse(&mut graph, keep);
+        }
+        if self.precision == Precision::F16 {
+            store_half(&mut graph, keep);
+        }
         let assigned = self.pool.assign(&graph, keep);
         let mut locations = Vec::with_capacity(graph.tensors.len());
         for i in 0..graph.tensors.len() {
             let root = graph.root(TensorId(i));
-            locations.push(self.place(&graph, root, &assigned)?);
+            locations.push(self.place(pass, &graph, root, &assigned)?);
         }
         self.plans.insert(pass, Plan { tensors: graph.tensors, locations, nodes: graph.nodes });
         Ok(())
@@ -241,6 +298,7 @@ impl ProgramBuilder {
 
     fn place(
         &mut self,
+        pass: Pass,
         graph: &Graph,
         root: TensorId,
         assigned: &HashMap<TensorId, usize>,
@@ -255,7 +313,11 @@ impl ProgramBuilder {
             Role::Header => slot(0),
             Role::Input => slot(self.slot.input_offset),
             Role::Target => slot(self.slot.target_offset),
-            Role::Param(init) => arena(Arena::Params, self.params.offset(tensor, *init)?),
+            Role::Param(init) => {
+                let averaged = pass == Pass::Eval && self.stretched.contains_key(&Arena::Average);
+                let weights = if averaged { Arena::Average } else { Arena::Params };
+                arena(weights, self.params.offset(tensor, *init)?)
+            }
             Role::State(init) => arena(Arena::State, self.states.offset(tensor, *init)?),
             Role::ParamGrad(param) => {
                 let offset = self.params.offset(graph.tensor(*param), Init::Constant(0.0))?;

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Arena;
 use crate::graph::plan::Program;
+use crate::graph::precision::Precision;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
@@ -118,22 +119,21 @@ impl TrainerBuilder {
             TargetSpec::Values { .. } => Loss::MeanSquaredError,
         });
         loss.validate(spec)?;
+        config.mixing().validate_for(spec)?;
         compile(&Blueprint {
             model: &*self.model,
             spec,
             batch_size: config.batch_size,
             mean: &info.mean,
             std: &info.std,
-            loss: self.loss.unwrap_or(match spec.target {
-                TargetSpec::Class { .. } => {
-                    Loss::CrossEntropy { smoothing: config.label_smoothing }
-                }
-                TargetSpec::Values { .. } => Loss::MeanSquaredError,
-            }),
+            loss,
             training: Some(Training {
                 rule: config.optimizer.rule(),
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
+                ema: config.ema,
+                mixing: config.mixing(),
+                precision: config.precision()?,
             }),
         })
     }
@@ -182,6 +182,7 @@ impl TrainerBuilder {
             began: self.began,
             classifies: program.spec.classes().is_some(),
             validates: self.validation.is_some(),
+            scales_loss: config.precision()? == Precision::F16,
             lr: Box::new(lr),
             abandoned: abandoned.clone(),
         };
@@ -257,14 +258,28 @@ impl TrainerBuilder {
         {
             for variable in variables {
                 let values = initial_values(variable, self.config.seed);
-                executor.load(arena, variable.offset, &values)?;
+                load_variable(program, executor, arena, variable.offset, &values)?;
             }
         }
         if let Some(path) = &self.config.init {
             for (arena, variable, values) in weights::load(path, program)? {
-                executor.load(arena, variable.offset, &values)?;
+                load_variable(program, executor, arena, variable.offset, &values)?;
             }
         }
         Ok(Progress::default())
     }
+}
+
+/// Loads initial values; a moving average of parameters begins as the parameters.
+fn load_variable(
+    program: &Program,
+    executor: &mut dyn Executor,
+    arena: Arena,
+    offset: usize,
+    values: &[f32],
+) -> Result<()> {
+    if arena == Arena::Params && program.averages() {
+        executor.load(Arena::Average, offset, values)?;
+    }
+    executor.load(arena, offset, values)
 }

@@ -144,7 +144,8 @@ impl Trainer {
         Commands(self.mailbox.clone())
     }
 
-    /// Reads the parameters once the steps asked for so far have come back.
+    /// Reads the parameters once the steps asked for so far have come back: those that training goes on with,
+    /// not their moving average.
     ///
     /// # Errors
     /// The error of the run, if it failed.

@@ -74,7 +74,7 @@ impl Weights {
     /// # Errors
     /// When the tensors are not exactly those of the model; the error lists the difference.
     pub fn place(&self, program: &Program) -> Result<Vec<(Arena, Variable, Vec<f32>)>> {
-        let expected: Vec<_> = model_variables(program).collect();
+        let expected: Vec<_> = model_variables(program, Arena::Params).collect();
         self.expect(expected.iter().map(|(_, v)| (v.name.as_str(), v.shape.as_slice())))?;
         let place = |(arena, variable): (Arena, &Variable)| {
             (arena, variable.clone(), self.tensors[&variable.name].values.clone())
@@ -141,7 +141,7 @@ pub fn load(path: impl AsRef<Path>, program: &Program) -> Result<Vec<(Arena, Var
     Weights::open(path)?.place(program)
 }
 
-/// Writes the weights of `program`'s model, whole or not at all. `batches` is what PyTorch's batch norm will
+/// Writes the weights of `program`'s model, averaged where it keeps an average, whole or not at all. `batches` is what PyTorch's batch norm will
 /// find as the number of batches seen.
 ///
 /// # Errors
@@ -158,10 +158,14 @@ pub fn save(
     durable::replace_file(path, &bytes)
 }
 
-/// The variables that make up the model: all but the optimizer's control.
-pub(super) fn model_variables(program: &Program) -> impl Iterator<Item = (Arena, &Variable)> {
+/// The variables that make up the model: all but the optimizer's control. The weights are those in `weights`,
+/// [`Arena::Params`] or the moving average.
+pub(super) fn model_variables(
+    program: &Program,
+    weights: Arena,
+) -> impl Iterator<Item = (Arena, &Variable)> {
     let states = program.states.iter().filter(|variable| variable.name != CONTROL_NAME);
-    let params = program.params.iter().map(|variable| (Arena::Params, variable));
+    let params = program.params.iter().map(move |variable| (weights, variable));
     params.chain(states.map(|variable| (Arena::State, variable)))
 }
 
@@ -172,7 +176,7 @@ pub(super) fn model_tensors<'a>(
     batches: u64,
 ) -> Result<Vec<(String, TensorBytes<'a>)>> {
     let mut tensors = Vec::new();
-    for (arena, variable) in model_variables(program) {
+    for (arena, variable) in model_variables(program, program.weights_arena()) {
         let values = &arena_of(snapshot, arena)?[variable.range()];
         tensors.push((variable.name.clone(), TensorBytes::floats(&variable.shape, values)));
         if let Some(module) = variable.name.strip_suffix("running_mean") {

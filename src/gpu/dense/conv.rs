@@ -1,8 +1,10 @@
 //! Convolutions and their gradients as products, one product for each group of channels.
 
-use super::product::{Epilogue, Product, elementwise};
-use super::shaders;
-use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered};
+use super::product::{Epilogue, Packing, Product, Work};
+use super::shaders::{self, Types, Variant};
+use super::types;
+use crate::batch::DType;
+use crate::gpu::kernel::{Binding, Bound};
 use crate::graph::op::{Activation, ConvGeometry};
 
 /// The shapes of a convolution.
@@ -76,13 +78,14 @@ pub(super) fn forward(
     bias: bool,
     activation: Activation,
     bound: Bound,
-    caps: &DeviceCaps,
-) -> Lowered {
+) -> Work {
     let [x, w, y] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
     let shapes = Shapes::new(x, w, y, geometry);
     let inner = shapes.inputs() * shapes.taps();
     let packed = !inner.is_multiple_of(4);
     let weights = if packed { Binding::ScratchRead(0) } else { Binding::Input(1) };
+    let types = types(bound, [1, 0]);
+    let types = if packed { Types { a: DType::F32, ..types } } else { types };
     let plane = Shapes::plane(shapes.y);
     let product = Product {
         groups: geometry.groups,
@@ -91,20 +94,20 @@ pub(super) fn forward(
         inner,
         operands: [weights, Binding::Input(0)],
         a_along_inner: true,
-        cut: false,
+        cut: true,
         epilogue: Epilogue { bias: bias.then_some(Binding::Input(2)), activation },
         constants: shapes.constants(plane),
+        variant: Variant::conv2d(types, plane.is_multiple_of(4)),
     };
-    let fours = plane.is_multiple_of(4);
-    let lowered = product.lower(|tile, bias| shaders::conv2d(bias, fours, tile), caps);
-    if packed { after_packing(lowered, &product, &shapes, false, caps) } else { lowered }
+    Work { packing: packed.then(|| packing(&product, &shapes, bound, false)), product }
 }
 
 /// dx from dy and w.
-pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps) -> Lowered {
+pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound) -> Work {
     let [dy, w, x] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
     let shapes = Shapes::new(x, w, dy, geometry);
     let plane = Shapes::plane(shapes.x);
+    let types = Types { a: DType::F32, ..types(bound, [1, 0]) };
     let product = Product {
         groups: geometry.groups,
         rows: shapes.inputs(),
@@ -112,44 +115,38 @@ pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps
         inner: shapes.outputs() * shapes.taps(),
         operands: [Binding::ScratchRead(0), Binding::Input(0)],
         a_along_inner: true,
-        cut: false,
+        cut: true,
         epilogue: Epilogue::default(),
         constants: shapes.constants(plane),
+        variant: Variant::conv2d_input_grad(types, plane.is_multiple_of(4)),
     };
-    let fours = plane.is_multiple_of(4);
-    let lowered = product.lower(|tile, _| shaders::conv2d_input_grad(fours, tile), caps);
-    after_packing(lowered, &product, &shapes, true, caps)
+    Work { packing: Some(packing(&product, &shapes, bound, true)), product }
 }
 
 /// dw from x and dy.
-pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps) -> Lowered {
+pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound) -> Work {
     let [x, dy, w] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
     let shapes = Shapes::new(x, w, dy, geometry);
     let plane = Shapes::plane(shapes.y);
+    let cols = shapes.inputs() * shapes.taps();
+    let [planes, fours] = [plane, cols].map(|len| len.is_multiple_of(4));
     let product = Product {
         groups: geometry.groups,
         rows: shapes.outputs(),
-        cols: shapes.inputs() * shapes.taps(),
+        cols,
         inner: shapes.images * plane,
         operands: [Binding::Input(1), Binding::Input(0)],
         a_along_inner: true,
         cut: true,
         epilogue: Epilogue::default(),
         constants: shapes.constants(plane),
+        variant: Variant::conv2d_weight_grad(types(bound, [1, 0]), planes, fours),
     };
-    let [planes, fours] = [plane, product.cols].map(|len| len.is_multiple_of(4));
-    product.lower(|tile, _| shaders::conv2d_weight_grad(planes, fours, tile), caps)
+    Work { packing: None, product }
 }
 
-/// Puts before a product the dispatch that writes the weights as its rows into scratch memory.
-fn after_packing(
-    mut lowered: Lowered,
-    product: &Product,
-    shapes: &Shapes,
-    turned: bool,
-    caps: &DeviceCaps,
-) -> Lowered {
-    let elements = product.groups * product.rows * product.inner.next_multiple_of(4);
+/// The weights as rows of a product, in scratch memory; `turned`: for the gradient of the image.
+fn packing(product: &Product, shapes: &Shapes, bound: Bound, turned: bool) -> Packing {
     let constants = vec![
         ("ROWS", product.rows as f64),
         ("GROUPS", product.groups as f64),
@@ -157,9 +154,6 @@ fn after_packing(
         ("TAPS", shapes.taps() as f64),
         ("TURNED", f64::from(u8::from(turned))),
     ];
-    let bindings = vec![Binding::Input(1), Binding::ScratchWrite(0)];
-    let pack: Dispatch = elementwise(shaders::conv2d_pack(), constants, bindings, elements, caps);
-    lowered.dispatches.insert(0, pack);
-    lowered.scratch_bytes.push(elements * size_of::<f32>());
-    lowered
+    let elements = product.groups * product.rows * product.inner.next_multiple_of(4);
+    Packing { shader: shaders::conv2d_pack(bound.inputs[1].dtype), constants, elements }
 }

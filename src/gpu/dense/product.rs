@@ -1,17 +1,14 @@
 //! What all dense operations come down to: for each group a product of two operands, cut into tiles
 //! and, where the result is small and the sum long, into chunks of the sum.
 
-use super::shaders;
+use super::shaders::Variant;
+use super::tile::{self, Engine, Tile};
 use crate::gpu::kernel::{Binding, DeviceCaps, Dispatch, Lowered, Shader};
 use crate::gpu::lower::{WORKGROUP, activation_code, fold};
 use crate::graph::op::Activation;
 
-/// Lanes of the registers that the engine for software adapters is written for.
-const LANES: u32 = 8;
-/// Invocations along each side of a tile of the engine for GPUs.
-const TILED_SIDE: u32 = 16;
-/// Chunks are multiples of this, the tiled engine's step.
-const CHUNK_UNIT: usize = 16;
+/// Chunks are multiples of this, the longest step of an engine.
+const CHUNK_UNIT: usize = 32;
 /// A chunk below this is not worth its own workgroup.
 const CHUNK_MIN: usize = 256;
 /// A software adapter (llvmpipe) ends a shader's loops after 65535 rounds of four elements each.
@@ -19,51 +16,42 @@ const SOFTWARE_CHUNK_MAX: usize = 4 * 60_000;
 /// Workgroups to aim for: a GPU wants a few hundred, a software adapter a few for each core.
 const GPU_WORKGROUPS: usize = 256;
 const SOFTWARE_WORKGROUPS: usize = 32;
+/// A tile that computes more than this many times the elements that the thriftiest one does is not
+/// worth trying, and one beyond the other share is not taken untried.
+const WASTE_MAX: f64 = 2.0;
+const WASTE_MAX_UNTRIED: f64 = 1.25;
 
-/// Which engine computes a product, and the rows and columns of its tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tile {
-    /// `dense_lanes.wgsl`
-    Lanes64x32,
-    /// `dense_lanes.wgsl`
-    Lanes32x32,
-    /// `dense_lanes.wgsl`
-    Lanes16x32,
-    /// `dense_lanes.wgsl`
-    Lanes8x32,
-    /// `dense_tiled.wgsl`
-    Tiled64x64,
-    /// `dense_tiled.wgsl`
-    Tiled32x32,
-    /// `dense_tiled.wgsl`
-    Tiled16x64,
+/// A product with what must be done before it.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    /// A dispatch that fills scratch memory of so many bytes, number 0, from which the product reads.
+    pub packing: Option<Packing>,
+    pub product: Product,
 }
 
-impl Tile {
-    /// Whether it belongs to the engine for software adapters.
-    pub fn in_lanes(self) -> bool {
-        use Tile::*;
-        matches!(self, Lanes64x32 | Lanes32x32 | Lanes16x32 | Lanes8x32)
-    }
+/// Weights written into scratch memory as the product reads them.
+#[derive(Clone, Debug)]
+pub(super) struct Packing {
+    pub shader: Shader,
+    pub constants: Vec<(&'static str, f64)>,
+    /// Elements written, each of them an `f32`.
+    pub elements: usize,
+}
 
-    fn size(self) -> [usize; 2] {
-        match self {
-            Tile::Lanes64x32 => [64, 32],
-            Tile::Lanes32x32 | Tile::Tiled32x32 => [32, 32],
-            Tile::Lanes16x32 => [16, 32],
-            Tile::Lanes8x32 => [8, 32],
-            Tile::Tiled64x64 => [64, 64],
-            Tile::Tiled16x64 => [16, 64],
+impl Work {
+    /// All dispatches, with `tile` if that is a candidate.
+    pub fn lower(&self, tile: Option<Tile>, caps: &DeviceCaps) -> Lowered {
+        let candidates = self.product.candidates(caps);
+        let tile = tile.filter(|tile| candidates.contains(tile)).unwrap_or(candidates[0]);
+        let mut lowered = Lowered::default();
+        if let Some(Packing { shader, constants, elements }) = &self.packing {
+            let bindings = vec![Binding::Input(1), Binding::ScratchWrite(0)];
+            let pack = elementwise(shader.clone(), constants.clone(), bindings, *elements, caps);
+            lowered.dispatches.push(pack);
+            lowered.scratch_bytes.push(elements * size_of::<f32>());
         }
-    }
-
-    /// The sizes that its engine leaves open.
-    pub fn consts(self) -> [(&'static str, u32); 2] {
-        let [rows, cols] = self.size().map(|side| side as u32);
-        match self.in_lanes() {
-            true => [("ROW_GROUPS", rows / LANES), ("COL_QUADS", cols / (4 * LANES))],
-            false => [("ROWS_EACH", rows / TILED_SIDE), ("COLS_EACH", cols / TILED_SIDE)],
-        }
+        self.product.lower(tile, caps, &mut lowered);
+        lowered
     }
 }
 
@@ -84,50 +72,87 @@ pub(super) struct Product {
     pub epilogue: Epilogue,
     /// What the operands' parts of the shader take besides.
     pub constants: Vec<(&'static str, f64)>,
+    /// The parts of the shader.
+    pub variant: Variant,
 }
 
 impl Product {
-    /// The tile that wastes little and still leaves enough workgroups.
-    fn tile(&self, caps: &DeviceCaps) -> Tile {
-        if caps.software && caps.subgroup_size == LANES {
-            let by_rows = self.a_along_inner;
-            return match self.rows {
-                ..=8 if by_rows => Tile::Lanes8x32,
-                ..=16 if by_rows => Tile::Lanes16x32,
-                _ if self.workgroups(Tile::Lanes64x32) < SOFTWARE_WORKGROUPS => Tile::Lanes32x32,
-                ..=32 => Tile::Lanes32x32,
-                _ => Tile::Lanes64x32,
-            };
-        }
-        match self.rows {
-            ..=16 => Tile::Tiled16x64,
-            _ if self.workgroups(Tile::Tiled64x64) < GPU_WORKGROUPS => Tile::Tiled32x32,
-            _ => Tile::Tiled64x64,
-        }
+    /// The tiles worth trying, the [default](Self::default_tile) first.
+    pub fn candidates(&self, caps: &DeviceCaps) -> Vec<Tile> {
+        let default = self.default_tile(caps);
+        let mut candidates = vec![default];
+        let others = self.thrifty(WASTE_MAX, caps).into_iter().filter(|tile| *tile != default);
+        candidates.extend(others);
+        candidates
     }
 
-    fn tiles(&self, tile: Tile) -> [usize; 2] {
-        let [rows, cols] = tile.size();
-        [self.rows.div_ceil(rows), self.cols.div_ceil(cols)]
+    fn engine(&self, caps: &DeviceCaps) -> Engine {
+        Engine::of(caps, self.variant.half())
+    }
+
+    /// The tiles that compute at most `waste` times as many elements as the thriftiest one does, the
+    /// largest first.
+    fn thrifty(&self, waste: f64, caps: &DeviceCaps) -> Vec<Tile> {
+        let fits = |tile: &Tile| {
+            tile.fits(caps) && (tile.engine != Engine::Lanes || self.suits_lanes(*tile))
+        };
+        let mut tiles = self.engine(caps).tiles().to_vec();
+        tiles.retain(fits);
+        let computed = |tile: &Tile| (self.workgroups(*tile) * tile.area()) as f64;
+        let least = tiles.iter().map(computed).fold(f64::INFINITY, f64::min);
+        tiles.retain(|tile| computed(tile) <= waste * least);
+        tiles
+    }
+
+    /// The tile that wastes little and still leaves enough workgroups. Depends on nothing but shape
+    /// and kind of device, for the cut into chunks follows from it.
+    fn default_tile(&self, caps: &DeviceCaps) -> Tile {
+        if self.engine(caps) == Engine::Lanes {
+            return match self.rows {
+                ..=8 if self.a_along_inner => Tile::lanes(8, 32),
+                ..=16 if self.a_along_inner => Tile::lanes(16, 32),
+                33.. if self.workgroups(Tile::lanes(64, 32)) >= SOFTWARE_WORKGROUPS => {
+                    Tile::lanes(64, 32)
+                }
+                _ => Tile::lanes(32, 32),
+            };
+        }
+        let tiles = self.thrifty(WASTE_MAX_UNTRIED, caps);
+        // A long sum makes several workgroups of a tile.
+        let chunks = if self.cut { (self.inner / CHUNK_MIN).max(1) } else { 1 };
+        let enough = |tile: &Tile| self.workgroups(*tile) * chunks >= GPU_WORKGROUPS;
+        let smallest = || tiles.iter().min_by_key(|tile| tile.area());
+        let chosen = tiles.iter().find(|tile| enough(tile)).or_else(smallest);
+        // Every device runs a tile of 32 by 32: 64 invocations, less than 10 KiB of workgroup memory.
+        chosen.copied().unwrap_or(Tile::tiled(32, 32))
+    }
+
+    /// Whether the engine of lanes can compute this product with a tile: a that is read along rows
+    /// comes as quads of them, four to a lane.
+    fn suits_lanes(&self, tile: Tile) -> bool {
+        self.a_along_inner || tile.rows.is_multiple_of(4 * tile::LANES)
     }
 
     fn workgroups(&self, tile: Tile) -> usize {
-        self.tiles(tile).iter().product::<usize>() * self.groups
+        tile.count(self.rows, self.cols).iter().product::<usize>() * self.groups
     }
 
-    /// The dispatches into the only output. `shader` is asked for the variant of a tile, with a bias
-    /// or without: chunks of a sum end in scratch memory, and it is the dispatch that adds them up
-    /// which does what follows the sum.
-    pub fn lower(&self, shader: impl Fn(Tile, bool) -> Shader, caps: &DeviceCaps) -> Lowered {
-        let tile = self.tile(caps);
-        let chunk = if self.cut { self.chunk(tile, caps) } else { self.inner };
+    /// Adds the dispatches into the only output. Chunks of a sum end in scratch memory, and it is the
+    /// dispatch that adds them up which does what follows the sum.
+    fn lower(&self, tile: Tile, caps: &DeviceCaps, into: &mut Lowered) {
+        let chunk = if self.cut { self.chunk(caps) } else { self.inner };
         let chunk = chunk.next_multiple_of(CHUNK_UNIT);
         let splits = self.inner.div_ceil(chunk);
+        let scratch = into.scratch_bytes.len();
         let first = if splits == 1 { self.epilogue } else { Epilogue::default() };
         let mut bindings = self.operands.to_vec();
-        bindings.push(if splits == 1 { Binding::Output(0) } else { Binding::ScratchWrite(0) });
+        bindings.push(if splits == 1 {
+            Binding::Output(0)
+        } else {
+            Binding::ScratchWrite(scratch)
+        });
         bindings.extend(first.bias);
-        let [row_tiles, col_tiles] = self.tiles(tile);
+        let [row_tiles, col_tiles] = tile.count(self.rows, self.cols);
         let [x, y, _] = fold(row_tiles * col_tiles, caps);
         let own = [
             ("ROWS", self.rows as f64),
@@ -141,45 +166,50 @@ impl Product {
             ("GRID_X", f64::from(x)),
             first.activation(),
         ];
-        let dispatch = Dispatch {
-            shader: shader(tile, first.bias.is_some()),
-            constants: own.iter().chain(&self.constants).copied().collect(),
+        into.dispatches.push(Dispatch {
+            shader: self.variant.shader(tile, first.bias.is_some(), splits > 1, caps),
+            constants: own
+                .into_iter()
+                .chain(self.variant.of_product(&self.constants, splits > 1))
+                .collect(),
             bindings,
             workgroups: [x, y, (self.groups * splits) as u32],
             guarded: true,
-        };
-        if splits == 1 {
-            return Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] };
+        });
+        if splits > 1 {
+            let bytes = splits * self.groups * self.rows * self.cols * size_of::<f32>();
+            into.scratch_bytes.push(bytes);
+            into.dispatches.push(self.reduce(splits, scratch, caps));
         }
-        let bytes = splits * self.groups * self.rows * self.cols * size_of::<f32>();
-        let reduce = self.reduce(splits, caps);
-        Lowered { dispatches: vec![dispatch, reduce], scratch_bytes: vec![bytes] }
     }
 
     /// Adds up the chunks in scratch memory.
-    fn reduce(&self, splits: usize, caps: &DeviceCaps) -> Dispatch {
+    fn reduce(&self, splits: usize, scratch: usize, caps: &DeviceCaps) -> Dispatch {
         let len = self.groups * self.rows * self.cols;
-        let constants = vec![
+        let mut constants = vec![
             ("SPLITS", splits as f64),
-            ("LEN", len as f64),
+            ("GROUPS", self.groups as f64),
+            ("ROWS", self.rows as f64),
             ("COLS", self.cols as f64),
             self.epilogue.activation(),
         ];
-        let mut bindings = vec![Binding::ScratchRead(0), Binding::Output(0)];
+        constants.extend(self.variant.of_reduce(&self.constants));
+        let mut bindings = vec![Binding::ScratchRead(scratch), Binding::Output(0)];
         bindings.extend(self.epilogue.bias);
-        let shader = shaders::reduce(self.epilogue.bias.is_some());
+        let shader = self.variant.reduce(self.epilogue.bias.is_some());
         elementwise(shader, constants, bindings, len, caps)
     }
 
-    /// How many elements of the sum a workgroup adds up: all of them, if there are tiles enough.
-    /// Depends on nothing but shape and kind of device, so that the same bits come out every time.
-    fn chunk(&self, tile: Tile, caps: &DeviceCaps) -> usize {
+    /// How many elements of the sum a workgroup adds up: all of them, if there are tiles enough of the
+    /// default kind. Depends on nothing but shape and kind of device, whichever tile is chosen, so that
+    /// the same bits come out every time.
+    fn chunk(&self, caps: &DeviceCaps) -> usize {
         let (wanted, most) = if caps.software {
             (SOFTWARE_WORKGROUPS, SOFTWARE_CHUNK_MAX)
         } else {
             (GPU_WORKGROUPS, usize::MAX)
         };
-        let splits = (wanted / self.workgroups(tile)).max(1);
+        let splits = (wanted / self.workgroups(self.default_tile(caps))).max(1);
         self.inner.div_ceil(splits).max(CHUNK_MIN).min(most)
     }
 }
@@ -214,6 +244,7 @@ pub(super) fn elementwise(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::dense::shaders::{Layout, Types};
 
     const GPU: DeviceCaps = DeviceCaps {
         max_workgroups: 100,
@@ -221,8 +252,9 @@ mod tests {
         max_invocations: 256,
         software: false,
         subgroup_size: 0,
+        cooperative: false,
     };
-    const LLVMPIPE: DeviceCaps = DeviceCaps { software: true, subgroup_size: LANES, ..GPU };
+    const LLVMPIPE: DeviceCaps = DeviceCaps { software: true, subgroup_size: tile::LANES, ..GPU };
 
     fn constant(dispatch: &Dispatch, name: &str) -> usize {
         let found = dispatch.constants.iter().find(|(key, _)| *key == name);
@@ -240,11 +272,14 @@ mod tests {
             cut: true,
             epilogue: Epilogue { bias: Some(Binding::Input(2)), activation: Activation::Relu },
             constants: vec![],
+            variant: Variant::matmul(PLAIN, PLAIN, Types::default(), false),
         }
     }
 
-    fn lower(product: &Product, caps: &DeviceCaps) -> Lowered {
-        product.lower(|_, bias| shaders::reduce(bias), caps)
+    const PLAIN: Layout = Layout { transposed: false, fours: false };
+
+    fn lower(product: &Product, tile: Option<Tile>, caps: &DeviceCaps) -> Lowered {
+        Work { packing: None, product: product.clone() }.lower(tile, caps)
     }
 
     #[test]
@@ -252,14 +287,16 @@ mod tests {
         for caps in [GPU, LLVMPIPE] {
             for (rows, cols) in [(1, 1), (16, 33), (65, 64), (700, 900), (3, 200_000)] {
                 let product = product(3, rows, cols, 5);
-                let lowered = lower(&product, &caps);
-                let [dispatch] = &lowered.dispatches[..] else { panic!("a short sum was cut") };
-                let [height, width] = product.tile(&caps).size();
-                let (tiles, row) = (constant(dispatch, "TILES"), constant(dispatch, "COL_TILES"));
-                assert!(row * width >= cols && tiles / row * height >= rows);
-                let [x, y, z] = dispatch.workgroups;
-                assert!(x <= 100 && y <= 100 && x * y >= tiles as u32, "{x} by {y} for {tiles}");
-                assert_eq!([constant(dispatch, "GRID_X"), z as usize], [x as usize, 3]);
+                for tile in product.candidates(&caps) {
+                    let lowered = lower(&product, Some(tile), &caps);
+                    let [dispatch] = &lowered.dispatches[..] else { panic!("a short sum was cut") };
+                    let [tiles, row] = ["TILES", "COL_TILES"].map(|name| constant(dispatch, name));
+                    assert!(row * tile.cols as usize >= cols);
+                    assert!(tiles / row * tile.rows as usize >= rows);
+                    let [x, y, z] = dispatch.workgroups;
+                    assert!(x <= 100 && y <= 100 && x * y >= tiles as u32, "{x} by {y}: {tiles}");
+                    assert_eq!([constant(dispatch, "GRID_X"), z as usize], [x as usize, 3]);
+                }
             }
         }
     }
@@ -269,18 +306,21 @@ mod tests {
         for caps in [GPU, LLVMPIPE] {
             for inner in [257, 1000, 100_352, 3_000_000] {
                 let product = product(2, 16, 9, inner);
-                let lowered = lower(&product, &caps);
+                let lowered = lower(&product, None, &caps);
                 let [dispatch, reduce] = &lowered.dispatches[..] else { panic!("not cut") };
                 let (splits, chunk) = (constant(dispatch, "SPLITS"), constant(dispatch, "CHUNK"));
                 assert!(splits * chunk >= inner && (splits - 1) * chunk < inner);
                 assert!(chunk.is_multiple_of(CHUNK_UNIT));
                 assert_eq!(dispatch.workgroups[2] as usize, 2 * splits);
                 assert_eq!(lowered.scratch_bytes, [splits * 2 * 16 * 9 * 4]);
-                assert_eq!(constant(reduce, "LEN"), 2 * 16 * 9);
+                assert_eq!(
+                    ["GROUPS", "ROWS", "COLS"].map(|name| constant(reduce, name)),
+                    [2, 16, 9]
+                );
                 // What follows the sum is done once, at the end.
                 assert_eq!((dispatch.bindings.len(), constant(dispatch, "ACTIVATION")), (3, 0));
                 assert_eq!((reduce.bindings.len(), constant(reduce, "ACTIVATION")), (3, 1));
-                let whole = lower(&Product { cut: false, ..product }, &caps);
+                let whole = lower(&Product { cut: false, ..product }, None, &caps);
                 assert_eq!((whole.dispatches.len(), whole.dispatches[0].bindings.len()), (1, 4));
             }
         }

@@ -5,6 +5,7 @@
 
 mod elementwise;
 mod losses;
+mod mix;
 mod norm;
 mod optimizer;
 mod pooling;
@@ -12,6 +13,7 @@ mod sums;
 
 use super::dense;
 use super::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Shader};
+use crate::batch::DType;
 use crate::graph::op::{Activation, Op};
 
 /// Invocations of a workgroup: enough for every GPU's width, and for a software adapter a loop of a
@@ -60,7 +62,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::MatMul { .. }
         | Op::Conv2d { .. }
         | Op::Conv2dInputGrad { .. }
-        | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps),
+        | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps, None),
         Op::NormalizeU8
         | Op::Bias
         | Op::Relu
@@ -68,8 +70,11 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::Gelu
         | Op::GeluGrad
         | Op::Add
+        | Op::AddReluGrad
         | Op::Mul
         | Op::Scale { .. }
+        | Op::Cast
+        | Op::LossScale
         | Op::Broadcast { .. }
         | Op::Dropout { .. } => elementwise::lower(op, bound, caps),
         Op::MaxPool2d { .. }
@@ -84,13 +89,16 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::LayerNorm { .. }
         | Op::LayerNormInputGrad
         | Op::LayerNormParamGrad => norm::lower(op, bound, caps),
+        Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::lower(op, bound, caps),
         Op::CrossEntropy { .. }
+        | Op::SoftCrossEntropy { .. }
         | Op::MeanSquaredError { .. }
         | Op::Accuracy
         | Op::StepMetrics { .. } => losses::lower(op, bound, caps),
         Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
+        | Op::MovingAverage { .. }
         | Op::GradAccumulate => optimizer::lower(op, bound, caps),
     }
 }
@@ -124,6 +132,11 @@ fn single(
     invocations: usize,
     caps: &DeviceCaps,
 ) -> Lowered {
+    let mut constants = constants;
+    let y = bound.outputs[0];
+    if y.dtype == DType::F16 && !y.len().is_multiple_of(2) {
+        constants.push(("ODD", 1.0));
+    }
     let dispatch = dispatch(shader, constants, inputs_and_outputs(bound), invocations, caps);
     Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] }
 }
@@ -166,6 +179,7 @@ mod tests {
             max_invocations: 256,
             software: false,
             subgroup_size: 0,
+            cooperative: false,
         };
         for count in [1, 65535, 65536, 65537, 131_071, 10_000_019] {
             let [x, y, z] = fold(count, &caps);

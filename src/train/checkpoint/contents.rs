@@ -22,7 +22,7 @@ struct Section<'a> {
 }
 
 fn model_sections(program: &Program) -> impl Iterator<Item = Section<'_>> {
-    model_variables(program).map(|(arena, variable)| Section {
+    model_variables(program, program.weights_arena()).map(|(arena, variable)| Section {
         name: variable.name.clone(),
         shape: &variable.shape,
         arena,
@@ -30,11 +30,14 @@ fn model_sections(program: &Program) -> impl Iterator<Item = Section<'_>> {
     })
 }
 
-/// The moments, named after their parameters (`first.net.0.weight`), and the optimizer's control.
+/// The moments, named after their parameters (`first.net.0.weight`), and the optimizer's control. Where the
+/// model's weights are averages, the parameters that training goes on with are here too (`raw.net.0.weight`).
 fn state_sections(program: &Program) -> impl Iterator<Item = Section<'_>> {
+    let raw = program.averages().then_some((Arena::Params, "raw"));
     let moments = [(Arena::First, "first"), (Arena::Second, "second")]
         .into_iter()
         .filter(|(arena, _)| program.arenas.contains_key(arena))
+        .chain(raw)
         .flat_map(|(arena, prefix)| {
             program.params.iter().map(move |parameter| Section {
                 name: format!("{prefix}.{}", parameter.name),

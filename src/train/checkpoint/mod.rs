@@ -1,7 +1,8 @@
 //! Checkpoints: all that a run needs to go on bit for bit, in a folder that is whole or not there.
 //!
-//! `RUN/checkpoints/step-N/` holds `model.safetensors` (the weights, by PyTorch's names),
-//! `state.safetensors` (moments and control of the optimizer) and `manifest.json`
+//! `RUN/checkpoints/step-N/` holds `model.safetensors` (the weights, by PyTorch's names; their moving average
+//! where one is kept), `state.safetensors` (moments and control of the optimizer, and the weights themselves
+//! where the model's are averages) and `manifest.json`
 //! ([`Manifest`]: progress, seed, a hash of each file). A save writes all three into a temporary folder
 //! beside it, syncs the files and the folder, renames it, and syncs `checkpoints/`; so a process killed at
 //! any moment leaves either the checkpoint before or the new one.

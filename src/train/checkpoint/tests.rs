@@ -12,8 +12,17 @@ use crate::rng::Rng;
 use crate::train::book::Tally;
 use crate::train::compile::{Blueprint, Training, compile};
 use crate::train::event::EpochReport;
+use crate::train::weights;
 
 fn program_of(hidden: usize, optimizer: OptimizerConfig) -> Program {
+    averaged_program_of(hidden, optimizer, None)
+}
+
+fn averaged_program_of(hidden: usize, optimizer: OptimizerConfig, ema: Option<f64>) -> Program {
+    compiled(hidden, Some(Training { ema, ..Training::new(optimizer.rule()) }))
+}
+
+fn compiled(hidden: usize, training: Option<Training>) -> Program {
     let spec = SampleSpec {
         input_shape: vec![1, 3, 3],
         input_dtype: DType::U8,
@@ -27,7 +36,6 @@ fn program_of(hidden: usize, optimizer: OptimizerConfig) -> Program {
         Layer::classes(),
     ];
     let model = Sequential::new(layers, &spec).expect("the model fits");
-    let training = Training { rule: optimizer.rule(), clip_norm: None, accumulate: 1 };
     compile(&Blueprint {
         model: &model,
         spec: &spec,
@@ -35,7 +43,7 @@ fn program_of(hidden: usize, optimizer: OptimizerConfig) -> Program {
         mean: &[],
         std: &[],
         loss: Loss::CrossEntropy { smoothing: 0.0 },
-        training: Some(training),
+        training,
     })
     .expect("the program compiles")
 }
@@ -143,6 +151,26 @@ fn tensors_have_their_names() {
     let control = vec!["optimizer.control".to_string()];
     assert_eq!(of(STATE_FILE), [&moments("first")[..], &moments("second"), &control].concat());
     assert_same_bits(&checkpoint.restore(&program).expect("fits"), &snapshot, "zeros");
+}
+
+#[test]
+fn with_an_average_the_model_is_the_average_and_every_bit_comes_back() {
+    let run = run_dir();
+    let program = averaged_program_of(5, OptimizerConfig::sgd(), Some(0.9));
+    let snapshot = noise(&program, 1);
+    let report = save(run.path(), &program, 9, &snapshot, at(3), 2).expect("saves");
+    let checkpoint = Checkpoint::open(&report.path).expect("opens");
+    assert_same_bits(&checkpoint.restore(&program).expect("fits"), &snapshot, "with an average");
+    // Whoever uses the model needs no training, and gets the averages.
+    let average = weights::arena_of(&snapshot, Arena::Average).expect("is kept");
+    let program = compiled(5, None);
+    let placed = checkpoint.weights.place(&program).expect("fits");
+    for (_, variable, values) in placed.iter().filter(|(arena, ..)| *arena == Arena::Params) {
+        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert!(bits(values) == bits(&average[variable.range()]), "{}", variable.name);
+    }
+    let error = message(checkpoint.restore(&program_of(5, OptimizerConfig::sgd())));
+    assert!(error.contains("raw.net.0.weight: unexpected, found F32 [1]"), "{error}");
 }
 
 #[test]
