@@ -110,7 +110,8 @@ pub struct Program {
     pub arenas: BTreeMap<Arena, usize>,
     /// The shared activation buffers.
     pub activations: Vec<ActivationBuffer>,
-    /// Parameters in [`Arena::Params`], in the order in which the model made them.
+    /// Parameters in [`Arena::Params`], in their order there: that in which the model made them, but for those that
+    /// were reserved first.
     pub params: Vec<Variable>,
     /// States in [`Arena::State`].
     pub states: Vec<Variable>,
@@ -260,6 +261,19 @@ impl ProgramBuilder {
     /// # Errors
     /// When two parameters share a name and differ, or a graph names one twice.
     pub fn reserve_params(&mut self, graph: &Graph) -> Result<usize> {
+        self.reserve_params_if(graph, |_| true)
+    }
+
+    /// As [`ProgramBuilder::reserve_params`], for those parameters alone that `first` holds for: they then lie
+    /// before all others.
+    ///
+    /// # Errors
+    /// As [`ProgramBuilder::reserve_params`].
+    pub fn reserve_params_if(
+        &mut self,
+        graph: &Graph,
+        first: impl Fn(&Tensor) -> bool,
+    ) -> Result<usize> {
         let mut seen = HashSet::new();
         for tensor in &graph.tensors {
             if let Role::Param(init) = tensor.role {
@@ -267,7 +281,9 @@ impl ProgramBuilder {
                     return Err(Error::graph(&tensor.name, "two parameters have this name")
                         .hint("giving each layer its own name"));
                 }
-                self.params.offset(tensor, init)?;
+                if first(tensor) {
+                    self.params.offset(tensor, init)?;
+                }
             }
         }
         Ok(self.params.len)

@@ -129,6 +129,7 @@ impl TrainerBuilder {
             loss,
             training: Some(Training {
                 rule: config.optimizer.rule(),
+                decay_norms_and_biases: config.optimizer.decays_norms_and_biases(),
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
                 ema: config.ema,

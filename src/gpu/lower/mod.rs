@@ -34,6 +34,14 @@ macro_rules! shader {
 }
 use shader;
 
+/// A shared part, for `Shader::with_part`.
+macro_rules! part {
+    ($part:literal) => {
+        include_str!(concat!("../../../shaders/shared/", $part, ".wgsl"))
+    };
+}
+use part;
+
 /// As `shader!`, of a shader that computes with four elements at once where `$four` holds.
 macro_rules! element_shader {
     ($four:expr, $name:literal $(, $part:literal)*) => {
@@ -64,7 +72,6 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::Conv2dInputGrad { .. }
         | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps, None),
         Op::NormalizeU8
-        | Op::Bias
         | Op::Relu
         | Op::ReluGrad
         | Op::Gelu
@@ -81,7 +88,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::MaxPool2dGrad { .. }
         | Op::AvgPool2d { .. }
         | Op::AvgPool2dGrad { .. } => pooling::lower(op, bound, caps),
-        Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
+        Op::Bias | Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
