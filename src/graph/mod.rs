@@ -10,6 +10,7 @@ pub mod grad;
 pub mod memory;
 pub mod op;
 pub mod plan;
+mod shapes;
 
 use crate::batch::DType;
 use crate::error::Result;
