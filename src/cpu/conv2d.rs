@@ -11,6 +11,7 @@ use super::im2col::{Axis, Windows, col2im, im2col};
 use super::matmul::activate;
 use super::parallel::{CHUNK, vectorized};
 use super::real::Real;
+use super::winograd::Winograd;
 use crate::graph::op::{Activation, ConvGeometry, Op};
 
 /// Sizes of a convolution.
@@ -36,6 +37,11 @@ impl Convolution {
         };
         let windows = Windows { channels: weight[1], y: axis(0), x: axis(1) };
         Self { groups, outputs: weight[0] / groups, windows }
+    }
+
+    /// The same in fewer multiplications, where that pays.
+    fn winograd(&self) -> Option<Winograd> {
+        if self.groups == 1 { Winograd::new(&self.windows, self.outputs) } else { None }
     }
 
     /// Elements of the input of one group of one sample.
@@ -103,9 +109,12 @@ impl Convolution {
 
 /// What a convolution of these shapes needs.
 pub(super) fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> ScratchLen {
-    let needed = of_op(op, inputs, outputs).scratch_len(inputs[0][0]);
-    match op {
-        Op::Conv2dWeightGrad { .. } => needed,
+    let convolution = of_op(op, inputs, outputs);
+    let needed = convolution.scratch_len(inputs[0][0]);
+    match (op, convolution.winograd()) {
+        (Op::Conv2d { .. }, Some(winograd)) => winograd.forward_scratch(),
+        (Op::Conv2dInputGrad { .. }, Some(winograd)) => winograd.input_grad_scratch(),
+        (Op::Conv2dWeightGrad { .. }, _) => needed,
         _ => ScratchLen { shared: 0, ..needed },
     }
 }
@@ -154,6 +163,9 @@ pub fn conv2d<T: Real>(
     y: &mut [T],
 ) {
     let Convolution { outputs, windows, .. } = convolution;
+    if let Some(winograd) = convolution.winograd() {
+        return winograd.forward(x, weight, bias, activation, scratch, y);
+    }
     let samples = y.par_chunks_mut(convolution.sample_output());
     samples.zip(x.par_chunks(convolution.sample_input())).for_each(|(y, x)| {
         let mut scratch = scratch.thread();
@@ -188,6 +200,9 @@ pub fn conv2d_input_grad<T: Real>(
     dx: &mut [T],
 ) {
     let Convolution { outputs, windows, .. } = convolution;
+    if let Some(winograd) = convolution.winograd() {
+        return winograd.input_grad(dy, weight, scratch, dx);
+    }
     let samples = dx.par_chunks_mut(convolution.sample_input());
     samples.zip(dy.par_chunks(convolution.sample_output())).for_each(|(dx, dy)| {
         let mut scratch = scratch.thread();

@@ -29,6 +29,7 @@ pub mod rearrange;
 pub mod reduce;
 #[cfg(test)]
 mod testing;
+mod winograd;
 
 pub use executor::{Executor, device_info};
 pub use real::Real;
