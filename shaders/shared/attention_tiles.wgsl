@@ -48,7 +48,7 @@ fn load_part(tile: u32, pair: u32, part: u32, first: u32, factor: f32, lane: u32
 
 // The products of an invocation's rows of tile `a` with its rows of tile `b`.
 fn products(a: u32, b: u32, lane: u32) -> Patch {
-    var patch: Patch;
+    var scores: Patch;
     for (var quad = 0u; quad < QUADS; quad++) {
         var others: array<vec4<f32>, EACH>;
         for (var j = 0u; j < EACH; j++) {
@@ -57,18 +57,18 @@ fn products(a: u32, b: u32, lane: u32) -> Patch {
         for (var i = 0u; i < EACH; i++) {
             let own = tiles[a * TILE + (lane / SIDE + SIDE * i) * PITCH + quad];
             for (var j = 0u; j < EACH; j++) {
-                patch[i][j] += dot(own, others[j]);
+                scores[i][j] += dot(own, others[j]);
             }
         }
     }
-    return patch;
+    return scores;
 }
 
 // Puts an invocation's part of the weights where all find it.
-fn share_weights(patch: Patch, lane: u32) {
+fn share_weights(scores: Patch, lane: u32) {
     for (var i = 0u; i < EACH; i++) {
         for (var j = 0u; j < EACH; j++) {
-            weights[(lane / SIDE + SIDE * i) * WEIGHT_PITCH + lane % SIDE + SIDE * j] = patch[i][j];
+            weights[(lane / SIDE + SIDE * i) * WEIGHT_PITCH + lane % SIDE + SIDE * j] = scores[i][j];
         }
     }
 }
