@@ -39,6 +39,10 @@ fn main(grid: Grid) {
     mean[channel] = mean_so_far;
     variance[channel] = square / max(count, 1.0);
     let unbiased = square / max(count - 1.0, 1.0);
-    running_mean[channel] += MOMENTUM * (mean_so_far - running_mean[channel]);
-    running_var[channel] += MOMENTUM * (unbiased - running_var[channel]);
+    // Activations that overflow skip the update of the parameters; what they would leave here stays. By
+    // its bits: compilers may assume that no value is infinite or NaN.
+    if (bitcast<u32>(square) & 0x7f800000u) != 0x7f800000u {
+        running_mean[channel] += MOMENTUM * (mean_so_far - running_mean[channel]);
+        running_var[channel] += MOMENTUM * (unbiased - running_var[channel]);
+    }
 }

@@ -6,17 +6,17 @@ override THRESHOLD: u32;
 override SCALE: f32;
 override SALT: u32;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
 @group(0) @binding(1) var<storage, read> header: StepHeader;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<StoreY>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     let i = flat_index(grid);
-    if i >= arrayLength(&y) {
+    if i >= count_of(arrayLength(&y)) {
         return;
     }
     let salt = header.seed_low ^ SALT ^ (header.micro_step * 0x9E3779B9u);
     let random = pcg3d(vec3<u32>(i, header.step + header.seed_high, salt));
-    y[i] = select(x[i] * SCALE, 0.0, random.x < THRESHOLD);
+    y[i] = StoreY(select(f32(x[i]) * SCALE, 0.0, random.x < THRESHOLD));
 }

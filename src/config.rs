@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::durable::replace_file;
 use crate::error::{Error, Result};
+use crate::graph::precision::Precision;
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
@@ -83,7 +84,7 @@ pub struct RunConfig {
     pub shuffle: bool,
     /// Whether the last batch of an epoch is left out if it is not full.
     pub drop_last: bool,
-    /// Precision of the computation: `f32`.
+    /// How activations and their gradients are stored: `f32`, or `f16` for mixed precision with a scaled loss.
     pub precision: String,
     /// Weights to start from: a safetensors file with PyTorch's names.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,9 +226,7 @@ impl RunConfig {
             let expected = "0 up to, not including, 1";
             return Err(wrong("--ema", decay, expected).hint("--ema 0.999"));
         }
-        if self.precision != "f32" {
-            return Err(wrong("--precision", &self.precision, "f32, the only one so far"));
-        }
+        self.precision()?;
         // TOML, in which the configuration is saved, has signed numbers of 64 bits.
         in_range("--seed", self.seed, 0, i64::MAX as u64)
     }
@@ -240,6 +239,15 @@ impl RunConfig {
         }
         in_range("--slots", self.slots as u64, 0, SLOTS_MAX as u64)?;
         in_range("--keep", self.keep as u64, 1, 1 << 20)
+    }
+
+    /// The precision that `precision` names.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn precision(&self) -> Result<Precision> {
+        let refuse = |expected: String| wrong("--precision", &self.precision, &expected);
+        self.precision.parse().map_err(refuse)
     }
 
     /// Checks that the ring of `slots` slots of `slot_bytes` each stays within its bound.
@@ -441,7 +449,10 @@ mod tests {
         assert!(refusal("batch_size = 9000000").contains("expected at most 1048576"));
         assert!(refusal("epochs = 1\nsteps = 1").contains("found both"));
         assert!(refusal("slots = 1").contains("--slots: found 1, expected at least 2"));
-        assert!(refusal("precision = \"f16\"").contains("--precision: found f16, expected f32"));
+        assert!(
+            refusal("precision = \"f8\"").contains("--precision: found f8, expected f32 or f16")
+        );
+        parse("precision = \"f16\"").validate().expect("known");
         assert!(refusal("label_smoothing = nan").contains("--label-smoothing"));
         assert!(refusal("clip_norm = 0.0").contains("--clip-norm"));
         for decay in ["nan", "1.0", "-0.1", "inf"] {

@@ -211,7 +211,8 @@ fn attention() {
 
 #[test]
 fn norms() {
-    for activation in [Activation::Identity, Activation::Relu] {
+    let cases = [Activation::Identity, Activation::Relu].map(|a| [(a, false), (a, true)]);
+    for (activation, residual) in cases.into_iter().flatten() {
         check("batch_norm", End::Squares, &|g| {
             let x = param(g, "x", &[BATCH, 3, 2, 2]);
             // Statistics read x too and give it no gradient, which reverse mode expects of no parameter.
@@ -224,8 +225,12 @@ fn norms() {
                 ["mean", "var"].map(|name| g.add_tensor(name, &[3], DType::F32, Role::Activation));
             let outputs = [mean, var, stats[0], stats[1]];
             g.push_into(Op::BatchNormStats { momentum: 0.1 }, &[x, header], &outputs);
-            let op = Op::BatchNorm { eps: 1e-3, activation };
-            g.push_one(op, &[x, gamma, beta, mean, var]).unwrap()
+            let mut inputs = vec![x, gamma, beta, mean, var];
+            if residual {
+                inputs.push(param(g, "residual", &[BATCH, 3, 2, 2]));
+            }
+            let op = Op::BatchNorm { eps: 1e-3, activation, residual };
+            g.push_one(op, &inputs).unwrap()
         });
     }
     check_op(Op::LayerNorm { eps: 1e-3 }, &[&[4, 6], &[6], &[6]]);

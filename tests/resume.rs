@@ -89,6 +89,11 @@ fn resuming_a_run_with_averaged_weights_is_bit_exact() {
 }
 
 #[test]
+fn resuming_a_run_in_mixed_precision_is_bit_exact() {
+    check_every_step(&RunConfig { precision: "f16".into(), steps: Some(6), ..config("cpu") });
+}
+
+#[test]
 fn neither_workers_nor_slots_nor_lanes_change_the_result() {
     for device in devices() {
         let folder = tempfile::tempdir().expect("a temporary folder");

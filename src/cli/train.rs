@@ -279,6 +279,9 @@ fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
         let skipped = print::count(summary.skipped);
         print::note(format!("{skipped} steps were skipped: their gradients were not finite"));
     }
+    if let Some(scale) = summary.loss_scale {
+        print::note(format!("loss scale {scale} at the end"));
+    }
     print::note(&summary.verdict);
     if !summary.stopped {
         print::note(format!("saved in {}", run_dir.display()));

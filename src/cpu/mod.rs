@@ -60,8 +60,10 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::Gelu
         | Op::GeluGrad
         | Op::Add
+        | Op::AddReluGrad
         | Op::Mul
-        | Op::Scale { .. } => elementwise::run(call),
+        | Op::Scale { .. }
+        | Op::Cast => elementwise::run(call),
         Op::Reduce { .. } | Op::Broadcast { .. } => reduce::run(call),
         Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
             rearrange::run(call);
@@ -77,7 +79,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         Op::Dropout { .. } => dropout::run(call),
         Op::CrossEntropy { .. } | Op::MeanSquaredError { .. } => loss::run(call),
         Op::Accuracy | Op::StepMetrics { .. } => metrics::run(call),
-        Op::GradSquares
+        Op::LossScale
+        | Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
         | Op::GradAccumulate => optimizer::run(call),

@@ -4,6 +4,12 @@ use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+/// Numbers that are rounded at a time, on the stack.
+const HALF_CHUNK: usize = 256;
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
@@ -51,6 +57,9 @@ pub trait Real:
     fn erf(self) -> Self;
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
+
+    /// Rounds each to the nearest 16-bit float, ties to even; beyond the largest becomes infinite.
+    fn round_to_half(x: &mut [Self]);
 
     /// Room for `len` numbers converted from a slot; none where they are read in place.
     fn staging(len: usize) -> Vec<Self>;
@@ -100,6 +109,15 @@ impl Real for f32 {
         f32::is_finite(self)
     }
 
+    fn round_to_half(x: &mut [f32]) {
+        let mut half = [f16::ZERO; HALF_CHUNK];
+        for x in x.chunks_mut(HALF_CHUNK) {
+            let half = &mut half[..x.len()];
+            half.convert_from_f32_slice(x);
+            half.convert_to_f32_slice(x);
+        }
+    }
+
     fn staging(_: usize) -> Vec<f32> {
         Vec::new()
     }
@@ -141,6 +159,10 @@ impl Real for f64 {
     #[inline(always)]
     fn is_finite(self) -> bool {
         f64::is_finite(self)
+    }
+
+    fn round_to_half(x: &mut [f64]) {
+        x.iter_mut().for_each(|x| *x = f16::from_f64(*x).to_f64());
     }
 
     fn staging(len: usize) -> Vec<f64> {

@@ -8,7 +8,7 @@ use super::objects::Objects;
 use super::pipelines::Pipelines;
 use super::survey::Lowering;
 use crate::error::{Error, Result};
-use crate::graph::plan::{Pass, Place, Plan, Program};
+use crate::graph::plan::{ActivationBuffer, Pass, Place, Plan, Program};
 use crate::graph::{Arena, Node, TensorId};
 
 /// The device memory of a program.
@@ -39,7 +39,7 @@ impl Memory {
             sizes.map(|bytes| objects.buffer(what, bytes, usage, false)).collect::<Result<Vec<_>>>()
         };
         let activations =
-            several("an activation", &mut program.activations.iter().map(|a| 4 * a.len))?;
+            several("an activation", &mut program.activations.iter().map(ActivationBuffer::bytes))?;
         let scratch = several("scratch", &mut scratch_bytes.iter().copied())?;
         Ok(Self { batch, arenas, activations, scratch })
     }

@@ -9,12 +9,14 @@ use std::time::Instant;
 use super::adapters::{self, kind_name};
 use super::kernel::DeviceCaps;
 use crate::error::{Error, Result};
+use crate::executor::DeviceInfo;
 
 /// Features that are used where an adapter has them; none is required. Nothing else is asked for: what
 /// no kernel uses can only bring a driver's bugs.
 pub(super) const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::TIMESTAMP_QUERY)
-    .union(wgpu::Features::PIPELINE_CACHE);
+    .union(wgpu::Features::PIPELINE_CACHE)
+    .union(wgpu::Features::SHADER_F16);
 
 /// An opened device.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub struct Context {
     pub(super) open_s: f64,
     /// Whether lowerings choose what suits a software adapter.
     software: bool,
+    half: bool,
     fault: Arc<Fault>,
 }
 
@@ -72,20 +75,29 @@ impl Context {
         }));
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let open_s = start.elapsed().as_secs_f64();
-        Ok(Self { device, queue, info, open_s, software, fault })
+        let half = device.features().contains(wgpu::Features::SHADER_F16);
+        Ok(Self { device, queue, info, open_s, software, half, fault })
     }
 
     /// The same device, for which lowerings choose what suits a GPU in hardware, whatever it is: so a
     /// machine without one can test those variants.
     pub fn as_hardware(&self) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self { software: false, ..self.same() })
+    }
+
+    /// The same device as if its shaders had no 16-bit floats, for tests.
+    pub fn without_half(&self) -> Arc<Self> {
+        Arc::new(Self { half: false, ..self.same() })
+    }
+
+    fn same(&self) -> Self {
+        Self {
             device: self.device.clone(),
             queue: self.queue.clone(),
             info: self.info.clone(),
-            open_s: self.open_s,
-            software: false,
             fault: Arc::clone(&self.fault),
-        })
+            ..*self
+        }
     }
 
     /// The adapter's name.
@@ -107,6 +119,11 @@ impl Context {
         }
     }
 
+    /// Whether shaders can store 16-bit floats.
+    pub fn has_half(&self) -> bool {
+        self.half
+    }
+
     /// `discrete`, `integrated`, `virtual`, `software` or `other`.
     pub fn kind(&self) -> &'static str {
         kind_name(self.info.device_type)
@@ -115,6 +132,23 @@ impl Context {
     /// The device's driver and its version.
     pub fn driver(&self) -> String {
         [self.info.driver.as_str(), self.info.driver_info.as_str()].join(" ").trim().to_string()
+    }
+
+    /// The device, for people and tools; nothing of a program is in it yet.
+    pub fn device_info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.name().to_string(),
+            backend: self.info.backend.to_string(),
+            kind: self.kind().to_string(),
+            driver: self.driver(),
+            open_s: self.open_s,
+            ..DeviceInfo::default()
+        }
+    }
+
+    /// Whether shaders may compute with `f16`.
+    pub fn has_f16(&self) -> bool {
+        self.device.features().contains(wgpu::Features::SHADER_F16)
     }
 
     /// Returns what went wrong on the device since it was opened, if anything did.

@@ -56,6 +56,13 @@ impl Executor {
     /// When the device lacks memory or a limit, or the driver refuses a shader.
     pub fn new(context: Arc<Context>, program: Arc<Program>, slots: usize) -> Result<Self> {
         let start = Instant::now();
+        if program.stores_half() && !context.has_half() {
+            return Err(Error::device(
+                context.name(),
+                "its shaders have no 16-bit floats, expected SHADER_F16",
+            )
+            .hint("--precision f32, or another of the adapters that `inflight devices` lists"));
+        }
         let mut objects = Objects::new(context);
         let compiled = Compiled::new(&program, &mut objects)?;
         let compile_s = start.elapsed().as_secs_f64();
@@ -239,14 +246,10 @@ impl executor::Executor for Executor {
     fn device(&self) -> DeviceInfo {
         let context = self.context();
         DeviceInfo {
-            name: context.name().to_string(),
-            backend: context.info.backend.to_string(),
-            kind: context.kind().to_string(),
-            driver: context.driver(),
             allocated_bytes: self.objects.allocated_bytes,
             pipelines: self.compiled.pipelines.len(),
-            open_s: context.open_s,
             compile_s: self.compile_s,
+            ..context.device_info()
         }
     }
 

@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::{Node, Tensor, TensorId};
 
 /// Operations and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Cost {
     /// Floating-point operations of products and convolutions, a multiply-add being two. Windows of a
     /// convolution that reach into its padding count in full. Everything else counts 0, as in PyTorch's
@@ -204,7 +204,13 @@ mod tests {
             mean: &[],
             std: &[],
             loss: Loss::for_target(&spec),
-            training: Some(Training { rule: ADAM, clip_norm: None, accumulate: 1, ema: None }),
+            training: Some(Training {
+                rule: ADAM,
+                clip_norm: None,
+                accumulate: 1,
+                ema: None,
+                precision: crate::graph::precision::Precision::F32,
+            }),
         });
         Cost::of_plan(&program.expect("compiles").plans[&Pass::Train])
     }

@@ -220,7 +220,7 @@ impl Backward<'_> {
                 let inputs = [dy, x, y, node.outputs[1]];
                 self.push_to(Op::AttentionGrad { heads, causal }, &inputs, &[x])
             }
-            Op::BatchNorm { eps, activation } => {
+            Op::BatchNorm { eps, activation, .. } => {
                 let dy = self.before_activation(activation, dy, y)?;
                 self.batch_norm(node, dy, eps)
             }
@@ -295,7 +295,9 @@ impl Backward<'_> {
     }
 
     fn batch_norm(&mut self, node: &Node, dy: TensorId, eps: f32) -> Result<()> {
-        let [x, gamma, beta, mean, var] = node.inputs[..] else { unreachable!("five inputs") };
+        let [x, gamma, beta, mean, var, ref residual @ ..] = node.inputs[..] else {
+            unreachable!("at least five inputs")
+        };
         if matches!(self.graph.tensor(mean).role, Role::State(_)) {
             return Err(Error::graph(
                 &node.scope,
@@ -304,15 +306,18 @@ impl Backward<'_> {
             .hint("building the model with Mode::Train"));
         }
         let outputs = [self.destination(gamma), self.destination(beta)];
-        self.graph.push_into(Op::BatchNormParamGrad { eps }, &[dy, x, mean, var], &outputs);
+        let op = Op::BatchNormParamGrad { eps, relu: false };
+        self.graph.push_into(op, &[dy, x, gamma, beta, mean, var], &outputs);
         let [dgamma, dbeta] = outputs;
         if self.wanted(x) {
             let header = self.graph.header();
-            let inputs = [dy, x, gamma, mean, var, dgamma, dbeta, header];
-            self.push_to(Op::BatchNormInputGrad { eps }, &inputs, &[x])?;
+            let inputs = [dy, x, gamma, beta, mean, var, dgamma, dbeta, header];
+            self.push_to(Op::BatchNormInputGrad { eps, relu: false }, &inputs, &[x])?;
         }
         self.contribute(gamma, dgamma)?;
-        self.contribute(beta, dbeta)
+        self.contribute(beta, dbeta)?;
+        let mut residual = residual.iter().filter(|&&x| self.depends.contains(&self.graph.root(x)));
+        residual.next().map_or(Ok(()), |&x| self.contribute(x, dy))
     }
 
     fn layer_norm(&mut self, node: &Node, dy: TensorId) -> Result<()> {

@@ -92,7 +92,16 @@ impl UpdateRule {
 /// Partial sums that [`Op::GradSquares`] writes for each stretch of gradients.
 pub const GRAD_PARTIALS: usize = 256;
 /// Length of the optimizer's control tensor, see [`Op::OptimizerControl`].
-pub const CONTROL_LEN: usize = 8;
+pub const CONTROL_LEN: usize = 10;
+/// The loss scale with which mixed precision begins, as a power of two: 65536, as PyTorch's `GradScaler`.
+pub const LOSS_SCALE_LOG2: i32 = 16;
+/// The least loss scale as a power of two: at 1, gradients that overflow are too large by themselves.
+pub const LOSS_SCALE_LOG2_MIN: i32 = 0;
+/// The largest loss scale as a power of two: above it no gradient of use is still too small for `f16`,
+/// whose least number is 2⁻²⁴.
+pub const LOSS_SCALE_LOG2_MAX: i32 = 24;
+/// Updates applied in a row after which the loss scale doubles, as in PyTorch's `GradScaler`.
+pub const LOSS_SCALE_GROWTH_INTERVAL: u32 = 2000;
 /// Length of the metrics tensor, see [`Op::StepMetrics`].
 pub const METRICS_LEN: usize = 4;
 
@@ -167,6 +176,8 @@ pub enum Op {
     GeluGrad,
     /// `a, b | y`: same shapes.
     Add,
+    /// `a, b, y | dx`: a + b where y > 0, which is [`Op::ReluGrad`] of the gradients of two branches.
+    AddReluGrad,
     /// `a, b | y`: same shapes.
     Mul,
     /// `x | y`: y = factor · x.
@@ -174,6 +185,11 @@ pub enum Op {
         /// The factor.
         factor: f32,
     },
+    /// `x | y`: the same numbers in the type of `y`.
+    Cast,
+    /// `dx, control[10] | y`: y = dx times the loss scale that [`Op::OptimizerControl`] keeps (Micikevicius
+    /// et al., 2018, section 3.2).
+    LossScale,
     /// `x[outer, len, inner] | y[outer, inner]`: reduces one dimension, which disappears.
     Reduce {
         /// Sum or mean.
@@ -234,27 +250,34 @@ pub enum Op {
     },
     /// `x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]`: mean and biased
     /// variance over the `header.count` valid samples; the running ones move by `momentum` towards
-    /// the mean and the unbiased variance (Ioffe and Szegedy, 2015).
+    /// the mean and the unbiased variance (Ioffe and Szegedy, 2015), unless that is not finite.
     BatchNormStats {
         /// Share of the new value in the running statistics.
         momentum: f32,
     },
-    /// `x[n, c, ..], gamma[c], beta[c], mean[c], var[c] | y`.
+    /// `x[n, c, ..], gamma[c], beta[c], mean[c], var[c], [residual[n, c, ..]] | y`.
     BatchNorm {
         /// Added to the variance.
         eps: f32,
         /// Applied last.
         activation: Activation,
+        /// Whether a residual is bound and added before the activation (He et al., 2016).
+        residual: bool,
     },
-    /// `dy, x, mean[c], var[c] | dgamma[c], dbeta[c]`.
+    /// `dy, x, gamma[c], beta[c], mean[c], var[c] | dgamma[c], dbeta[c]`.
     BatchNormParamGrad {
         /// Added to the variance.
         eps: f32,
+        /// Whether `dy` is the gradient behind a relu, which lets it through where the norm's output,
+        /// computed again, is above 0.
+        relu: bool,
     },
-    /// `dy, x, gamma, mean, var, dgamma, dbeta, header | dx`: rows from `header.count` on get 0.
+    /// `dy, x, gamma, beta, mean, var, dgamma, dbeta, header | dx`: rows from `header.count` on get 0.
     BatchNormInputGrad {
         /// Added to the variance.
         eps: f32,
+        /// As in [`Op::BatchNormParamGrad`].
+        relu: bool,
     },
     /// `x[rows, d], gamma[d], beta[d] | y, mean[rows], rstd[rows]` (Ba, Kiros and Hinton, 2016).
     LayerNorm {
@@ -298,9 +321,14 @@ pub enum Op {
     },
     /// `gradients[len] | partials[256]`: partial sums of squares, each over a fixed share.
     GradSquares,
-    /// `partials[256 · stretches] | control[8]`: decides on the update. Control is, in order: 1 - β₁ᵗ, 1 - β₂ᵗ, updates
+    /// `partials[256 · stretches] | control[10]`: decides on the update. Control is, in order: 1 - β₁ᵗ, 1 - β₂ᵗ, updates
     /// applied, updates skipped, gradient norm, factor on the gradients, whether to apply (1 or 0),
-    /// updates skipped in a row. A norm that is not finite skips the update and leaves 1 - βᵗ.
+    /// updates skipped in a row; k, where the loss scale is 2ᵏ times the one at the start; updates applied
+    /// since that last changed. A norm that is not finite skips the update and leaves 1 - βᵗ.
+    ///
+    /// Where the loss is scaled, norm and factor are those of the gradients without it, a skipped update
+    /// halves the scale, and [`LOSS_SCALE_GROWTH_INTERVAL`] applied ones in a row double it, as PyTorch's
+    /// `GradScaler` does, between 2 to [`LOSS_SCALE_LOG2_MIN`] and 2 to [`LOSS_SCALE_LOG2_MAX`].
     OptimizerControl {
         /// Gradients with a larger global norm are scaled down to it; infinite: never.
         max_norm: f32,
@@ -308,8 +336,10 @@ pub enum Op {
         beta1: f32,
         /// β₂ of Adam, 0 for others.
         beta2: f32,
+        /// Whether the gradients are those of a scaled loss.
+        scaled: bool,
     },
-    /// `gradients[len], control[8], header | parameters[len], [first[len]], [second[len]]`.
+    /// `gradients[len], control[10], header | parameters[len], [first[len]], [second[len]]`.
     OptimizerUpdate {
         /// The rule.
         rule: UpdateRule,
@@ -348,8 +378,11 @@ impl Op {
             Op::Gelu => "gelu",
             Op::GeluGrad => "gelu_grad",
             Op::Add => "add",
+            Op::AddReluGrad => "add_relu_grad",
             Op::Mul => "mul",
             Op::Scale { .. } => "scale",
+            Op::Cast => "cast",
+            Op::LossScale => "loss_scale",
             Op::Reduce { .. } => "reduce",
             Op::Broadcast { .. } => "broadcast",
             Op::Concat { .. } => "concat",
@@ -455,7 +488,12 @@ impl Op {
                 expect(shape(0).len() >= 2, || format!("found shape {:?}", shape(0)))?;
                 Ok(vec![f32s(&shape(0)[1..2])])
             }
-            Op::Relu | Op::Gelu | Op::Scale { .. } | Op::Dropout { .. } => Ok(vec![f32s(shape(0))]),
+            Op::Relu
+            | Op::Gelu
+            | Op::Scale { .. }
+            | Op::Cast
+            | Op::LossScale
+            | Op::Dropout { .. } => Ok(vec![f32s(shape(0))]),
             Op::Add | Op::Mul | Op::ReluGrad | Op::GeluGrad => {
                 expect(shape(0) == shape(1), || {
                     format!(
@@ -464,6 +502,13 @@ impl Op {
                         shape(0),
                         shape(1)
                     )
+                })?;
+                Ok(vec![f32s(shape(0))])
+            }
+            Op::AddReluGrad => {
+                expect(shape(0) == shape(1) && shape(0) == shape(2), || {
+                    let [a, b, y] = [shape(0), shape(1), shape(2)];
+                    format!("add_relu_grad needs equal shapes, found {a:?}, {b:?} and {y:?}")
                 })?;
                 Ok(vec![f32s(shape(0))])
             }
@@ -503,8 +548,11 @@ impl Op {
                 let c = &shape(0)[1..2];
                 Ok(vec![f32s(c), f32s(c)])
             }
-            Op::BatchNorm { .. } => {
+            Op::BatchNorm { residual, .. } => {
                 (1..5).try_for_each(|i| expect_channels(shape(0), shape(i)))?;
+                expect(!residual || shape(5) == shape(0), || {
+                    format!("a residual of shape {:?} does not fit {:?}", shape(5), shape(0))
+                })?;
                 Ok(vec![f32s(shape(0))])
             }
             Op::BatchNormParamGrad { .. } => Ok(vec![f32s(shape(2)), f32s(shape(2))]),

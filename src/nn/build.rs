@@ -177,7 +177,7 @@ pub(super) fn batch_norm(
             (mean, var)
         }
     };
-    let op = Op::BatchNorm { eps: eps as f32, activation: Activation::Identity };
+    let op = Op::BatchNorm { eps: eps as f32, activation: Activation::Identity, residual: false };
     graph.push_one(op, &[x, gamma, beta, mean, var])
 }
 

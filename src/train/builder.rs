@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Arena;
 use crate::graph::plan::Program;
+use crate::graph::precision::Precision;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
@@ -135,6 +136,7 @@ impl TrainerBuilder {
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
                 ema: config.ema,
+                precision: config.precision()?,
             }),
         })
     }
@@ -183,6 +185,7 @@ impl TrainerBuilder {
             began: self.began,
             classifies: program.spec.classes().is_some(),
             validates: self.validation.is_some(),
+            scales_loss: config.precision()? == Precision::F16,
             lr: Box::new(lr),
             abandoned: abandoned.clone(),
         };

@@ -4,7 +4,8 @@ use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::Result;
 use crate::graph::grad::backward;
 use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, Op, UpdateRule};
-use crate::graph::plan::{CONTROL_NAME, Pass, Program, ProgramBuilder};
+use crate::graph::plan::{CONTROL_NAME, Options, Pass, Program, ProgramBuilder};
+use crate::graph::precision::Precision;
 use crate::graph::{Arena, Graph, Init, Role, TensorId};
 use crate::nn::losses::Loss;
 use crate::nn::{Mode, Module};
@@ -38,6 +39,8 @@ pub struct Training {
     pub accumulate: usize,
     /// Decay of the moving average of the weights, which evaluation then uses; `None` keeps none.
     pub ema: Option<f64>,
+    /// How activations are stored, in training and in evaluation; with `F16` the loss is scaled.
+    pub precision: Precision,
 }
 
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
@@ -49,22 +52,33 @@ const STRETCH_LEN: usize = 1 << 25;
 /// # Errors
 /// When shapes do not fit; the error names the layer.
 pub fn compile(blueprint: &Blueprint<'_>) -> Result<Program> {
-    let mut builder = ProgramBuilder::new(blueprint.spec, blueprint.batch_size);
+    compile_with(blueprint, Options::default())
+}
+
+/// As [`compile`], with plans made as `options` say.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(blueprint: &Blueprint<'_>, options: Options) -> Result<Program> {
+    let precision = blueprint.training.map_or(Precision::F32, |training| training.precision);
+    let mut builder = ProgramBuilder::new(blueprint.spec, blueprint.batch_size)
+        .with_precision(precision)
+        .with_options(options);
     if let Some(training) = &blueprint.training {
         let several = training.accumulate > 1;
         if several {
-            let mut graph = train_graph(blueprint)?;
+            let (mut graph, _) = train_graph(blueprint, training)?;
             let params_len = builder.reserve_params(&graph)?;
             accumulate(&mut graph, params_len);
             builder.add(Pass::Accumulate, graph, &[])?;
         }
-        let mut graph = train_graph(blueprint)?;
+        let (mut graph, control) = train_graph(blueprint, training)?;
         let params_len = builder.reserve_params(&graph)?;
         if several {
             accumulate(&mut graph, params_len);
         }
         let gradients = if several { Arena::GradSums } else { Arena::Grads };
-        optimizer(&mut graph, params_len, gradients, training)?;
+        optimizer(&mut graph, params_len, gradients, training, control);
         builder.add(Pass::Train, graph, &[])?;
     }
     let mut graph = Graph::new();
@@ -73,13 +87,18 @@ pub fn compile(blueprint: &Blueprint<'_>) -> Result<Program> {
     Ok(builder.build(output))
 }
 
-/// Forward and backward of a training step.
-fn train_graph(blueprint: &Blueprint<'_>) -> Result<Graph> {
+/// Forward and backward of a training step, and the optimizer's control.
+fn train_graph(blueprint: &Blueprint<'_>, training: &Training) -> Result<(Graph, TensorId)> {
     let mut graph = Graph::new();
+    let control = graph.state(CONTROL_NAME, &[CONTROL_LEN], Init::Constant(0.0));
     let (output, gradient) = forward(&mut graph, blueprint, Mode::Train, true)?;
-    let gradient = gradient.expect("a loss built with its gradient has one");
+    let mut gradient = gradient.expect("a loss built with its gradient has one");
+    if training.precision == Precision::F16 {
+        graph.set_scope("loss");
+        gradient = graph.push_one(Op::LossScale, &[gradient, control])?;
+    }
     backward(&mut graph, output, gradient)?;
-    Ok(graph)
+    Ok((graph, control))
 }
 
 /// Adds input conversion, model, loss and metrics; returns the output and its gradient.
@@ -154,10 +173,14 @@ fn accumulate(graph: &mut Graph, params_len: usize) {
     }
 }
 
-/// Adds the norm of all gradients, the decision, the update of all parameters, and their average.
-fn optimizer(graph: &mut Graph, params_len: usize, from: Arena, training: &Training) -> Result<()> {
-    graph.set_scope("");
-    let control = graph.state(CONTROL_NAME, &[CONTROL_LEN], Init::Constant(0.0));
+/// Adds the norm of all gradients, the decision, and the update of all parameters.
+fn optimizer(
+    graph: &mut Graph,
+    params_len: usize,
+    from: Arena,
+    training: &Training,
+    control: TensorId,
+) {
     graph.set_scope("optimizer");
     let header = graph.header();
     // The partial sums of all stretches lie one behind another, after the step's metrics.
@@ -175,7 +198,8 @@ fn optimizer(graph: &mut Graph, params_len: usize, from: Arena, training: &Train
     };
     let max_norm = training.clip_norm.unwrap_or(f32::INFINITY);
     let partials = stretch(graph, Arena::Metrics, (partials_at, count * GRAD_PARTIALS));
-    let decide = Op::OptimizerControl { max_norm, beta1, beta2 };
+    let scaled = training.precision == Precision::F16;
+    let decide = Op::OptimizerControl { max_norm, beta1, beta2, scaled };
     graph.push_into(decide, &[partials], &[control]);
     for part in stretches(params_len) {
         let gradients = stretch(graph, from, part);
@@ -194,5 +218,4 @@ fn optimizer(graph: &mut Graph, params_len: usize, from: Arena, training: &Train
             graph.push_into(op, &[parameters, control], &[average]);
         }
     }
-    Ok(())
 }

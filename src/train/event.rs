@@ -115,6 +115,8 @@ pub struct Summary {
     pub val_accuracy: Option<f64>,
     /// Updates skipped because a gradient was not finite.
     pub skipped: u64,
+    /// The loss scale at the end, in mixed precision.
+    pub loss_scale: Option<f64>,
     /// What it ran on.
     pub device: DeviceInfo,
     /// The run folder, where there is one.

@@ -157,6 +157,7 @@ impl Run {
             val_loss: last.and_then(|epoch| epoch.val_loss),
             val_accuracy: last.and_then(|epoch| epoch.val_accuracy),
             skipped: book.skipped,
+            loss_scale: book.loss_scale,
             device,
             run_dir: self.kept.as_ref().map(|kept| kept.folder.path().to_path_buf()),
             time_to_first_step_s: first.total_s,

@@ -1,12 +1,12 @@
 //! Operations that map elements to elements.
 
 use super::{Constants, channels, element_shader, elements, shader, single};
-use crate::gpu::kernel::{Bound, DeviceCaps, Lowered};
-use crate::graph::op::Op;
+use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Shader};
+use crate::graph::op::{LOSS_SCALE_LOG2, Op};
 
 pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
-    let x = bound.inputs[0];
-    let len = bound.outputs[0].len();
+    let (x, y) = (bound.inputs[0], bound.outputs[0]);
+    let len = y.len();
     let four = super::by_four(len);
     let (shader, constants, invocations) = match *op {
         Op::NormalizeU8 => {
@@ -19,10 +19,19 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::Gelu => (shader!("gelu", "dispatch", "gelu"), vec![], len),
         Op::GeluGrad => (shader!("gelu_grad", "dispatch", "gelu"), vec![], len),
         Op::Add => (element_shader!(four, "add", "dispatch"), vec![], elements(len)),
+        Op::AddReluGrad => {
+            (element_shader!(four, "add_relu_grad", "dispatch"), vec![], elements(len))
+        }
         Op::Mul => (element_shader!(four, "mul", "dispatch"), vec![], elements(len)),
         Op::Scale { factor } => {
             let constants = vec![("FACTOR", f64::from(factor))];
             (element_shader!(four, "scale", "dispatch"), constants, elements(len))
+        }
+        Op::Cast => (element_shader!(four, "cast", "dispatch"), vec![], elements(len)),
+        Op::LossScale => {
+            let constants = vec![("LOG2_START", f64::from(LOSS_SCALE_LOG2))];
+            let shader = element_shader!(four, "loss_scale", "dispatch", "loss_scale");
+            (shader, constants, elements(len))
         }
         Op::Broadcast { axis, len: repeats, factor } => {
             let inner: usize = x.shape[axis..].iter().product();
@@ -43,7 +52,35 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         }
         _ => unreachable!("not an elementwise operation: {}", op.name()),
     };
+    // Those that take four elements at once say so by their number.
+    let shader = stored(op, shader, bound, invocations < len);
     single(shader, constants, bound, invocations, caps)
+}
+
+/// Sets the storage types of a shader's tensors.
+fn stored(op: &Op, shader: Shader, bound: Bound, four: bool) -> Shader {
+    let (x, y) = (bound.inputs[0], bound.outputs[0]);
+    match op {
+        Op::NormalizeU8 => shader.with_stores(false, [("StoreY", y)]),
+        Op::ReluGrad => {
+            let tensors = [("StoreDy", x), ("StoreY", bound.inputs[1]), ("StoreDx", y)];
+            shader.with_stores(four, tensors)
+        }
+        Op::GeluGrad => {
+            let tensors = [("StoreDy", x), ("StoreX", bound.inputs[1]), ("StoreDx", y)];
+            shader.with_stores(four, tensors)
+        }
+        Op::AddReluGrad => {
+            let [_, b, gate] = bound.inputs[..] else { unreachable!("three inputs") };
+            let tensors = [("StoreA", x), ("StoreB", b), ("StoreY", gate), ("StoreDx", y)];
+            shader.with_stores(four, tensors)
+        }
+        Op::Add | Op::Mul => {
+            let tensors = [("StoreA", x), ("StoreB", bound.inputs[1]), ("StoreY", y)];
+            shader.with_stores(four, tensors)
+        }
+        _ => shader.with_stores(four, [("StoreX", x), ("StoreY", y)]),
+    }
 }
 
 fn channel_constants(shape: &[usize]) -> Constants {

@@ -14,6 +14,7 @@ mod sums;
 
 use super::dense;
 use super::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Shader};
+use crate::batch::DType;
 use crate::graph::op::{Activation, Op};
 
 /// Invocations of a workgroup: enough for every GPU's width, and for a software adapter a loop of a
@@ -70,8 +71,11 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::Gelu
         | Op::GeluGrad
         | Op::Add
+        | Op::AddReluGrad
         | Op::Mul
         | Op::Scale { .. }
+        | Op::Cast
+        | Op::LossScale
         | Op::Broadcast { .. }
         | Op::Dropout { .. } => elementwise::lower(op, bound, caps),
         Op::MaxPool2d { .. }
@@ -131,6 +135,11 @@ fn single(
     invocations: usize,
     caps: &DeviceCaps,
 ) -> Lowered {
+    let mut constants = constants;
+    let y = bound.outputs[0];
+    if y.dtype == DType::F16 && !y.len().is_multiple_of(2) {
+        constants.push(("ODD", 1.0));
+    }
     let dispatch = dispatch(shader, constants, inputs_and_outputs(bound), invocations, caps);
     Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] }
 }

@@ -2,7 +2,7 @@
 //! dispatch sums those. There are no atomics, so the order of every sum is fixed.
 
 use super::{Constants, channels, dispatch, shader};
-use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered};
+use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Store};
 use crate::graph::op::{Op, Reduction};
 
 /// Invocations that share one sum, at most: enough to fill a GPU with few channels, few enough for one
@@ -23,7 +23,8 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
                 Reduction::Sum => 1.0,
                 Reduction::Mean => 1.0 / shape[axis] as f64,
             };
-            reduce_in_passes([outer, shape[axis], inner], factor, caps)
+            let stores = [bound.inputs[0], bound.outputs[0]].map(|x| Store::of(x.dtype, false));
+            reduce_in_passes([outer, shape[axis], inner], factor, stores, caps)
         }
         _ => unreachable!("not a sum: {}", op.name()),
     }
@@ -82,30 +83,36 @@ impl Shares {
 
 fn bias_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
     let shares = Shares::of(&bound.inputs[0].shape);
-    let pass = |shares: Shares, from, to| {
-        let shader = shader!("bias_grad", "dispatch", "channels");
+    let store = Store::of(bound.inputs[0].dtype, false);
+    let pass = |shares: Shares, from, store, to| {
+        let shader = shader!("bias_grad", "dispatch", "channels").with_store("StoreDy", store);
         dispatch(shader, shares.constants(), vec![from, to], shares.len(), caps)
     };
     if shares.is_single() {
-        let dispatches = vec![pass(shares, Binding::Input(0), Binding::Output(0))];
+        let dispatches = vec![pass(shares, Binding::Input(0), store, Binding::Output(0))];
         return Lowered { dispatches, scratch_bytes: vec![] };
     }
     Lowered {
         dispatches: vec![
-            pass(shares, Binding::Input(0), Binding::ScratchWrite(0)),
-            pass(shares.of_partials(), Binding::ScratchRead(0), Binding::Output(0)),
+            pass(shares, Binding::Input(0), store, Binding::ScratchWrite(0)),
+            pass(shares.of_partials(), Binding::ScratchRead(0), Store::F32, Binding::Output(0)),
         ],
         scratch_bytes: vec![4 * shares.len()],
     }
 }
 
-fn reduce_in_passes([outer, len, inner]: [usize; 3], factor: f64, caps: &DeviceCaps) -> Lowered {
+fn reduce_in_passes(
+    [outer, len, inner]: [usize; 3],
+    factor: f64,
+    [x, y]: [Store; 2],
+    caps: &DeviceCaps,
+) -> Lowered {
     let outputs = outer * inner;
     // With many outputs there are enough invocations without sharing a sum.
     let splits = (SHARES * 64 / outputs).clamp(1, SHARES).min(len);
     if splits == 1 || len < ONE_PASS {
         let dims = [outer, len, inner];
-        let once = reduce(dims, 1, factor, [Binding::Input(0), Binding::Output(0)], caps);
+        let once = reduce(dims, 1, factor, [Binding::Input(0), Binding::Output(0)], [x, y], caps);
         return Lowered { dispatches: vec![once], scratch_bytes: vec![] };
     }
     let [partial, total] = [
@@ -114,6 +121,7 @@ fn reduce_in_passes([outer, len, inner]: [usize; 3], factor: f64, caps: &DeviceC
             splits,
             1.0,
             [Binding::Input(0), Binding::ScratchWrite(0)],
+            [x, Store::F32],
             caps,
         ),
         reduce(
@@ -121,18 +129,21 @@ fn reduce_in_passes([outer, len, inner]: [usize; 3], factor: f64, caps: &DeviceC
             1,
             factor,
             [Binding::ScratchRead(0), Binding::Output(0)],
+            [Store::F32, y],
             caps,
         ),
     ];
     Lowered { dispatches: vec![partial, total], scratch_bytes: vec![4 * splits * outputs] }
 }
 
-/// Sums `from[outer, len, inner]` over the middle, times `factor`, into `to[splits, outer, inner]`.
+/// Sums `from[outer, len, inner]` over the middle, times `factor`, into `to[splits, outer, inner]`; both are
+/// stored as `x` and `y` say.
 pub(super) fn reduce(
     [outer, len, inner]: [usize; 3],
     splits: usize,
     factor: f64,
     [from, to]: [Binding; 2],
+    [x, y]: [Store; 2],
     caps: &DeviceCaps,
 ) -> Dispatch {
     let constants = vec![
@@ -142,6 +153,6 @@ pub(super) fn reduce(
         ("SPLITS", splits as f64),
         ("FACTOR", factor),
     ];
-    let shader = shader!("reduce", "dispatch");
+    let shader = shader!("reduce", "dispatch").with_store("StoreX", x).with_store("StoreY", y);
     dispatch(shader, constants, vec![from, to], splits * outer * inner, caps)
 }
