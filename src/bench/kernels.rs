@@ -115,11 +115,7 @@ fn of_model(model: &str, batch_size: usize) -> Result<Vec<Kernel>> {
         mean: &[],
         std: &[],
         loss: Loss::for_target(&spec),
-        training: Some(Training {
-            rule: OptimizerConfig::adamw().rule(),
-            clip_norm: None,
-            accumulate: 1,
-        }),
+        training: Some(Training::new(OptimizerConfig::adamw().rule())),
     })?;
     let plan = &program.plans[&Pass::Train];
     Ok(plan.nodes.iter().map(|node| Kernel::of_node(model, plan, node)).collect())

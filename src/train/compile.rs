@@ -43,6 +43,13 @@ pub struct Training {
     pub precision: Precision,
 }
 
+impl Training {
+    /// Plain training by `rule`: 32 bits, no clipping, accumulation or average.
+    pub fn new(rule: UpdateRule) -> Self {
+        Self { rule, clip_norm: None, accumulate: 1, ema: None, precision: Precision::F32 }
+    }
+}
+
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
 /// every adapter in use allows.
 const STRETCH_LEN: usize = 1 << 25;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use super::*;
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::graph::Arena;
-use crate::graph::precision::Precision;
 use crate::nn::layers::Layer;
 use crate::nn::losses::Loss;
 use crate::nn::optimizers::OptimizerConfig;
@@ -20,16 +19,7 @@ fn program_of(hidden: usize, optimizer: OptimizerConfig) -> Program {
 }
 
 fn averaged_program_of(hidden: usize, optimizer: OptimizerConfig, ema: Option<f64>) -> Program {
-    compiled(
-        hidden,
-        Some(Training {
-            rule: optimizer.rule(),
-            clip_norm: None,
-            accumulate: 1,
-            precision: Precision::F32,
-            ema,
-        }),
-    )
+    compiled(hidden, Some(Training { ema, ..Training::new(optimizer.rule()) }))
 }
 
 fn compiled(hidden: usize, training: Option<Training>) -> Program {
