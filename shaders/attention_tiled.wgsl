@@ -2,8 +2,8 @@
 // It keeps the largest score of each query so far and corrects what it has summed whenever a larger one
 // comes (Milakov and Gimelshein, 2018; Dao et al., 2022).
 
-@group(0) @binding(0) var<storage, read> qkv: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> qkv: array<StoreQkv>;
+@group(0) @binding(1) var<storage, read_write> y: array<StoreY>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
 
 // A factor for each row.
@@ -85,7 +85,8 @@ fn main(grid: Grid) {
             let k = (lane % SIDE + SIDE * j) * 4u;
             for (var l = 0u; l < 4u; l++) {
                 if first_query + row < T && k + l < HEAD {
-                    y[token_at(pair, first_query + row) + k + l] = sums[i][j][l] * factors[row];
+                    let at = token_at(pair, first_query + row) + k + l;
+                    y[at] = StoreY(sums[i][j][l] * factors[row]);
                 }
             }
         }

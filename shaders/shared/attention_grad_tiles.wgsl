@@ -1,10 +1,10 @@
 // What the gradients of attention share, for GPUs; needs attention_tiles.wgsl.
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> qkv: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<StoreDy>;
+@group(0) @binding(1) var<storage, read> qkv: array<StoreQkv>;
 @group(0) @binding(2) var<storage, read> lse: array<f32>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
-@group(0) @binding(4) var<storage, read_write> dqkv: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dqkv: array<StoreDqkv>;
 
 // Rows of dy of the tokens from `first` on; zeros past the last.
 fn load_dy(tile: u32, pair: u32, first: u32, lane: u32) {
@@ -16,7 +16,7 @@ fn load_dy(tile: u32, pair: u32, first: u32, lane: u32) {
             let at = token_at(pair, token);
             for (var j = 0u; j < 4u; j++) {
                 if k + j < HEAD {
-                    quad[j] = dy[at + k + j];
+                    quad[j] = f32(dy[at + k + j]);
                 }
             }
         }
@@ -50,7 +50,7 @@ fn write_part(sums: Sums, pair: u32, part: u32, first: u32, factor: f32, lane: u
             let k = (lane % SIDE + SIDE * j) * 4u;
             for (var l = 0u; l < 4u; l++) {
                 if token < T && k + l < HEAD {
-                    dqkv[part_at(pair, part, token) + k + l] = factor * sums[i][j][l];
+                    dqkv[part_at(pair, part, token) + k + l] = StoreDqkv(factor * sums[i][j][l]);
                 }
             }
         }

@@ -38,7 +38,7 @@ fn load_part(tile: u32, pair: u32, part: u32, first: u32, factor: f32, lane: u32
             let at = part_at(pair, part, token);
             for (var j = 0u; j < 4u; j++) {
                 if k + j < HEAD {
-                    quad[j] = factor * qkv[at + k + j];
+                    quad[j] = factor * f32(qkv[at + k + j]);
                 }
             }
         }

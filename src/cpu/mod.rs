@@ -27,6 +27,7 @@ pub mod pool;
 mod real;
 pub mod rearrange;
 pub mod reduce;
+mod special;
 #[cfg(test)]
 mod testing;
 mod winograd;

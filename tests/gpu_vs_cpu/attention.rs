@@ -1,22 +1,19 @@
-//! Attention: tokens and features of a head around the sides of tiles and of four.
+//! Attention, with tokens and features of a head around the sides of tiles and of four.
 
 use inflight::graph::op::Op;
 
 use crate::bench::Bench;
 use crate::{header, normal};
 
-/// Samples, tokens, heads, features of a head. The last two have heads for which workgroup memory holds only
-/// narrower tiles.
-const CASES: [[usize; 4]; 9] = [
-    [1, 1, 1, 1],
-    [2, 7, 3, 2],
-    [3, 31, 1, 5],
-    [1, 32, 2, 16],
-    [2, 33, 3, 8],
-    [1, 65, 3, 64],
-    [1, 131, 1, 13],
-    [1, 37, 1, 67],
-    [2, 18, 2, 130],
+/// Samples, tokens, heads, features of a head, and whether a token attends only to those up to itself. Heads
+/// of the last are so wide that workgroup memory holds only narrower tiles. Few, since each takes seven
+/// pipelines, and as many again for 16 bits.
+const CASES: [([usize; 4], bool); 5] = [
+    ([1, 1, 1, 1], false),
+    ([2, 33, 3, 8], true),
+    ([1, 65, 2, 13], false),
+    ([1, 37, 1, 64], true),
+    ([2, 18, 1, 130], false),
 ];
 
 /// Runs an attention and its gradient, which reads what the attention wrote.
@@ -43,10 +40,8 @@ fn attention(case: [usize; 4], causal: bool) -> Bench {
 
 #[test]
 fn attention_and_its_gradient() {
-    for case in CASES {
-        for causal in [false, true] {
-            attention(case, causal).check(1e-3, 1e-4);
-        }
+    for (case, causal) in CASES {
+        attention(case, causal).check(1e-3, 1e-4);
     }
 }
 

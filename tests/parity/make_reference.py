@@ -45,7 +45,7 @@ CURVES = [
 TINY_VIT = {"depth": 2, "width": 24, "heads": 3}
 LARGER = [
     ("resnet18", {"shape": [3, 16, 16], "batch_size": 4}, SGD, 1e-4, 4),
-    ("resnet50", {"shape": [3, 16, 16], "batch_size": 4}, SGD, 1e-5, 2),
+    ("resnet50", {"shape": [3, 16, 16], "batch_size": 4}, SGD, 1e-6, 2),
     ("vit", {"shape": [3, 16, 16], "batch_size": 4}, ADAMW, 1e-3, SHORT),
 ]
 NOISE = 10

@@ -16,59 +16,61 @@ const EACH: [usize; 3] = [4, 2, 1];
 pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     match *op {
         Op::Attention { heads, causal } => {
-            let attention = Attention::of(&bound.inputs[0].shape, heads, causal);
-            let bindings = vec![Input(0), Output(0), Output(1)];
-            let dispatch = match attention.each(2, caps) {
-                Some(each) => {
-                    let shader =
-                        shader!("attention_tiled", "dispatch", "attention", "attention_tiles");
-                    attention.tiled(shader, each, 2, bindings, caps)
-                }
-                None => attention.by_token(
-                    shader!("attention", "dispatch", "attention"),
-                    bindings,
-                    caps,
-                ),
-            };
-            Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] }
+            forward(Attention::of(&bound.inputs[0].shape, heads, causal), bound, caps)
         }
         Op::AttentionGrad { heads, causal } => {
-            gradient(Attention::of(&bound.inputs[1].shape, heads, causal), caps)
+            gradient(Attention::of(&bound.inputs[1].shape, heads, causal), bound, caps)
         }
         _ => unreachable!("not attention: {}", op.name()),
     }
 }
 
-fn gradient(attention: Attention, caps: &DeviceCaps) -> Lowered {
+fn forward(attention: Attention, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let stores = [("StoreQkv", bound.inputs[0]), ("StoreY", bound.outputs[0])];
+    let bindings = vec![Input(0), Output(0), Output(1)];
+    let dispatch = match attention.each(2, caps) {
+        Some(each) => {
+            let shader = shader!("attention_tiled", "dispatch", "attention", "attention_tiles");
+            attention.tiled(shader.with_stores(false, stores), each, 2, bindings, caps)
+        }
+        None => {
+            let shader = shader!("attention", "dispatch", "attention");
+            attention.by_token(shader.with_stores(false, stores), bindings, caps)
+        }
+    };
+    Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] }
+}
+
+fn gradient(attention: Attention, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let mean = attention.by_token(
-        shader!("attention_mean", "dispatch", "attention"),
+        shader!("attention_mean", "dispatch", "attention")
+            .with_stores(false, [("StoreDy", bound.inputs[0]), ("StoreY", bound.inputs[2])]),
         vec![Input(0), Input(2), ScratchWrite(0)],
         caps,
     );
+    let [dy, qkv] = [bound.inputs[0], bound.inputs[1]];
+    let stores = [("StoreDy", dy), ("StoreQkv", qkv), ("StoreDqkv", bound.outputs[0])];
     let bindings = || vec![Input(0), Input(1), Input(3), ScratchRead(0), Output(0)];
+    // The shaders that write queries, and those that write keys and values.
+    macro_rules! shaders {
+        ($queries:literal, $keys:literal $(, $part:literal)*) => {
+            [shader!($queries, $($part),*), shader!($keys, $($part),*)]
+        };
+    }
     let [queries, keys] = match attention.each(3, caps) {
-        Some(each) => [
-            shader!(
-                "attention_query_grad_tiled",
-                "dispatch",
-                "attention",
-                "attention_tiles",
-                "attention_grad_tiles"
-            ),
-            shader!(
-                "attention_key_grad_tiled",
-                "dispatch",
-                "attention",
-                "attention_tiles",
-                "attention_grad_tiles"
-            ),
-        ]
-        .map(|shader| attention.tiled(shader, each, 3, bindings(), caps)),
-        None => [
-            shader!("attention_query_grad", "dispatch", "attention"),
-            shader!("attention_key_grad", "dispatch", "attention"),
-        ]
-        .map(|shader| attention.by_token(shader, bindings(), caps)),
+        Some(each) => shaders!(
+            "attention_query_grad_tiled",
+            "attention_key_grad_tiled",
+            "dispatch",
+            "attention",
+            "attention_tiles",
+            "attention_grad_tiles"
+        )
+        .map(|shader| {
+            attention.tiled(shader.with_stores(false, stores), each, 3, bindings(), caps)
+        }),
+        None => shaders!("attention_query_grad", "attention_key_grad", "dispatch", "attention")
+            .map(|shader| attention.by_token(shader.with_stores(false, stores), bindings(), caps)),
     };
     let scratch_bytes = vec![4 * attention.pairs * attention.tokens];
     Lowered { dispatches: vec![mean, queries, keys], scratch_bytes }

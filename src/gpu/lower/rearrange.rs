@@ -36,5 +36,12 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         }
         _ => unreachable!("not a rearrangement: {}", op.name()),
     };
+    let shader = match op {
+        Op::Concat { .. } => {
+            shader.with_stores(false, [("StoreA", bound.inputs[0]), ("StoreB", bound.inputs[1])])
+        }
+        _ => shader.with_stores(false, [("StoreX", bound.inputs[0])]),
+    };
+    let shader = shader.with_stores(false, [("StoreY", bound.outputs[0])]);
     single(shader, constants, bound, bound.outputs[0].len(), caps)
 }
