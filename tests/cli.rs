@@ -166,6 +166,17 @@ fn a_model_that_does_not_fit_exits_2() {
 }
 
 #[test]
+fn mixed_precision_tells_its_loss_scale() {
+    let desk = Desk::new();
+    let all = desk.train("--precision f16");
+    let loss = |i: usize| events(&all, "step")[i]["loss"].as_f64().expect("a number");
+    assert!(loss(19) < 0.8 * loss(0), "{} {}", loss(0), loss(19));
+    let done = all.last().expect("events");
+    assert_eq!((&done["skipped"], &done["loss_scale"]), (&0.into(), &65536.0.into()));
+    assert_eq!(desk.train("").last().expect("events")["loss_scale"], Value::Null);
+}
+
+#[test]
 fn a_device_that_is_not_there_exits_4() {
     let desk = Desk::new();
     for device in ["gpu:99", "nosuch"] {

@@ -33,11 +33,9 @@ fn program(model: &dyn Module, options: Options) -> Program {
         std: &[0.4],
         loss: Loss::CrossEntropy { smoothing: 0.1 },
         training: Some(Training {
-            rule: UpdateRule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.01 },
             clip_norm: Some(5.0),
             accumulate: 2,
-            ema: None,
-            precision: Precision::F32,
+            ..Training::new(UpdateRule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.01 })
         }),
     };
     compile_with(&blueprint, options).expect("the model compiles")

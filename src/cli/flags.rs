@@ -48,6 +48,12 @@ pub struct Flags {
     /// Share of the target spread evenly over all classes [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     label_smoothing: Option<f64>,
+    /// Average training samples in pairs, with a share from Beta(A, A), as 0.2
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
+    mixup: Option<f64>,
+    /// Paste boxes of one training image into another, over a share from Beta(A, A), as 1; with --mixup by turns
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
+    cutmix: Option<f64>,
     /// Largest global norm of the gradients; longer ones are shortened to it
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     clip_norm: Option<f32>,
@@ -130,6 +136,8 @@ impl Flags {
         set(&mut config.keep, self.keep);
         config.lr = self.lr.or(config.lr);
         config.clip_norm = self.clip_norm.or(config.clip_norm);
+        config.mixup = self.mixup.or(config.mixup);
+        config.cutmix = self.cutmix.or(config.cutmix);
         config.ema = self.ema.or(config.ema);
         if let Some(init) = &self.init {
             // Absolute, so that the saved configuration means the same from every folder.
@@ -246,7 +254,7 @@ mod tests {
     #[test]
     fn every_flag_overrides_its_key() {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
-                    --weight-decay 0.2 --warmup-steps 4 --label-smoothing 0.1 --clip-norm 2 --ema 0.9 --accumulate 5 \
+                    --weight-decay 0.2 --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
                     --drop-last --no-eval --precision f16 --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
@@ -259,6 +267,8 @@ mod tests {
             lr: Some(0.5),
             warmup_steps: 4,
             label_smoothing: 0.1,
+            mixup: Some(0.2),
+            cutmix: Some(1.0),
             clip_norm: Some(2.0),
             ema: Some(0.9),
             accumulate: 5,

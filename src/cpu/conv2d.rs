@@ -114,7 +114,8 @@ pub(super) fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]
     match (op, convolution.winograd()) {
         (Op::Conv2d { .. }, Some(winograd)) => winograd.forward_scratch(),
         (Op::Conv2dInputGrad { .. }, Some(winograd)) => winograd.input_grad_scratch(),
-        (Op::Conv2dWeightGrad { .. }, _) => needed,
+        (Op::Conv2dWeightGrad { .. }, Some(winograd)) => winograd.weight_grad_scratch(),
+        (Op::Conv2dWeightGrad { .. }, None) => needed,
         _ => ScratchLen { shared: 0, ..needed },
     }
 }
@@ -236,6 +237,9 @@ pub fn conv2d_weight_grad<T: Real>(
     scratch: &Scratch<T>,
     dw: &mut [T],
 ) {
+    if let Some(winograd) = convolution.winograd() {
+        return winograd.weight_grad(x, dy, scratch, dw);
+    }
     let samples = x.len() / convolution.sample_input();
     let part = samples.div_ceil(convolution.parts(samples));
     let parts = samples.div_ceil(part);

@@ -19,6 +19,7 @@ pub mod loss;
 pub mod matmul;
 mod memory;
 pub mod metrics;
+pub mod mix;
 pub mod moving_average;
 pub mod normalize;
 pub mod optimizer;
@@ -27,6 +28,7 @@ pub mod pool;
 mod real;
 pub mod rearrange;
 pub mod reduce;
+pub mod soft_loss;
 mod special;
 #[cfg(test)]
 mod testing;
@@ -78,6 +80,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
             layer_norm::run(call);
         }
         Op::Dropout { .. } => dropout::run(call),
+        Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::run(call),
+        Op::SoftCrossEntropy { .. } => soft_loss::run(call),
         Op::CrossEntropy { .. } | Op::MeanSquaredError { .. } => loss::run(call),
         Op::Accuracy | Op::StepMetrics { .. } => metrics::run(call),
         Op::LossScale

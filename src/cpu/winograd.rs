@@ -31,6 +31,9 @@ use crate::graph::op::Activation;
 const OUTPUTS: usize = 64;
 /// Tiles of one product, at least where the batch has them.
 const TILES: usize = 64;
+/// Blocks of tiles whose points are there at once for the weight's gradient: enough for long sums, few enough to
+/// stay in a cache.
+const GRAD_BLOCKS: usize = 4;
 /// Fewer channels than this on either side are not worth the transforms.
 const MIN_CHANNELS: usize = 32;
 
@@ -108,6 +111,18 @@ impl Winograd {
         self.turned().forward_scratch()
     }
 
+    /// The working memory of [`Winograd::weight_grad`].
+    pub fn weight_grad_scratch(&self) -> ScratchLen {
+        let shared = self.weight_points() + GRAD_BLOCKS * self.grad_block();
+        ScratchLen { thread: self.work(), shared }
+    }
+
+    /// Elements of the points of a block of both sides, for the weight's gradient.
+    fn grad_block(&self) -> usize {
+        let tiles = self.block_rows() * self.tiles_across();
+        PRODUCTS * tiles * (self.input.channels + self.output.channels)
+    }
+
     /// y = activation(x ⋆ weight + bias).
     pub fn forward<T: Real>(
         &self,
@@ -118,12 +133,6 @@ impl Winograd {
         scratch: &Scratch<T>,
         y: &mut [T],
     ) {
-        let area = TAPS * TAPS;
-        let layout = Weights {
-            input_stride: area,
-            output_stride: area * self.input.channels,
-            turned: false,
-        };
         let finish = |first: usize, pixels: &mut [Lanes<T>]| {
             if let Some(bias) = bias {
                 let bias = &bias[first..first + LANES];
@@ -133,7 +142,7 @@ impl Winograd {
             }
             activate(pixels.as_flattened_mut(), activation);
         };
-        self.convolve(x, (weight, layout), finish, scratch, y);
+        self.convolve(x, (weight, self.layout()), finish, scratch, y);
     }
 
     /// dx from dy.
@@ -142,6 +151,75 @@ impl Winograd {
         let layout =
             Weights { input_stride: area * self.input.channels, output_stride: area, turned: true };
         self.turned().convolve(dy, (weight, layout), |_, _| {}, scratch, dx);
+    }
+
+    /// dw from x and dy: a few blocks of tiles at a time, first their points, then for each of the 36 places the
+    /// product over all of these tiles.
+    pub fn weight_grad<T: Real>(&self, x: &[T], dy: &[T], scratch: &Scratch<T>, dw: &mut [T]) {
+        let (inputs, outputs) = (self.input.channels, self.output.channels);
+        let mut shared = scratch.shared();
+        let (sums, blocks) = shared.split_at_mut(self.weight_points());
+        let rows = dy.len() / self.output.len() * self.tiles_down();
+        let starts = (0..rows).step_by(self.block_rows() * GRAD_BLOCKS);
+        for (i, start) in starts.enumerate() {
+            let count = (rows - start).div_ceil(self.block_rows()).min(GRAD_BLOCKS);
+            let of = |block: usize| {
+                let first = start + block * self.block_rows();
+                first..rows.min(first + self.block_rows())
+            };
+            let blocks = &mut blocks[..count * self.grad_block()];
+            blocks.par_chunks_mut(self.grad_block()).enumerate().for_each(|(block, points)| {
+                self.grad_points(x, dy, of(block), &mut scratch.thread(), points);
+            });
+            let blocks = &*blocks;
+            sums.par_chunks_mut(inputs * outputs).enumerate().for_each(|(product, sum)| {
+                for (block, points) in blocks.chunks(self.grad_block()).enumerate() {
+                    let first = i == 0 && block == 0;
+                    let write = if first { Write::Replace } else { Write::Add };
+                    let tiles = of(block).len() * self.tiles_across();
+                    let (x, dy) = points.split_at(PRODUCTS * tiles * inputs);
+                    let x = Matrix::new(&x[product * tiles * inputs..], tiles, inputs);
+                    let dy = Matrix::new(&dy[product * tiles * outputs..], tiles, outputs);
+                    gemm(x.transposed(), dy, sum, write);
+                }
+            });
+        }
+        let sums = &sums[..self.weight_points()];
+        dw.par_chunks_mut(LANES * TAPS * TAPS * inputs).enumerate().for_each(|(i, dw)| {
+            vectorized(
+                #[inline(always)]
+                || weight_grad_of_points(sums, [inputs, outputs, i * LANES], self.layout(), dw),
+            );
+        });
+    }
+
+    /// The points of both sides of some rows of tiles.
+    fn grad_points<T: Real>(
+        &self,
+        x: &[T],
+        dy: &[T],
+        rows: Range<usize>,
+        scratch: &mut [T],
+        points: &mut [T],
+    ) {
+        let work = scratch[..self.work()].as_chunks_mut().0;
+        let tiles = rows.len() * self.tiles_across();
+        let (input, output) = points.split_at_mut(PRODUCTS * tiles * self.input.channels);
+        self.input_block(x, rows.clone(), work, input);
+        for (row, at) in self.each_row(rows) {
+            let (image, tile_y) = (row / self.tiles_down(), row % self.tiles_down());
+            let dy = &dy[image * self.output.len()..][..self.output.len()];
+            vectorized(
+                #[inline(always)]
+                || output_grad_row(dy, self.output, tile_y, at, work, output),
+            );
+        }
+    }
+
+    /// Where the weights between two channels lie.
+    fn layout(&self) -> Weights {
+        let area = TAPS * TAPS;
+        Weights { input_stride: area, output_stride: area * self.input.channels, turned: false }
     }
 
     fn convolve<T: Real>(

@@ -18,6 +18,10 @@ pub(super) const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::PIPELINE_CACHE)
     .union(wgpu::Features::SHADER_F16);
 
+/// What matrix units take, where an adapter has such as kernels use.
+const COOPERATIVE: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+
 /// An opened device.
 #[derive(Debug)]
 pub struct Context {
@@ -51,9 +55,19 @@ impl Context {
 
     fn on(adapter: &wgpu::Adapter, start: Instant) -> Result<Self> {
         let info = adapter.get_info();
+        let (experimental_features, required_features) = match has_matrix_units(adapter) {
+            // SAFETY: of what is experimental only matrix units are asked for, and the one kernel
+            // that uses them, dense_coop, keeps to what naga validates and the adapter reports.
+            true => {
+                let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
+                (enabled, adapter.features() & (USED | COOPERATIVE))
+            }
+            false => (wgpu::ExperimentalFeatures::disabled(), adapter.features() & USED),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("inflight"),
-            required_features: adapter.features() & USED,
+            required_features,
+            experimental_features,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -116,6 +130,7 @@ impl Context {
             max_invocations: limits.max_compute_invocations_per_workgroup,
             software: self.software,
             subgroup_size: if fixed { least } else { 0 },
+            cooperative: self.device.features().contains(COOPERATIVE),
         }
     }
 
@@ -206,6 +221,17 @@ impl Context {
             }
         }
     }
+}
+
+/// Whether an adapter's subgroups multiply matrices of 16 by 16 f16 into f32.
+fn has_matrix_units(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType as Scalar;
+    let found = adapter.cooperative_matrix_properties();
+    let fits = |it: &wgpu::CooperativeMatrixProperties| {
+        [it.m_size, it.n_size, it.k_size] == [16; 3]
+            && (it.ab_type, it.cr_type) == (Scalar::F16, Scalar::F32)
+    };
+    adapter.features().contains(COOPERATIVE) && found.iter().any(fits)
 }
 
 /// Why waiting for the device ended without what was waited for.

@@ -171,6 +171,8 @@ pub struct DeviceCaps {
     pub software: bool,
     /// Invocations of every subgroup, where shaders may use subgroups and their size is fixed; else 0.
     pub subgroup_size: u32,
+    /// Whether subgroups can multiply matrices of 16 by 16 f16 into f32.
+    pub cooperative: bool,
 }
 
 /// An operation with the tensors it binds, as a lowering sees it.

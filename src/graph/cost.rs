@@ -96,7 +96,7 @@ fn attention_products(qkv: &Tensor, lse: &Tensor) -> usize {
 
 /// Whether an operation reads what it writes.
 fn updates(op: &Op) -> bool {
-    matches!(op, Op::OptimizerUpdate { .. } | Op::GradAccumulate)
+    matches!(op, Op::OptimizerUpdate { .. } | Op::MovingAverage { .. } | Op::GradAccumulate)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Models as graphs: layers, the models by name, losses, optimizers and schedules.
 
+pub mod beta;
 mod build;
 pub mod describe;
 pub mod init;
 pub mod layers;
 pub mod losses;
+pub mod mixing;
 pub mod models;
 pub mod optimizers;
 pub mod resnet;

@@ -119,23 +119,20 @@ impl TrainerBuilder {
             TargetSpec::Values { .. } => Loss::MeanSquaredError,
         });
         loss.validate(spec)?;
+        config.mixing().validate_for(spec)?;
         compile(&Blueprint {
             model: &*self.model,
             spec,
             batch_size: config.batch_size,
             mean: &info.mean,
             std: &info.std,
-            loss: self.loss.unwrap_or(match spec.target {
-                TargetSpec::Class { .. } => {
-                    Loss::CrossEntropy { smoothing: config.label_smoothing }
-                }
-                TargetSpec::Values { .. } => Loss::MeanSquaredError,
-            }),
+            loss,
             training: Some(Training {
                 rule: config.optimizer.rule(),
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
                 ema: config.ema,
+                mixing: config.mixing(),
                 precision: config.precision()?,
             }),
         })

@@ -8,6 +8,7 @@ use crate::graph::plan::{CONTROL_NAME, Options, Pass, Program, ProgramBuilder};
 use crate::graph::precision::Precision;
 use crate::graph::{Arena, Graph, Init, Role, TensorId};
 use crate::nn::losses::Loss;
+use crate::nn::mixing::{Mixed, Mixing};
 use crate::nn::{Mode, Module};
 
 /// Everything a program is made from.
@@ -39,14 +40,17 @@ pub struct Training {
     pub accumulate: usize,
     /// Decay of the moving average of the weights, which evaluation then uses; `None` keeps none.
     pub ema: Option<f64>,
+    /// How the samples of a batch are mixed.
+    pub mixing: Mixing,
     /// How activations are stored, in training and in evaluation; with `F16` the loss is scaled.
     pub precision: Precision,
 }
 
 impl Training {
-    /// Plain training by `rule`: 32 bits, no clipping, accumulation or average.
+    /// Plain training by `rule`: 32 bits, no clipping, accumulation, average or mixing.
     pub fn new(rule: UpdateRule) -> Self {
-        Self { rule, clip_norm: None, accumulate: 1, ema: None, precision: Precision::F32 }
+        let (mixing, precision) = (Mixing::default(), Precision::F32);
+        Self { rule, clip_norm: None, accumulate: 1, ema: None, mixing, precision }
     }
 }
 
@@ -108,7 +112,7 @@ fn train_graph(blueprint: &Blueprint<'_>, training: &Training) -> Result<(Graph,
     Ok((graph, control))
 }
 
-/// Adds input conversion, model, loss and metrics; returns the output and its gradient.
+/// Adds input conversion, mixing, model, loss and metrics; returns the output and its gradient.
 fn forward(
     graph: &mut Graph,
     blueprint: &Blueprint<'_>,
@@ -116,7 +120,12 @@ fn forward(
     gradient: bool,
 ) -> Result<(TensorId, Option<TensorId>)> {
     let x = input(graph, blueprint)?;
-    let output = blueprint.model.build(graph, x, mode)?;
+    let mixing = match (mode, &blueprint.training) {
+        (Mode::Train, Some(training)) => training.mixing,
+        _ => Mixing::default(),
+    };
+    let mixed = mixing.build(graph, x)?;
+    let output = blueprint.model.build(graph, mixed.map_or(x, |mixed| mixed.x), mode)?;
     graph.set_scope("loss");
     let batch = blueprint.batch_size;
     let (shape, dtype) = match blueprint.spec.target {
@@ -125,7 +134,12 @@ fn forward(
     };
     let target = graph.add_tensor("target", &shape, dtype, Role::Target);
     let header = graph.header();
-    let loss = blueprint.loss.build(graph, output, target, header, gradient)?;
+    let loss = match mixed {
+        Some(Mixed { mix, .. }) => {
+            blueprint.loss.build_mixed(graph, output, target, mix, header, gradient)?
+        }
+        None => blueprint.loss.build(graph, output, target, header, gradient)?,
+    };
     let metrics = graph.add_tensor("metrics", &[METRICS_LEN], DType::F32, Role::Metrics);
     let inputs: Vec<TensorId> =
         [Some(loss.row_loss), loss.row_correct, Some(header)].into_iter().flatten().collect();
@@ -180,7 +194,7 @@ fn accumulate(graph: &mut Graph, params_len: usize) {
     }
 }
 
-/// Adds the norm of all gradients, the decision, and the update of all parameters.
+/// Adds the norm of all gradients, the decision, the update of all parameters, and their average.
 fn optimizer(
     graph: &mut Graph,
     params_len: usize,

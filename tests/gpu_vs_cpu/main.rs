@@ -9,6 +9,7 @@ mod elementwise;
 mod executor;
 mod header;
 mod losses;
+mod mix;
 mod norms;
 mod optimizer;
 mod pooling;

@@ -4,7 +4,7 @@
 
 use std::array;
 
-use super::lanes::{LANES, Lanes, each, read, write};
+use super::lanes::{LANES, Lanes, each, first_of, read, write};
 use super::transform::{POINTS, TAPS, WINDOWS, input, output, output_grad, weight, weight_grad};
 use crate::cpu::real::Real;
 
@@ -45,6 +45,7 @@ pub fn row_lanes(width: usize, tiles: usize) -> usize {
 }
 
 /// Writes the points of a row of tiles of the input, whose windows start `padding` before the image.
+#[inline(always)]
 pub fn input_row<T: Real>(
     x: &[T],
     images: Images,
@@ -58,6 +59,7 @@ pub fn input_row<T: Real>(
 }
 
 /// As [`input_row`], of a row of tiles of the output's gradient.
+#[inline(always)]
 pub fn output_grad_row<T: Real>(
     dy: &[T],
     images: Images,
@@ -132,7 +134,7 @@ pub fn output_row<T: Real>(
     for channel in (0..channels).step_by(LANES) {
         for tile in 0..row.tiles {
             let at = (row.first_tile + tile) * channels + channel;
-            let product = |p: usize| lanes_of(&products[p * row.stride * channels + at..]);
+            let product = |p: usize| first_of(&products[p * row.stride * channels + at..]);
             let mut down = [[[T::ZERO; LANES]; POINTS]; WINDOWS];
             for j in 0..POINTS {
                 let column = each(output, array::from_fn(|i| product(i * POINTS + j)));
@@ -150,12 +152,6 @@ pub fn output_row<T: Real>(
         finish(channel, pixels);
         write(pixels, &mut y[channel * images.plane()..], images.plane(), top * width);
     }
-}
-
-/// The first vector of a slice.
-#[inline(always)]
-fn lanes_of<T: Real>(x: &[T]) -> &Lanes<T> {
-    x.first_chunk().expect("blocks hold whole vectors")
 }
 
 /// Where the nine weights between an input and an output channel lie.
@@ -214,26 +210,30 @@ pub fn weight_points<T: Real>(
     }
 }
 
-/// Writes the gradient of the weights from one input channel to sixteen output channels, `dw` from the first of
-/// these on, from that of the points.
+/// Writes the gradient of the weights from every input channel to sixteen output channels from `first` on, from
+/// the points \[points, inputs, outputs\] of all; `dw` starts at the first of the sixteen.
 #[inline(always)]
 pub fn weight_grad_of_points<T: Real>(
-    points: &[Lanes<T>; PRODUCTS],
-    (input, layout): (usize, Weights),
+    points: &[T],
+    [inputs, outputs, first]: [usize; 3],
+    layout: Weights,
     dw: &mut [T],
 ) {
-    let mut down = [[[T::ZERO; LANES]; POINTS]; TAPS];
-    for j in 0..POINTS {
-        let column = each(weight_grad, array::from_fn(|i| &points[i * POINTS + j]));
-        for (down, column) in down.iter_mut().zip(column) {
-            down[j] = column;
+    for input in 0..inputs {
+        let point = |p: usize| first_of(&points[(p * inputs + input) * outputs + first..]);
+        let mut down = [[[T::ZERO; LANES]; POINTS]; TAPS];
+        for j in 0..POINTS {
+            let column = each(weight_grad, array::from_fn(|i| point(i * POINTS + j)));
+            for (down, column) in down.iter_mut().zip(column) {
+                down[j] = column;
+            }
         }
-    }
-    for (i, down) in down.iter().enumerate() {
-        let across = each(weight_grad, array::from_fn(|j| &down[j]));
-        for (j, across) in across.iter().enumerate() {
-            for (lane, &value) in across.iter().enumerate() {
-                dw[layout.at(input, lane, i * TAPS + j)] = value;
+        for (i, down) in down.iter().enumerate() {
+            let across = each(weight_grad, array::from_fn(|j| &down[j]));
+            for (j, across) in across.iter().enumerate() {
+                for (lane, &value) in across.iter().enumerate() {
+                    dw[layout.at(input, lane, i * TAPS + j)] = value;
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 mod attention;
 mod elementwise;
 mod losses;
+mod mix;
 mod norm;
 mod optimizer;
 mod pooling;
@@ -94,7 +95,9 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::LayerNorm { .. }
         | Op::LayerNormInputGrad
         | Op::LayerNormParamGrad => norm::lower(op, bound, caps),
+        Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::lower(op, bound, caps),
         Op::CrossEntropy { .. }
+        | Op::SoftCrossEntropy { .. }
         | Op::MeanSquaredError { .. }
         | Op::Accuracy
         | Op::StepMetrics { .. } => losses::lower(op, bound, caps),
@@ -182,6 +185,7 @@ mod tests {
             max_invocations: 256,
             software: false,
             subgroup_size: 0,
+            cooperative: false,
         };
         for count in [1, 65535, 65536, 65537, 131_071, 10_000_019] {
             let [x, y, z] = fold(count, &caps);
