@@ -3,12 +3,14 @@
 //! Shapes and attributes reach a shader as pipeline-overridable constants, so the driver sees them as
 //! literals, and operations that agree in all of them share one pipeline.
 
+mod attention;
 mod elementwise;
 mod losses;
 mod mix;
 mod norm;
 mod optimizer;
 mod pooling;
+mod rearrange;
 mod sums;
 
 use super::dense;
@@ -94,6 +96,10 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::AvgPool2d { .. }
         | Op::AvgPool2dGrad { .. } => pooling::lower(op, bound, caps),
         Op::Bias | Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
+        Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
+            rearrange::lower(op, bound, caps)
+        }
+        Op::Attention { .. } | Op::AttentionGrad { .. } => attention::lower(op, bound, caps),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
