@@ -20,23 +20,25 @@ fn main(grid: Grid) {
     let center = mean[tile.channel];
     let scale = scale_of(gamma[tile.channel], variance[tile.channel]);
     let shift = beta[tile.channel];
-    var product = 0.0;
-    var sum = 0.0;
+    var product = Element();
+    var sum = Element();
     for (var k = 0u; k < EACH; k++) {
         let i = tile.first + k * WORKGROUP_SIZE + grid.lane;
         if i < end {
             let place = place_of(tile.channel, i);
-            let value = f32(x[place]);
-            let passes = !RELU || norm_of(value, center, scale, shift) > 0.0;
-            let gradient = select(0.0, f32(dy[place]), passes);
+            let value = Element(x[place]);
+            var gradient = Element(dy[place]);
+            if RELU {
+                gradient = gate(gradient, norm_of(value, center, scale, shift));
+            }
             product += gradient * (value - center);
             sum += gradient;
         }
     }
-    product = row_sum(product, grid);
-    sum = row_sum(sum, grid);
+    let all_products = row_sum(total(product), grid);
+    let all = row_sum(total(sum), grid);
     if is_tile(tile) && grid.lane == 0u {
-        products[tile.index] = product;
-        sums[tile.index] = sum;
+        products[tile.index] = all_products;
+        sums[tile.index] = all;
     }
 }

@@ -11,27 +11,27 @@
 fn main(grid: Grid) {
     let tile = tile_of(grid);
     let end = end_of(tile, min(header.count, ROWS) * PLANE);
-    var values: array<f32, EACH>;
-    var sum = 0.0;
+    var values: array<Element, EACH>;
+    var sum = Element();
     for (var k = 0u; k < EACH; k++) {
         let i = tile.first + k * WORKGROUP_SIZE + grid.lane;
         if i < end {
-            values[k] = f32(x[place_of(tile.channel, i)]);
+            values[k] = Element(x[place_of(tile.channel, i)]);
             sum += values[k];
         }
     }
-    let count = end - min(tile.first, end);
-    let mean = row_sum(sum, grid) / f32(max(count, 1u));
-    var square = 0.0;
+    let count = NUMBERS * (end - min(tile.first, end));
+    let mean = row_sum(total(sum), grid) / f32(max(count, 1u));
+    var square = Element();
     for (var k = 0u; k < EACH; k++) {
         if tile.first + k * WORKGROUP_SIZE + grid.lane < end {
             let deviation = values[k] - mean;
             square += deviation * deviation;
         }
     }
-    square = row_sum(square, grid);
+    let all = row_sum(total(square), grid);
     if is_tile(tile) && grid.lane == 0u {
         means[tile.index] = mean;
-        squares[tile.index] = square;
+        squares[tile.index] = all;
     }
 }

@@ -7,15 +7,15 @@
 fn main(grid: Grid) {
     let tile = tile_of(grid);
     let end = end_of(tile, ROWS * PLANE);
-    var sum = 0.0;
+    var sum = Element();
     for (var k = 0u; k < EACH; k++) {
         let i = tile.first + k * WORKGROUP_SIZE + grid.lane;
         if i < end {
-            sum += f32(dy[place_of(tile.channel, i)]);
+            sum += Element(dy[place_of(tile.channel, i)]);
         }
     }
-    sum = row_sum(sum, grid);
+    let all = row_sum(total(sum), grid);
     if is_tile(tile) && grid.lane == 0u {
-        sums[tile.index] = sum;
+        sums[tile.index] = all;
     }
 }

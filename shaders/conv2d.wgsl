@@ -1,7 +1,7 @@
 // A convolution as a product: rows are output channels, columns output pixels, and the inner
 // dimension the taps. b is gathered from the image x, with zeros around it.
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<BStore>;
 
 const B_ALONG_INNER = false;
 
@@ -30,5 +30,5 @@ fn b_quad(col: Col, k: u32) -> vec4<f32> {
         & vec4<bool>(k < INNER);
     let offset = i32((tap.channel * HEIGHT + tap.y) * WIDTH + tap.x);
     let at = select(vec4<i32>(), col.start + offset, inside);
-    return select(vec4<f32>(), vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]), inside);
+    return select(vec4<f32>(), vec4<f32>(vec4<BStore>(x[at.x], x[at.y], x[at.z], x[at.w])), inside);
 }

@@ -2,7 +2,7 @@
 // its pixels, and the inner dimension the output channels of the group with the kernel's taps. b is
 // the gradient of whichever window reached the pixel by that tap, if one did.
 
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(1) var<storage, read> dy: array<BStore>;
 
 const B_ALONG_INNER = false;
 
@@ -35,5 +35,5 @@ fn b_quad(col: Col, k: u32) -> vec4<f32> {
         & vec4<bool>(k < INNER);
     let offset = (tap.channel * OUT_HEIGHT + y) * OUT_WIDTH + x;
     let at = select(vec4<u32>(), col.start + offset, inside);
-    return select(vec4<f32>(), vec4<f32>(dy[at.x], dy[at.y], dy[at.z], dy[at.w]), inside);
+    return select(vec4<f32>(), vec4<f32>(vec4<BStore>(dy[at.x], dy[at.y], dy[at.z], dy[at.w])), inside);
 }

@@ -2,7 +2,7 @@
 // multiple of four, so that the product can read them by fours: for the convolution a row is an
 // output channel, for the gradient of its image (TURNED) a channel of the image in its group.
 
-@group(0) @binding(0) var<storage, read> w: array<f32>;
+@group(0) @binding(0) var<storage, read> w: array<WStore>;
 @group(0) @binding(1) var<storage, read_write> packed: array<f32>;
 
 // Rows of a group, groups, and the length of a row without its padding.
@@ -29,7 +29,7 @@ fn main(grid: Grid) {
     }
     var value = 0.0;
     if k < INNER {
-        value = w[at];
+        value = f32(w[at]);
     }
     packed[index] = value;
 }

@@ -1,7 +1,7 @@
 // The gradient of a convolution's weights as a product: rows are output channels, columns the taps,
 // and the inner dimension the output pixels of all images. b is what the tap saw for each pixel.
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<BStore>;
 
 const B_ALONG_INNER = true;
 
@@ -31,5 +31,5 @@ fn b_quad(col: Col, k: u32) -> vec4<f32> {
         & (index < vec4<u32>(INNER));
     let window = (pixels.image * CHANNELS * HEIGHT + window_y) * WIDTH + window_x;
     let at = select(vec4<i32>(), vec4<i32>(window) + col.start, inside);
-    return select(vec4<f32>(), vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]), inside);
+    return select(vec4<f32>(), vec4<f32>(vec4<BStore>(x[at.x], x[at.y], x[at.z], x[at.w])), inside);
 }

@@ -10,7 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::durable::replace_file;
 use crate::error::{Error, Result};
+use crate::executor::Tune;
 use crate::graph::precision::Precision;
+use crate::nn::mixing::Mixing;
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
@@ -62,6 +64,13 @@ pub struct RunConfig {
     pub warmup_steps: u64,
     /// Share of the target spread evenly over all classes.
     pub label_smoothing: f64,
+    /// α of mixup: training samples are averaged in pairs, with a share from Beta(α, α).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixup: Option<f64>,
+    /// α of cutmix: a box of one training image is pasted into another; with `mixup` as well, each batch gets one
+    /// of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cutmix: Option<f64>,
     /// Largest global norm of the gradients; longer ones are shortened to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f32>,
@@ -74,6 +83,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// `auto`, `cpu`, `gpu`, `gpu:K`, or a part of an adapter's name; see [`device::open`](crate::device::open).
     pub device: String,
+    /// How much to tune on an adapter before training; see [`Tune`].
+    pub tune: Tune,
     /// Preparing threads; 0 means one a core.
     pub workers: usize,
     /// Slots of the ring: batches that are prepared, on their way, or computed at the same time.
@@ -125,11 +136,14 @@ impl Default for RunConfig {
             lr: None,
             warmup_steps: 0,
             label_smoothing: 0.0,
+            mixup: None,
+            cutmix: None,
             clip_norm: None,
             ema: None,
             accumulate: 1,
             seed: 0,
             device: "auto".into(),
+            tune: Tune::Fast,
             workers: 0,
             slots: 3,
             sync: false,
@@ -224,6 +238,7 @@ impl RunConfig {
             let expected = "0 up to, not including, 1";
             return Err(wrong("--label-smoothing", self.label_smoothing, expected).hint("0.1"));
         }
+        self.mixing().validate()?;
         // As `f32` something must be left of 1 - decay.
         let averages = |decay: f64| decay >= 0.0 && (1.0 - decay) as f32 > f32::MIN_POSITIVE;
         if let Some(decay) = self.ema.filter(|&decay| !averages(decay)) {
@@ -287,6 +302,11 @@ impl RunConfig {
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
         let epochs = self.epochs.unwrap_or(DEFAULT_EPOCHS);
         self.steps.unwrap_or_else(|| epochs.saturating_mul(steps_per_epoch))
+    }
+
+    /// How training batches are mixed.
+    pub fn mixing(&self) -> Mixing {
+        Mixing { mixup: self.mixup, cutmix: self.cutmix }
     }
 
     /// The base learning rate: what was asked for, or the default.
@@ -463,6 +483,8 @@ mod tests {
             assert!(refusal(&format!("ema = {decay}")).starts_with("config: --ema: "), "{decay}");
         }
         parse("ema = 0.9999").validate().expect("a usual decay");
+        assert!(refusal("mixup = 0.0").contains("--mixup: found 0, expected a number above 0"));
+        assert!(refusal("cutmix = nan").contains("--cutmix: found NaN"));
         assert!(refusal("accumulate = 0").contains("--accumulate"));
         assert!(refusal("keep = 0").contains("--keep"));
         assert!(refusal("workers = 100000").contains("--workers"));

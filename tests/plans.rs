@@ -12,7 +12,6 @@ use inflight::graph::Arena;
 use inflight::graph::cost::Cost;
 use inflight::graph::op::UpdateRule;
 use inflight::graph::plan::{ActivationBuffer, Options, Pass, Program};
-use inflight::graph::precision::Precision;
 use inflight::nn::Module;
 use inflight::nn::init::initial_values;
 use inflight::nn::layers::Layer;
@@ -37,11 +36,9 @@ fn program(model: &dyn Module, options: Options) -> Program {
         std: &[0.4],
         loss: Loss::CrossEntropy { smoothing: 0.1 },
         training: Some(Training {
-            rule: UpdateRule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.01 },
             clip_norm: Some(5.0),
             accumulate: 2,
-            ema: None,
-            precision: Precision::F32,
+            ..Training::new(UpdateRule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.01 })
         }),
     };
     compile_with(&blueprint, options).expect("the model compiles")

@@ -1,7 +1,7 @@
 // Sums over all but the second dimension of x[ROWS, CHANNELS, PLANE], for GPUs; needs dispatch.wgsl and
 // rows.wgsl, whose LANES are here the whole workgroup.
 //
-// The elements of a channel, counted row by row, are cut into TILES tiles, one a workgroup. Neighbouring
+// Elements are one number or four. Those of a channel, counted row by row, are cut into TILES tiles, one a workgroup. Neighbouring
 // invocations read neighbouring elements, EACH of them each, all on their way at once, and the workgroup
 // writes one partial result, so these are [TILES, CHANNELS]. Needs EACH.
 
@@ -9,6 +9,8 @@ override ROWS: u32;
 override CHANNELS: u32;
 override PLANE: u32;
 override TILES: u32;
+// Numbers in an element of a plane.
+override NUMBERS: u32 = 1u;
 
 const TILE_LEN = EACH * 256u;
 

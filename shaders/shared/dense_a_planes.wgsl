@@ -1,7 +1,7 @@
 // a as the images [images, groups · rows, plane]: the inner dimension runs over the pixels of all
 // images.
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<AStore>;
 
 override PLANE: u32;
 
@@ -19,5 +19,5 @@ fn a_quad(row: Row, k: u32) -> vec4<f32> {
     let index = vec4<u32>(k) + ALONG;
     let pixel = min(index, vec4<u32>(INNER - 1u));
     let at = pixel / PLANE * (GROUPS * ROWS * PLANE) + row.start + pixel % PLANE;
-    return select(vec4<f32>(), vec4<f32>(a[at.x], a[at.y], a[at.z], a[at.w]), index < vec4<u32>(INNER));
+    return select(vec4<f32>(), vec4<f32>(vec4<AStore>(a[at.x], a[at.y], a[at.z], a[at.w])), index < vec4<u32>(INNER));
 }

@@ -1,7 +1,7 @@
 // a as the images [images, groups · rows, plane]: the inner dimension runs over the pixels of all
 // images, and planes hold a multiple of four.
 
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> a: array<AStore>;
 
 override PLANE: u32;
 
@@ -18,5 +18,5 @@ fn row_of(group: u32, row: u32) -> Row {
 fn a_quad(row: Row, k: u32) -> vec4<f32> {
     let pixel = min(k, INNER - 1u);
     let at = pixel / PLANE * (GROUPS * ROWS * PLANE) + row.start + pixel % PLANE;
-    return select(vec4<f32>(), a[at / 4u], k < INNER);
+    return select(vec4<f32>(), vec4<f32>(a[at / 4u]), k < INNER);
 }

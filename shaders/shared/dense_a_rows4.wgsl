@@ -1,6 +1,6 @@
 // a as [groups, rows, inner], rows padded with zeros to a multiple of four.
 
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> a: array<AStore>;
 
 const A_ALONG_INNER = true;
 
@@ -14,5 +14,5 @@ fn row_of(group: u32, row: u32) -> Row {
 
 fn a_quad(row: Row, k: u32) -> vec4<f32> {
     let at = row.start + min(k, INNER - 1u) / 4u;
-    return select(vec4<f32>(), a[at], k < INNER);
+    return select(vec4<f32>(), vec4<f32>(a[at]), k < INNER);
 }

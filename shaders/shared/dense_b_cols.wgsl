@@ -1,6 +1,6 @@
 // b stored transposed, as [cols, inner] of any length.
 
-@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<BStore>;
 
 const B_ALONG_INNER = true;
 
@@ -15,5 +15,5 @@ fn col_of(group: u32, col: u32) -> Col {
 fn b_quad(col: Col, k: u32) -> vec4<f32> {
     let inside = vec4<u32>(k) + ALONG < vec4<u32>(INNER);
     let at = col.start + min(vec4<u32>(k) + ALONG, vec4<u32>(INNER - 1u));
-    return select(vec4<f32>(), vec4<f32>(b[at.x], b[at.y], b[at.z], b[at.w]), inside);
+    return select(vec4<f32>(), vec4<f32>(vec4<BStore>(b[at.x], b[at.y], b[at.z], b[at.w])), inside);
 }

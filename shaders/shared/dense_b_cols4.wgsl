@@ -1,6 +1,6 @@
 // b stored transposed, as [cols, inner] with inner a multiple of four.
 
-@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> b: array<BStore>;
 
 const B_ALONG_INNER = true;
 
@@ -14,5 +14,5 @@ fn col_of(group: u32, col: u32) -> Col {
 
 fn b_quad(col: Col, k: u32) -> vec4<f32> {
     let at = col.start + min(k, INNER - 1u) / 4u;
-    return select(vec4<f32>(), b[at], k < INNER);
+    return select(vec4<f32>(), vec4<f32>(b[at]), k < INNER);
 }

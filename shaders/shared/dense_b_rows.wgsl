@@ -1,6 +1,6 @@
 // b as [inner, cols] of any length.
 
-@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<BStore>;
 
 const B_ALONG_INNER = false;
 
@@ -14,5 +14,5 @@ fn col_of(group: u32, col: u32) -> Col {
 
 fn b_quad(col: Col, k: u32) -> vec4<f32> {
     let at = min(k, INNER - 1u) * COLS + col.at;
-    return select(vec4<f32>(), vec4<f32>(b[at.x], b[at.y], b[at.z], b[at.w]), k < INNER);
+    return select(vec4<f32>(), vec4<f32>(vec4<BStore>(b[at.x], b[at.y], b[at.z], b[at.w])), k < INNER);
 }

@@ -1,6 +1,6 @@
 // b as [inner, cols] with cols a multiple of four.
 
-@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> b: array<BStore>;
 
 const B_ALONG_INNER = false;
 
@@ -14,5 +14,5 @@ fn col_of(group: u32, col: u32) -> Col {
 
 fn b_quad(col: Col, k: u32) -> vec4<f32> {
     let at = min(k, INNER - 1u) * (COLS / 4u) + col.quad;
-    return select(vec4<f32>(), b[at], k < INNER);
+    return select(vec4<f32>(), vec4<f32>(b[at]), k < INNER);
 }

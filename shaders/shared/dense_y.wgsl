@@ -1,10 +1,10 @@
 // The result, written one element at a time.
 
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(Y_BINDING) var<storage, read_write> y: array<YStore>;
 
 fn write(split: u32, group: u32, row: u32, col: u32, value: f32) {
     if row < ROWS && col < COLS {
-        y[place(split, group, row, col)] = activate(value);
+        y[place(split, group, row, col)] = YStore(activate(value));
     }
 }
 

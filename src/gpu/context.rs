@@ -19,6 +19,10 @@ pub(super) const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::PIPELINE_CACHE)
     .union(wgpu::Features::SHADER_F16);
 
+/// What matrix units take, where an adapter has such as kernels use.
+const COOPERATIVE: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+
 /// An opened device.
 #[derive(Debug)]
 pub struct Context {
@@ -54,9 +58,19 @@ impl Context {
 
     fn on(adapter: &wgpu::Adapter, start: Instant) -> Result<Self> {
         let info = adapter.get_info();
+        let (experimental_features, required_features) = match has_matrix_units(adapter) {
+            // SAFETY: of what is experimental only matrix units are asked for, and the one kernel
+            // that uses them, dense_coop, keeps to what naga validates and the adapter reports.
+            true => {
+                let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
+                (enabled, adapter.features() & (USED | COOPERATIVE))
+            }
+            false => (wgpu::ExperimentalFeatures::disabled(), adapter.features() & USED),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("inflight"),
-            required_features: adapter.features() & USED,
+            required_features,
+            experimental_features,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -78,7 +92,8 @@ impl Context {
         }));
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let open_s = start.elapsed().as_secs_f64();
-        let memory_bytes = device_memory_bytes(adapter);
+        // A software adapter has the host's, and may tell of a part of it only.
+        let memory_bytes = if software { None } else { device_memory_bytes(adapter) };
         let half = device.features().contains(wgpu::Features::SHADER_F16);
         Ok(Self { device, queue, info, open_s, memory_bytes, software, half, fault })
     }
@@ -125,10 +140,11 @@ impl Context {
             max_invocations: limits.max_compute_invocations_per_workgroup,
             software: self.software,
             subgroup_size: if fixed { least } else { 0 },
+            cooperative: self.device.features().contains(COOPERATIVE),
         }
     }
 
-    /// Bytes of device memory, where the backend tells; a software adapter has the host's.
+    /// Bytes of the device's own memory, where it has some and the backend tells.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.memory_bytes
     }
@@ -163,11 +179,6 @@ impl Context {
             open_s: self.open_s,
             ..DeviceInfo::default()
         }
-    }
-
-    /// Whether shaders may compute with `f16`.
-    pub fn has_f16(&self) -> bool {
-        self.device.features().contains(wgpu::Features::SHADER_F16)
     }
 
     /// Returns what went wrong on the device since it was opened, if anything did.
@@ -225,6 +236,17 @@ impl Context {
             }
         }
     }
+}
+
+/// Whether an adapter's subgroups multiply matrices of 16 by 16 f16 into f32.
+fn has_matrix_units(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType as Scalar;
+    let found = adapter.cooperative_matrix_properties();
+    let fits = |it: &wgpu::CooperativeMatrixProperties| {
+        [it.m_size, it.n_size, it.k_size] == [16; 3]
+            && (it.ab_type, it.cr_type) == (Scalar::F16, Scalar::F32)
+    };
+    adapter.features().contains(COOPERATIVE) && found.iter().any(fits)
 }
 
 /// Why waiting for the device ended without what was waited for.

@@ -73,6 +73,12 @@ impl Shader {
         Self { name, parts, consts: vec![], stores: vec![], enables: vec![] }
     }
 
+    /// Adds a part; their order does not matter.
+    pub fn with_part(mut self, part: &'static str) -> Self {
+        self.parts.push(part);
+        self
+    }
+
     /// Sets `const NAME = VALUEu;`.
     pub fn with_const(mut self, name: &'static str, value: u32) -> Self {
         self.consts.push((name, value));
@@ -171,6 +177,8 @@ pub struct DeviceCaps {
     pub software: bool,
     /// Invocations of every subgroup, where shaders may use subgroups and their size is fixed; else 0.
     pub subgroup_size: u32,
+    /// Whether subgroups can multiply matrices of 16 by 16 f16 into f32.
+    pub cooperative: bool,
 }
 
 /// An operation with the tensors it binds, as a lowering sees it.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered};
-use super::lower::lower;
 use super::schedule::{Access, Scheduled, Whole, schedule};
 use super::survey::DeviceMemory;
+use super::tune::Choices;
 use crate::graph::memory::apart;
 use crate::graph::plan::{Pass, Plan, Program};
 use crate::graph::{Node, Tensor, TensorId};
@@ -45,29 +45,34 @@ pub(super) struct LoweredNode {
 }
 
 impl Lowering {
-    /// Lowers every operation of every plan. On a GPU with room for it nothing that a pass writes shares a
+    /// Lowers every operation of every plan, by the tile chosen for it where there is one. On a GPU with room for it nothing that a pass writes shares a
     /// buffer with anything else of that pass, so that dispatches can run side by side; a software adapter
     /// runs one after the other, and gains by memory that is still in its caches.
-    pub(super) fn new(program: &Arc<Program>, context: &Context, slots: usize) -> Self {
+    pub(super) fn new(
+        program: &Arc<Program>,
+        choices: &Choices,
+        context: &Context,
+        slots: usize,
+    ) -> Self {
         let caps = context.caps();
-        let shared = Self::place(Arc::clone(program), &caps, false);
+        let shared = Self::place(Arc::clone(program), choices, &caps, false);
         if caps.software || program.frugal {
             return shared;
         }
         let room = context.memory_bytes().map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2);
-        let alone = Self::place(Arc::new(apart(program)), &caps, true);
+        let alone = Self::place(Arc::new(apart(program)), choices, &caps, true);
         let fits = DeviceMemory::new(&alone, slots, context).total() <= room;
         if fits { alone } else { shared }
     }
 
-    fn place(program: Arc<Program>, caps: &DeviceCaps, alone: bool) -> Self {
+    fn place(program: Arc<Program>, choices: &Choices, caps: &DeviceCaps, alone: bool) -> Self {
         let mut scratch_bytes: Vec<usize> = Vec::new();
         let mut passes = BTreeMap::new();
         for (&pass, plan) in &program.plans {
             let mut taken = 0;
             let mut nodes = Vec::with_capacity(plan.nodes.len());
             for node in &plan.nodes {
-                let lowered = with_bound(plan, node, |bound| lower(&node.op, bound, caps));
+                let lowered = with_bound(plan, node, |bound| choices.lower(&node.op, bound, caps));
                 let first = if alone { taken } else { 0 };
                 let scratch: Vec<usize> = (first..).take(lowered.scratch_bytes.len()).collect();
                 taken += scratch.len();

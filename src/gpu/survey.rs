@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::executor::{REPORT_BYTES, TIMESTAMP_BYTES};
-use super::lowering::Lowering;
+use super::lowering::{LoweredPass, Lowering};
 use super::objects::allocated;
+use super::tune::Choices;
 use crate::error::{Error, Result};
 use crate::graph::plan::{Pass, Program};
 
@@ -31,8 +32,8 @@ pub struct Counts {
 impl Survey {
     /// Finds out what `program` with a ring of `slots` slots would be on a device.
     pub fn new(program: &Arc<Program>, context: &Context, slots: usize) -> Self {
-        let lowering = Lowering::new(program, context, slots);
-        let count = |(&pass, lowered): (&Pass, &super::lowering::LoweredPass)| {
+        let lowering = Lowering::new(program, &Choices::default(), context, slots);
+        let count = |(&pass, lowered): (&Pass, &LoweredPass)| {
             let order = &lowered.order;
             let barriers = order.iter().filter(|(_, _, scheduled)| scheduled.waits).count();
             (pass, Counts { dispatches: order.len(), barriers })

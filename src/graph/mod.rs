@@ -12,6 +12,7 @@ pub mod op;
 pub mod plan;
 pub mod precision;
 pub mod recompute;
+mod shapes;
 
 use crate::batch::DType;
 use crate::error::Result;

@@ -1,15 +1,18 @@
 //! Models as graphs: layers, the models by name, losses, optimizers and schedules.
 
+pub mod beta;
 mod build;
 pub mod describe;
 pub mod init;
 pub mod layers;
 pub mod losses;
+pub mod mixing;
 pub mod models;
 pub mod optimizers;
 pub mod resnet;
 pub mod schedules;
 pub mod sequential;
+pub mod vit;
 
 use std::sync::Arc;
 

@@ -1,7 +1,9 @@
 //! Convolutions and their gradients as products, one product for each group of channels.
 
 use super::product::{Epilogue, Packing, Product, Work};
-use super::shaders::{self, Variant};
+use super::shaders::{self, Types, Variant};
+use super::types;
+use crate::batch::DType;
 use crate::gpu::kernel::{Binding, Bound};
 use crate::graph::op::{Activation, ConvGeometry};
 
@@ -82,6 +84,8 @@ pub(super) fn forward(
     let inner = shapes.inputs() * shapes.taps();
     let packed = !inner.is_multiple_of(4);
     let weights = if packed { Binding::ScratchRead(0) } else { Binding::Input(1) };
+    let types = types(bound, [1, 0]);
+    let types = if packed { Types { a: DType::F32, ..types } } else { types };
     let plane = Shapes::plane(shapes.y);
     let product = Product {
         groups: geometry.groups,
@@ -90,12 +94,12 @@ pub(super) fn forward(
         inner,
         operands: [weights, Binding::Input(0)],
         a_along_inner: true,
-        cut: false,
+        cut: true,
         epilogue: Epilogue { bias: bias.then_some(Binding::Input(2)), activation },
         constants: shapes.constants(plane),
-        variant: Variant::conv2d(plane.is_multiple_of(4)),
+        variant: Variant::conv2d(types, plane.is_multiple_of(4)),
     };
-    Work { packing: packed.then(|| packing(&product, &shapes, false)), product }
+    Work { packing: packed.then(|| packing(&product, &shapes, bound, false)), product }
 }
 
 /// dx from dy and w.
@@ -103,6 +107,7 @@ pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound) -> Work {
     let [dy, w, x] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
     let shapes = Shapes::new(x, w, dy, geometry);
     let plane = Shapes::plane(shapes.x);
+    let types = Types { a: DType::F32, ..types(bound, [1, 0]) };
     let product = Product {
         groups: geometry.groups,
         rows: shapes.inputs(),
@@ -110,12 +115,12 @@ pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound) -> Work {
         inner: shapes.outputs() * shapes.taps(),
         operands: [Binding::ScratchRead(0), Binding::Input(0)],
         a_along_inner: true,
-        cut: false,
+        cut: true,
         epilogue: Epilogue::default(),
         constants: shapes.constants(plane),
-        variant: Variant::conv2d_input_grad(plane.is_multiple_of(4)),
+        variant: Variant::conv2d_input_grad(types, plane.is_multiple_of(4)),
     };
-    Work { packing: Some(packing(&product, &shapes, true)), product }
+    Work { packing: Some(packing(&product, &shapes, bound, true)), product }
 }
 
 /// dw from x and dy.
@@ -135,13 +140,13 @@ pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound) -> Work {
         cut: true,
         epilogue: Epilogue::default(),
         constants: shapes.constants(plane),
-        variant: Variant::conv2d_weight_grad(planes, fours),
+        variant: Variant::conv2d_weight_grad(types(bound, [1, 0]), planes, fours),
     };
     Work { packing: None, product }
 }
 
 /// The weights as rows of a product, in scratch memory; `turned`: for the gradient of the image.
-fn packing(product: &Product, shapes: &Shapes, turned: bool) -> Packing {
+fn packing(product: &Product, shapes: &Shapes, bound: Bound, turned: bool) -> Packing {
     let constants = vec![
         ("ROWS", product.rows as f64),
         ("GROUPS", product.groups as f64),
@@ -150,5 +155,5 @@ fn packing(product: &Product, shapes: &Shapes, turned: bool) -> Packing {
         ("TURNED", f64::from(u8::from(turned))),
     ];
     let elements = product.groups * product.rows * product.inner.next_multiple_of(4);
-    Packing { shader: shaders::conv2d_pack(), constants, elements }
+    Packing { shader: shaders::conv2d_pack(bound.inputs[1].dtype), constants, elements }
 }

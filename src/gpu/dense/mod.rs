@@ -2,7 +2,8 @@
 //! gathered as they are read (Chellapilla, Puri and Simard, 2006, without the copy).
 //!
 //! `product.rs` cuts the work, `tile.rs` names the ways to, `shaders.rs` puts the WGSL together: an
-//! operand part a side, a bias part, an output part, and an engine, for GPUs or for a software adapter.
+//! operand part a side, a bias part, an output part, and an engine: for GPUs, for their matrix units, or
+//! for a software adapter.
 //! All dense shaders bind `a, b, y, [bias]`, where `a` holds the rows and `b` the columns of the
 //! product.
 
@@ -12,14 +13,16 @@ mod shaders;
 pub mod tile;
 
 #[cfg(test)]
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod trial;
 
 use self::product::{Epilogue, Product, Work};
-use self::shaders::{Layout, Variant};
+use self::shaders::{Layout, Types, Variant};
 pub use self::tile::Tile;
 use super::kernel::{Binding, Bound, DeviceCaps, Lowered};
+use crate::batch::DType;
 use crate::graph::op::{Activation, Op};
 
 /// The tiles worth trying for an operation on a device, the one that [`lower`] takes by itself first;
@@ -79,6 +82,13 @@ fn matmul(
         cut: true,
         epilogue: Epilogue { bias: bias.then_some(Binding::Input(2)), activation },
         constants: vec![],
-        variant: Variant::matmul(a, b, cols.is_multiple_of(4)),
+        variant: Variant::matmul(a, b, types(bound, [0, 1]), cols.is_multiple_of(4)),
     }
+}
+
+/// The types of an operation's bindings, with the inputs that a and b are.
+fn types(bound: Bound, [a, b]: [usize; 2]) -> Types {
+    let [a, b] = [a, b].map(|input| bound.inputs[input].dtype);
+    let bias = bound.inputs.get(2).map_or(DType::F32, |bias| bias.dtype);
+    Types { a, b, y: bound.outputs[0].dtype, bias }
 }

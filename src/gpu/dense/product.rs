@@ -1,14 +1,14 @@
 //! What all dense operations come down to: for each group a product of two operands, cut into tiles
 //! and, where the result is small and the sum long, into chunks of the sum.
 
-use super::shaders::{self, Variant};
+use super::shaders::Variant;
 use super::tile::{self, Engine, Tile};
 use crate::gpu::kernel::{Binding, DeviceCaps, Dispatch, Lowered, Shader};
 use crate::gpu::lower::{WORKGROUP, activation_code, fold};
 use crate::graph::op::Activation;
 
-/// Chunks are multiples of this, the tiled engine's step.
-const CHUNK_UNIT: usize = 16;
+/// Chunks are multiples of this, the longest step of an engine.
+const CHUNK_UNIT: usize = 32;
 /// A chunk below this is not worth its own workgroup.
 const CHUNK_MIN: usize = 256;
 /// A software adapter (llvmpipe) ends a shader's loops after 65535 rounds of four elements each.
@@ -17,8 +17,9 @@ const SOFTWARE_CHUNK_MAX: usize = 4 * 60_000;
 const GPU_WORKGROUPS: usize = 256;
 const SOFTWARE_WORKGROUPS: usize = 32;
 /// A tile that computes more than this many times the elements that the thriftiest one does is not
-/// worth trying.
-const WASTE_MAX: usize = 2;
+/// worth trying, and one beyond the other share is not taken untried.
+const WASTE_MAX: f64 = 2.0;
+const WASTE_MAX_UNTRIED: f64 = 1.25;
 
 /// A product with what must be done before it.
 #[derive(Clone, Debug)]
@@ -79,36 +80,51 @@ impl Product {
     /// The tiles worth trying, the [default](Self::default_tile) first.
     pub fn candidates(&self, caps: &DeviceCaps) -> Vec<Tile> {
         let default = self.default_tile(caps);
-        let fits = |tile: &Tile| tile.engine != Engine::Lanes || self.suits_lanes(*tile);
-        let all: Vec<Tile> = default.engine.tiles().iter().copied().filter(fits).collect();
-        let computed = |tile: Tile| {
-            let [rows, cols] = tile.count(self.rows, self.cols);
-            rows * cols * (tile.rows * tile.cols) as usize
-        };
-        let least = all.iter().map(|&tile| computed(tile)).min().unwrap_or(0);
         let mut candidates = vec![default];
-        let thrifty = |tile: &Tile| *tile != default && computed(*tile) <= WASTE_MAX * least;
-        candidates.extend(all.into_iter().filter(thrifty));
+        let others = self.thrifty(WASTE_MAX, caps).into_iter().filter(|tile| *tile != default);
+        candidates.extend(others);
         candidates
+    }
+
+    fn engine(&self, caps: &DeviceCaps) -> Engine {
+        Engine::of(caps, self.variant.half())
+    }
+
+    /// The tiles that compute at most `waste` times as many elements as the thriftiest one does, the
+    /// largest first.
+    fn thrifty(&self, waste: f64, caps: &DeviceCaps) -> Vec<Tile> {
+        let fits = |tile: &Tile| {
+            tile.fits(caps) && (tile.engine != Engine::Lanes || self.suits_lanes(*tile))
+        };
+        let mut tiles = self.engine(caps).tiles().to_vec();
+        tiles.retain(fits);
+        let computed = |tile: &Tile| (self.workgroups(*tile) * tile.area()) as f64;
+        let least = tiles.iter().map(computed).fold(f64::INFINITY, f64::min);
+        tiles.retain(|tile| computed(tile) <= waste * least);
+        tiles
     }
 
     /// The tile that wastes little and still leaves enough workgroups. Depends on nothing but shape
     /// and kind of device, for the cut into chunks follows from it.
     fn default_tile(&self, caps: &DeviceCaps) -> Tile {
-        match (Engine::of(caps), self.rows) {
-            (Engine::Lanes, ..=8) if self.a_along_inner => Tile::lanes(8, 32),
-            (Engine::Lanes, ..=16) if self.a_along_inner => Tile::lanes(16, 32),
-            (Engine::Lanes, ..=32) => Tile::lanes(32, 32),
-            (Engine::Lanes, _) => match self.workgroups(Tile::lanes(64, 32)) {
-                ..SOFTWARE_WORKGROUPS => Tile::lanes(32, 32),
-                _ => Tile::lanes(64, 32),
-            },
-            (Engine::Tiled, ..=16) => Tile::tiled(16, 64),
-            (Engine::Tiled, _) => match self.workgroups(Tile::tiled(64, 64)) {
-                ..GPU_WORKGROUPS => Tile::tiled(32, 32),
-                _ => Tile::tiled(64, 64),
-            },
+        if self.engine(caps) == Engine::Lanes {
+            return match self.rows {
+                ..=8 if self.a_along_inner => Tile::lanes(8, 32),
+                ..=16 if self.a_along_inner => Tile::lanes(16, 32),
+                33.. if self.workgroups(Tile::lanes(64, 32)) >= SOFTWARE_WORKGROUPS => {
+                    Tile::lanes(64, 32)
+                }
+                _ => Tile::lanes(32, 32),
+            };
         }
+        let tiles = self.thrifty(WASTE_MAX_UNTRIED, caps);
+        // A long sum makes several workgroups of a tile.
+        let chunks = if self.cut { (self.inner / CHUNK_MIN).max(1) } else { 1 };
+        let enough = |tile: &Tile| self.workgroups(*tile) * chunks >= GPU_WORKGROUPS;
+        let smallest = || tiles.iter().min_by_key(|tile| tile.area());
+        let chosen = tiles.iter().find(|tile| enough(tile)).or_else(smallest);
+        // Every device runs a tile of 32 by 32: 64 invocations, less than 10 KiB of workgroup memory.
+        chosen.copied().unwrap_or(Tile::tiled(32, 32))
     }
 
     /// Whether the engine of lanes can compute this product with a tile: a that is read along rows
@@ -151,8 +167,11 @@ impl Product {
             first.activation(),
         ];
         into.dispatches.push(Dispatch {
-            shader: self.variant.shader(tile, first.bias.is_some()),
-            constants: own.iter().chain(&self.constants).copied().collect(),
+            shader: self.variant.shader(tile, first.bias.is_some(), splits > 1, caps),
+            constants: own
+                .into_iter()
+                .chain(self.variant.of_product(&self.constants, splits > 1))
+                .collect(),
             bindings,
             workgroups: [x, y, (self.groups * splits) as u32],
             guarded: true,
@@ -167,15 +186,17 @@ impl Product {
     /// Adds up the chunks in scratch memory.
     fn reduce(&self, splits: usize, scratch: usize, caps: &DeviceCaps) -> Dispatch {
         let len = self.groups * self.rows * self.cols;
-        let constants = vec![
+        let mut constants = vec![
             ("SPLITS", splits as f64),
-            ("LEN", len as f64),
+            ("GROUPS", self.groups as f64),
+            ("ROWS", self.rows as f64),
             ("COLS", self.cols as f64),
             self.epilogue.activation(),
         ];
+        constants.extend(self.variant.of_reduce(&self.constants));
         let mut bindings = vec![Binding::ScratchRead(scratch), Binding::Output(0)];
         bindings.extend(self.epilogue.bias);
-        let shader = shaders::reduce(self.epilogue.bias.is_some());
+        let shader = self.variant.reduce(self.epilogue.bias.is_some());
         elementwise(shader, constants, bindings, len, caps)
     }
 
@@ -223,7 +244,7 @@ pub(super) fn elementwise(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::dense::shaders::Layout;
+    use crate::gpu::dense::shaders::{Layout, Types};
 
     const GPU: DeviceCaps = DeviceCaps {
         max_workgroups: 100,
@@ -231,6 +252,7 @@ mod tests {
         max_invocations: 256,
         software: false,
         subgroup_size: 0,
+        cooperative: false,
     };
     const LLVMPIPE: DeviceCaps = DeviceCaps { software: true, subgroup_size: tile::LANES, ..GPU };
 
@@ -250,7 +272,7 @@ mod tests {
             cut: true,
             epilogue: Epilogue { bias: Some(Binding::Input(2)), activation: Activation::Relu },
             constants: vec![],
-            variant: Variant::matmul(PLAIN, PLAIN, false),
+            variant: Variant::matmul(PLAIN, PLAIN, Types::default(), false),
         }
     }
 
@@ -291,7 +313,10 @@ mod tests {
                 assert!(chunk.is_multiple_of(CHUNK_UNIT));
                 assert_eq!(dispatch.workgroups[2] as usize, 2 * splits);
                 assert_eq!(lowered.scratch_bytes, [splits * 2 * 16 * 9 * 4]);
-                assert_eq!(constant(reduce, "LEN"), 2 * 16 * 9);
+                assert_eq!(
+                    ["GROUPS", "ROWS", "COLS"].map(|name| constant(reduce, name)),
+                    [2, 16, 9]
+                );
                 // What follows the sum is done once, at the end.
                 assert_eq!((dispatch.bindings.len(), constant(dispatch, "ACTIVATION")), (3, 0));
                 assert_eq!((reduce.bindings.len(), constant(reduce, "ACTIVATION")), (3, 1));

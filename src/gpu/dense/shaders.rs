@@ -1,7 +1,8 @@
 //! Which parts make up each dense shader: an operand part a side, a bias part, an output part, an engine.
 
 use super::tile::{Engine, Tile};
-use crate::gpu::kernel::Shader;
+use crate::batch::DType;
+use crate::gpu::kernel::{DeviceCaps, Shader, Store};
 
 macro_rules! part {
     ($name:literal) => {
@@ -9,16 +10,35 @@ macro_rules! part {
     };
 }
 
+/// What the elements of the bindings are stored as: f32 or f16.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Types {
+    pub a: DType,
+    pub b: DType,
+    pub y: DType,
+    pub bias: DType,
+}
+
+impl Default for Types {
+    fn default() -> Self {
+        Self { a: DType::F32, b: DType::F32, y: DType::F32, bias: DType::F32 }
+    }
+}
+
 /// The shader of a product, up to its tile.
 #[derive(Clone, Debug)]
 pub(super) struct Variant {
     name: &'static str,
-    /// How operands are read and where results go.
+    /// How operands are read.
     parts: Vec<&'static str>,
+    /// Where results go.
+    place: &'static str,
     /// The part that adds a bias, where one is bound.
     bias: &'static str,
-    /// Whether columns lie side by side in the result by fours.
-    fours: bool,
+    types: Types,
+    /// Whether a and b are read by fours as they are stored, and whether columns lie side by side in
+    /// the result by fours.
+    fours: [bool; 3],
 }
 
 /// How an operand of a matrix product lies in memory.
@@ -31,89 +51,161 @@ pub(super) struct Layout {
 }
 
 impl Variant {
-    /// A matrix product.
-    pub fn matmul(a: Layout, b: Layout, fours: bool) -> Self {
-        let a = match (a.transposed, a.fours) {
+    /// A matrix product; `fours`: whether the columns of the result are a multiple of four.
+    pub fn matmul(a: Layout, b: Layout, types: Types, fours: bool) -> Self {
+        let a_part = match (a.transposed, a.fours) {
             (false, true) => part!("shared/dense_a_rows4"),
             (false, false) => part!("shared/dense_a_rows"),
             (true, true) => part!("shared/dense_a_cols4"),
             (true, false) => part!("shared/dense_a_cols"),
         };
-        let b = match (b.transposed, b.fours) {
+        let b_part = match (b.transposed, b.fours) {
             (false, true) => part!("shared/dense_b_rows4"),
             (false, false) => part!("shared/dense_b_rows"),
             (true, true) => part!("shared/dense_b_cols4"),
             (true, false) => part!("shared/dense_b_cols"),
         };
-        let bias = part!("shared/dense_bias_cols");
-        Self { name: "matmul", parts: vec![a, b, part!("matmul")], bias, fours }
+        Self {
+            name: "matmul",
+            parts: vec![a_part, b_part],
+            place: part!("matmul"),
+            bias: part!("shared/dense_bias_cols"),
+            types,
+            fours: [a.fours, b.fours, fours],
+        }
     }
 
-    /// A convolution of an image.
-    pub fn conv2d(fours: bool) -> Self {
-        let parts = vec![
-            part!("shared/dense_a_rows4"),
-            part!("shared/dense_geometry"),
-            part!("shared/dense_y_planes"),
-            part!("conv2d"),
-        ];
-        Self { name: "conv2d", parts, bias: part!("shared/dense_bias_rows"), fours }
+    /// A convolution of an image; `fours`: whether the planes of the result hold a multiple of four.
+    pub fn conv2d(types: Types, fours: bool) -> Self {
+        Self {
+            name: "conv2d",
+            parts: vec![
+                part!("shared/dense_a_rows4"),
+                part!("shared/dense_geometry"),
+                part!("conv2d"),
+            ],
+            place: part!("shared/dense_y_planes"),
+            bias: part!("shared/dense_bias_rows"),
+            types,
+            fours: [true, false, fours],
+        }
     }
 
-    /// The gradient of a convolution's image.
-    pub fn conv2d_input_grad(fours: bool) -> Self {
-        let parts = vec![
-            part!("shared/dense_a_rows4"),
-            part!("shared/dense_geometry"),
-            part!("shared/dense_y_planes"),
-            part!("conv2d_input_grad"),
-        ];
-        Self { name: "conv2d_input_grad", parts, bias: part!("shared/dense_bias_none"), fours }
+    /// The gradient of a convolution's image; `fours` as for the convolution.
+    pub fn conv2d_input_grad(types: Types, fours: bool) -> Self {
+        Self {
+            name: "conv2d_input_grad",
+            parts: vec![
+                part!("shared/dense_a_rows4"),
+                part!("shared/dense_geometry"),
+                part!("conv2d_input_grad"),
+            ],
+            place: part!("shared/dense_y_planes"),
+            bias: part!("shared/dense_bias_none"),
+            types,
+            fours: [true, false, fours],
+        }
     }
 
     /// The gradient of a convolution's weights; `planes`: whether those of dy hold a multiple of four.
-    pub fn conv2d_weight_grad(planes: bool, fours: bool) -> Self {
+    pub fn conv2d_weight_grad(types: Types, planes: bool, fours: bool) -> Self {
         let a = match planes {
             true => part!("shared/dense_a_planes4"),
             false => part!("shared/dense_a_planes"),
         };
-        let parts =
-            vec![a, part!("shared/dense_geometry"), part!("matmul"), part!("conv2d_weight_grad")];
-        Self { name: "conv2d_weight_grad", parts, bias: part!("shared/dense_bias_none"), fours }
+        Self {
+            name: "conv2d_weight_grad",
+            parts: vec![a, part!("shared/dense_geometry"), part!("conv2d_weight_grad")],
+            place: part!("matmul"),
+            bias: part!("shared/dense_bias_none"),
+            types,
+            fours: [planes, false, fours],
+        }
     }
 
-    /// The whole shader for a tile, with a bias or without.
-    pub fn shader(&self, tile: Tile, bias: bool) -> Shader {
+    /// Whether an operand is f16.
+    pub fn half(&self) -> bool {
+        [self.types.a, self.types.b].contains(&DType::F16)
+    }
+
+    /// The whole shader for a tile, with a bias or without; `chunks`: the results are chunks of sums.
+    pub fn shader(&self, tile: Tile, bias: bool, chunks: bool, caps: &DeviceCaps) -> Shader {
         let mut all =
             vec![part!("shared/dense_shape"), part!("shared/gelu"), part!("shared/activation")];
         all.extend(&self.parts);
+        all.push(if chunks { part!("matmul") } else { self.place });
         all.push(if bias { self.bias } else { part!("shared/dense_bias_none") });
-        all.push(match tile.engine == Engine::Lanes && self.fours {
-            true => part!("shared/dense_y4"),
-            false => part!("shared/dense_y"),
-        });
+        // Chunks are f32, one row after another.
+        let [a, b, y] = self.fours;
+        all.push(if y { part!("shared/dense_y4") } else { part!("shared/dense_y") });
         all.push(match tile.engine {
             Engine::Lanes => part!("shared/dense_lanes"),
             Engine::Tiled => part!("shared/dense_tiled"),
+            Engine::Coop => part!("shared/dense_coop"),
         });
-        tile.consts().into_iter().fold(Shader::new(self.name, all), |shader, (name, value)| {
-            shader.with_const(name, value)
-        })
+        let y_type = if chunks { DType::F32 } else { self.types.y };
+        let mut shader = Shader::new(self.name, all)
+            .with_store("AStore", Store::of(self.types.a, a))
+            .with_store("BStore", Store::of(self.types.b, b))
+            .with_store("YStore", Store::of(y_type, y));
+        if bias {
+            shader = shader.with_store("BiasStore", Store::of(self.types.bias, false));
+        }
+        if tile.engine == Engine::Coop {
+            shader = shader.with_extension("wgpu_cooperative_matrix");
+        }
+        tile.consts(caps)
+            .into_iter()
+            .fold(shader, |shader, (name, value)| shader.with_const(name, value))
+    }
+
+    /// The sum of a product's chunks and what follows it.
+    pub fn reduce(&self, bias: bool) -> Shader {
+        let parts = vec![
+            part!("shared/dispatch"),
+            part!("shared/gelu"),
+            part!("shared/activation"),
+            self.place,
+            if bias { self.bias } else { part!("shared/dense_bias_none") },
+            part!("shared/dense_y"),
+            part!("matmul_reduce"),
+        ];
+        let shader = Shader::new("matmul_reduce", parts)
+            .with_store("YStore", Store::of(self.types.y, false));
+        if bias {
+            shader.with_store("BiasStore", Store::of(self.types.bias, false))
+        } else {
+            shader
+        }
+    }
+
+    /// Those of a product's constants that its shader takes; `chunks` as for the shader.
+    pub fn of_product(
+        &self,
+        constants: &[(&'static str, f64)],
+        chunks: bool,
+    ) -> impl Iterator<Item = (&'static str, f64)> {
+        let left_out = chunks && self.in_planes();
+        constants.iter().copied().filter(move |(name, _)| !left_out || *name != "PLANE")
+    }
+
+    /// Those of a product's constants that the sum of its chunks takes.
+    pub fn of_reduce(
+        &self,
+        constants: &[(&'static str, f64)],
+    ) -> impl Iterator<Item = (&'static str, f64)> {
+        let taken = self.in_planes();
+        constants.iter().copied().filter(move |(name, _)| taken && *name == "PLANE")
+    }
+
+    /// Whether results go into the planes of images.
+    fn in_planes(&self) -> bool {
+        self.place == part!("shared/dense_y_planes")
     }
 }
 
-/// Weights as padded rows.
-pub(super) fn conv2d_pack() -> Shader {
+/// Weights of this type as padded rows.
+pub(super) fn conv2d_pack(weights: DType) -> Shader {
     Shader::new("conv2d_pack", vec![part!("shared/dispatch"), part!("conv2d_pack")])
-}
-
-/// The sum of a product's chunks and what follows it.
-pub(super) fn reduce(bias: bool) -> Shader {
-    let bias = match bias {
-        false => part!("shared/dense_chunks"),
-        true => part!("shared/dense_chunks_bias"),
-    };
-    let [dispatch, gelu] = [part!("shared/dispatch"), part!("shared/gelu")];
-    let parts = vec![dispatch, gelu, part!("shared/activation"), bias, part!("matmul_reduce")];
-    Shader::new("matmul_reduce", parts)
+        .with_store("WStore", Store::of(weights, false))
 }

@@ -148,10 +148,11 @@ impl Run {
     }
 }
 
-/// Standard normal numbers in the type of a tensor, padded to whole words.
+/// Standard normal numbers in the type of a tensor, padded to whole words: such as f16 holds, so that
+/// they are the same in either type.
 fn normal(key: u64, tensor: &Tensor) -> Vec<u8> {
     let mut rng = Rng::keyed(&[key, 0x6e0]);
-    let numbers = (0..tensor.len()).map(|_| rng.normal() as f32);
+    let numbers = (0..tensor.len()).map(|_| half::f16::from_f64(rng.normal()).to_f32());
     let mut bytes: Vec<u8> = match tensor.dtype {
         DType::F16 => numbers.flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect(),
         _ => numbers.flat_map(f32::to_le_bytes).collect(),

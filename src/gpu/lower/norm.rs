@@ -1,47 +1,36 @@
 //! Batch norm and layer norm.
 
 use super::sums::{Shares, reduce};
-use super::tiles::Tiles;
-use super::{Constants, WORKGROUP, activation_code, channels, dispatch, row_lanes, shader, single};
+use super::tiles::{self, Tiles};
+use super::{
+    WORKGROUP, activation_code, by, dispatch, element_shader, part, row_lanes, shader, single,
+};
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
 use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Store};
 use crate::graph::Tensor;
-use crate::graph::op::Op;
+use crate::graph::op::{Activation, Op};
 
 pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     match *op {
         Op::BatchNormStats { momentum } => batch_norm_stats(momentum, bound, caps),
         Op::BatchNorm { eps, activation, residual } => {
-            let shader = match residual {
-                false => shader!(
-                    "batch_norm",
-                    "dispatch",
-                    "gelu",
-                    "activation",
-                    "batch_norm_value",
-                    "batch_norm_plain"
-                ),
-                true => shader!(
-                    "batch_norm",
-                    "dispatch",
-                    "gelu",
-                    "activation",
-                    "batch_norm_value",
-                    "batch_norm_residual"
-                )
-                .with_stores(false, [("StoreResidual", bound.inputs[5])]),
-            };
-            let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
-            let shader = shader.with_stores(false, tensors);
-            let constants = with_shape(bound, eps, ("ACTIVATION", activation_code(activation)));
-            single(shader, constants, bound, bound.outputs[0].len(), caps)
+            batch_norm(eps, activation, residual, bound, caps)
         }
         Op::BatchNormParamGrad { eps, relu } => batch_norm_param_grad(eps, relu, bound, caps),
         Op::BatchNormInputGrad { eps, relu } => {
-            let shader = shader!("batch_norm_input_grad", "dispatch", "header", "batch_norm_value")
-                .with_stores(false, gradient_stores(bound));
-            let constants = with_shape(bound, eps, ("RELU", f64::from(u8::from(relu))));
-            single(shader, constants, bound, bound.outputs[0].len(), caps)
+            let shares = Shares::of_map(&bound.outputs[0].shape, caps);
+            let shader = element_shader!(
+                shares.four,
+                "batch_norm_input_grad",
+                "dispatch",
+                "header",
+                "channels",
+                "batch_norm_value"
+            )
+            .with_stores(shares.four, gradient_stores(bound));
+            let mut constants = shares.constants();
+            constants.extend([("EPS", f64::from(eps)), ("RELU", f64::from(u8::from(relu)))]);
+            single(shader, constants, bound, shares.len(), caps)
         }
         Op::LayerNorm { eps } => {
             let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
@@ -58,10 +47,36 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     }
 }
 
-/// What a shader over all elements takes.
-fn with_shape(bound: Bound, eps: f32, own: (&'static str, f64)) -> Constants {
-    let [_, channels, plane] = channels(&bound.outputs[0].shape);
-    vec![("CHANNELS", channels as f64), ("PLANE", plane as f64), ("EPS", f64::from(eps)), own]
+fn batch_norm(
+    eps: f32,
+    activation: Activation,
+    residual: bool,
+    bound: Bound,
+    caps: &DeviceCaps,
+) -> Lowered {
+    let shares = Shares::of_map(&bound.outputs[0].shape, caps);
+    let four = shares.four;
+    let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
+    let shader = element_shader!(
+        four,
+        "batch_norm",
+        "dispatch",
+        "channels",
+        "gelu",
+        "activation",
+        "batch_norm_value"
+    )
+    .with_part(by(four, part!("activation1"), part!("activation4")))
+    .with_stores(four, tensors);
+    let shader = match residual {
+        false => shader.with_part(part!("batch_norm_plain")),
+        true => shader
+            .with_part(part!("batch_norm_residual"))
+            .with_stores(four, [("StoreResidual", bound.inputs[5])]),
+    };
+    let mut constants = shares.constants();
+    constants.extend([("EPS", f64::from(eps)), ("ACTIVATION", activation_code(activation))]);
+    single(shader, constants, bound, shares.len(), caps)
 }
 
 /// Storage of `dy, x, .. | dx`.
@@ -77,37 +92,35 @@ fn param_gradient_stores<'a>(bound: Bound<'a>) -> [(&'static str, &'a Tensor); 2
 fn batch_norm_stats(momentum: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let x = bound.inputs[0];
     let momentum = ("MOMENTUM", f64::from(momentum));
+    let partials = vec![Input(0), Input(1), ScratchWrite(0), ScratchWrite(1)];
     let bindings =
         vec![ScratchRead(0), ScratchRead(1), Input(1), Output(0), Output(1), Output(2), Output(3)];
-    let partials = vec![Input(0), Input(1), ScratchWrite(0), ScratchWrite(1)];
     if let Some(tiles) = Tiles::of(&x.shape, caps) {
-        let shader =
-            shader!("batch_norm_stats_tiles", "dispatch", "header", "rows", "channel_tiles")
-                .with_stores(false, [("StoreX", x)]);
+        let shader = element_shader!(
+            tiles.four,
+            "batch_norm_stats_tiles",
+            "dispatch",
+            "header",
+            "rows",
+            "channel_tiles"
+        )
+        .with_stores(tiles.four, [("StoreX", x)]);
         let partial = tiles.dispatch(shader, vec![], partials, caps);
-        let mut constants = tiles.constants();
         let lanes = merge_lanes(tiles.count, caps);
-        constants.extend([
-            ("TILE_LEN", Tiles::len() as f64),
-            ("LANES", f64::from(lanes)),
-            momentum,
-        ]);
+        let mut constants = tiles.constants();
+        constants.extend([("LANES", f64::from(lanes)), momentum]);
+        constants.push(("TILE_NUMBERS", tiles::NUMBERS as f64));
         let shader =
             shader!("batch_norm_stats_merge", "dispatch", "header", "rows", "batch_norm_keep");
-        let invocations = x.shape[1] * lanes as usize;
-        let merge = dispatch(shader, constants, bindings, invocations, caps);
+        let merge = dispatch(shader, constants, bindings, x.shape[1] * lanes as usize, caps);
         let scratch_bytes = vec![4 * tiles.total(); 2];
         return Lowered { dispatches: vec![partial, merge], scratch_bytes };
     }
     let shares = Shares::of(&x.shape);
-    let partial = dispatch(
-        shader!("batch_norm_stats_partial", "dispatch", "header", "channels")
-            .with_stores(false, [("StoreX", x)]),
-        shares.constants(),
-        partials,
-        shares.len(),
-        caps,
-    );
+    let shader =
+        element_shader!(shares.four, "batch_norm_stats_partial", "dispatch", "header", "channels")
+            .with_stores(shares.four, [("StoreX", x)]);
+    let partial = dispatch(shader, shares.constants(), partials, shares.len(), caps);
     let mut constants = shares.constants();
     constants.push(momentum);
     let shader = shader!("batch_norm_stats", "dispatch", "header", "channels", "batch_norm_keep");
@@ -119,27 +132,30 @@ fn batch_norm_param_grad(eps: f32, relu: bool, bound: Bound, caps: &DeviceCaps) 
     let shape = &bound.inputs[1].shape;
     let own = vec![("EPS", f64::from(eps)), ("RELU", f64::from(u8::from(relu)))];
     let bindings = (0..6).map(Input).chain([ScratchWrite(0), ScratchWrite(1)]).collect();
+    let stores = param_gradient_stores(bound);
     let (partial, shares) = match Tiles::of(shape, caps) {
         Some(tiles) => {
-            let shader = shader!(
+            let shader = element_shader!(
+                tiles.four,
                 "batch_norm_param_grad_tiles",
                 "dispatch",
                 "rows",
                 "channel_tiles",
                 "batch_norm_value"
             );
-            let shader = shader.with_stores(false, param_gradient_stores(bound));
+            let shader = shader.with_stores(tiles.four, stores);
             (tiles.dispatch(shader, own, bindings, caps), Shares::of_tiles(shape, tiles.count))
         }
         None => {
             let shares = Shares::of(shape);
-            let shader = shader!(
+            let shader = element_shader!(
+                shares.four,
                 "batch_norm_param_grad_partial",
                 "dispatch",
                 "channels",
                 "batch_norm_value"
-            )
-            .with_stores(false, param_gradient_stores(bound));
+            );
+            let shader = shader.with_stores(shares.four, stores);
             let constants = [shares.constants(), own].concat();
             (dispatch(shader, constants, bindings, shares.len(), caps), shares)
         }
