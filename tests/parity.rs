@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use common::devices;
 use inflight::batch::{DType, SampleSpec, TargetSpec};
+use inflight::executor::Tune;
 use inflight::nn::Module;
 use inflight::nn::init::name_hash;
 use inflight::nn::models::by_name;
@@ -108,6 +109,7 @@ fn train(reference: &Reference, curve: &Curve, device: &str) -> Vec<f64> {
         lr: Some(curve.lr),
         optimizer: curve.optimizer,
         shuffle: false,
+        tune: Tune::Off,
         ..Default::default()
     };
     let trainer = Trainer::builder(model, data).config(config).start().expect("starts");

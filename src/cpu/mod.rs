@@ -9,6 +9,7 @@ pub mod batch_norm;
 pub mod bias;
 pub mod call;
 pub mod conv2d;
+mod depthwise;
 pub mod dropout;
 pub mod elementwise;
 mod executor;

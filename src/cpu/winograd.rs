@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use self::lanes::{LANES, Lanes};
 use self::tiles::{
-    Images, PRODUCTS, Row, Weights, input_row, output_grad_row, output_row, row_lanes,
+    Band, Images, PRODUCTS, Weights, band_lanes, input_band, output_band, output_grad_band, pitch,
     weight_grad_of_points, weight_points,
 };
 use self::transform::{TAPS, WINDOWS};
@@ -97,13 +97,14 @@ impl Winograd {
     pub fn forward_scratch(&self) -> ScratchLen {
         let tiles = self.block_rows() * self.tiles_across();
         let outputs = self.output.channels.min(OUTPUTS);
-        let points = PRODUCTS * tiles * (self.input.channels + outputs);
+        let points = PRODUCTS * (pitch(tiles, self.input.channels) + pitch(tiles, outputs));
         ScratchLen { thread: points + self.work(), shared: self.weight_points() }
     }
 
-    /// Elements of working memory for a row of tiles.
+    /// Elements of working memory for a band.
     fn work(&self) -> usize {
-        LANES * row_lanes(self.input.width.max(self.output.width), self.tiles_across())
+        let rows = self.block_rows().min(self.tiles_down());
+        LANES * band_lanes(rows, self.input.width.max(self.output.width), self.tiles_across())
     }
 
     /// The working memory of [`Winograd::input_grad`].
@@ -120,7 +121,7 @@ impl Winograd {
     /// Elements of the points of a block of both sides, for the weight's gradient.
     fn grad_block(&self) -> usize {
         let tiles = self.block_rows() * self.tiles_across();
-        PRODUCTS * tiles * (self.input.channels + self.output.channels)
+        PRODUCTS * (pitch(tiles, self.input.channels) + pitch(tiles, self.output.channels))
     }
 
     /// y = activation(x ⋆ weight + bias).
@@ -177,9 +178,9 @@ impl Winograd {
                     let first = i == 0 && block == 0;
                     let write = if first { Write::Replace } else { Write::Add };
                     let tiles = of(block).len() * self.tiles_across();
-                    let (x, dy) = points.split_at(PRODUCTS * tiles * inputs);
-                    let x = Matrix::new(&x[product * tiles * inputs..], tiles, inputs);
-                    let dy = Matrix::new(&dy[product * tiles * outputs..], tiles, outputs);
+                    let (x, dy) = points.split_at(PRODUCTS * pitch(tiles, inputs));
+                    let x = Matrix::new(&x[product * pitch(tiles, inputs)..], tiles, inputs);
+                    let dy = Matrix::new(&dy[product * pitch(tiles, outputs)..], tiles, outputs);
                     gemm(x.transposed(), dy, sum, write);
                 }
             });
@@ -204,14 +205,13 @@ impl Winograd {
     ) {
         let work = scratch[..self.work()].as_chunks_mut().0;
         let tiles = rows.len() * self.tiles_across();
-        let (input, output) = points.split_at_mut(PRODUCTS * tiles * self.input.channels);
+        let (input, output) = points.split_at_mut(PRODUCTS * pitch(tiles, self.input.channels));
         self.input_block(x, rows.clone(), work, input);
-        for (row, at) in self.each_row(rows) {
-            let (image, tile_y) = (row / self.tiles_down(), row % self.tiles_down());
+        for (image, band) in self.bands(rows) {
             let dy = &dy[image * self.output.len()..][..self.output.len()];
             vectorized(
                 #[inline(always)]
-                || output_grad_row(dy, self.output, tile_y, at, work, output),
+                || output_grad_band(dy, self.output, band, work, output),
             );
         }
     }
@@ -265,16 +265,17 @@ impl Winograd {
         for first in (0..rows).step_by(self.block_rows()) {
             let block = first..rows.min(first + self.block_rows());
             let tiles = block.len() * self.tiles_across();
-            let (points, products) = scratch.split_at_mut(PRODUCTS * tiles * inputs);
+            let (points, products) = scratch.split_at_mut(PRODUCTS * pitch(tiles, inputs));
             self.input_block(x, block.clone(), work, points);
             for (i, weights) in weights.chunks(PRODUCTS * inputs * OUTPUTS).enumerate() {
                 let width = OUTPUTS.min(outputs - i * OUTPUTS);
-                let products = &mut products[..PRODUCTS * tiles * width];
-                let operands = points.chunks(tiles * inputs).zip(weights.chunks(inputs * width));
-                for (y, (x, weight)) in products.chunks_mut(tiles * width).zip(operands) {
+                let products = &mut products[..PRODUCTS * pitch(tiles, width)];
+                let operands =
+                    points.chunks(pitch(tiles, inputs)).zip(weights.chunks(inputs * width));
+                for (y, (x, weight)) in products.chunks_mut(pitch(tiles, width)).zip(operands) {
                     let (x, weight) =
                         (Matrix::new(x, tiles, inputs), Matrix::new(weight, inputs, width));
-                    gemm(x, weight, y, Write::Replace);
+                    gemm(x, weight, &mut y[..tiles * width], Write::Replace);
                 }
                 let channels = (i * OUTPUTS, width);
                 self.output_block(products, channels, block.clone(), work, finish, y);
@@ -290,12 +291,11 @@ impl Winograd {
         work: &mut [Lanes<T>],
         points: &mut [T],
     ) {
-        for (row, at) in self.each_row(rows) {
-            let (image, tile_y) = (row / self.tiles_down(), row % self.tiles_down());
+        for (image, band) in self.bands(rows) {
             let x = &x[image * self.input.len()..][..self.input.len()];
             vectorized(
                 #[inline(always)]
-                || input_row(x, self.input, (tile_y, self.padding), at, work, points),
+                || input_band(x, self.input, self.padding, band, work, points),
             );
         }
     }
@@ -311,23 +311,32 @@ impl Winograd {
         y: &mut [T],
     ) {
         let images = Images { channels, ..self.output };
-        for (row, at) in self.each_row(rows) {
-            let (image, tile_y) = (row / self.tiles_down(), row % self.tiles_down());
+        for (image, band) in self.bands(rows) {
             let y = &mut y[image * self.output.len() + first * images.plane()..][..images.len()];
             vectorized(
                 #[inline(always)]
                 || {
                     let finish = |channel, pixels: &mut _| finish(first + channel, pixels);
-                    output_row(products, at, work, finish, (y, images, tile_y));
+                    output_band(products, band, work, finish, (y, images));
                 },
             );
         }
     }
 
-    /// Rows of tiles of a block, with their places in it.
-    fn each_row(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, Row)> + use<> {
-        let (tiles, count) = (self.tiles_across(), rows.len());
-        let place = move |i| Row { first_tile: i * tiles, tiles, stride: count * tiles };
-        rows.enumerate().map(move |(i, row)| (row, place(i)))
+    /// The bands of a block of rows of tiles, each with its image.
+    fn bands(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, Band)> + use<> {
+        let (down, across) = (self.tiles_down(), self.tiles_across());
+        let images = rows.start / down..rows.end.div_ceil(down);
+        images.map(move |image| {
+            let first = rows.start.max(image * down);
+            let end = rows.end.min((image + 1) * down);
+            let band = Band {
+                rows: first - image * down..end - image * down,
+                across,
+                first_tile: (first - rows.start) * across,
+                block_tiles: rows.len() * across,
+            };
+            (image, band)
+        })
     }
 }

@@ -80,6 +80,16 @@ pub enum UpdateRule {
 }
 
 impl UpdateRule {
+    /// The same rule without weight decay.
+    pub fn without_decay(mut self) -> Self {
+        match &mut self {
+            UpdateRule::Sgd { weight_decay, .. } | UpdateRule::Adam { weight_decay, .. } => {
+                *weight_decay = 0.0;
+            }
+        }
+        self
+    }
+
     /// How many moment arenas it keeps (0 to 2).
     pub fn moments(&self) -> usize {
         match self {

@@ -272,8 +272,6 @@ impl Bench {
             ..*self
         };
         for node in &self.plan.nodes {
-            // Products have a format of their own for operands.
-            let is_product = takes(&node.op, Side::Input(0)) == Takes::Half;
             let mut node = node.clone();
             let mut after = Vec::new();
             let inputs = (0..node.inputs.len()).map(Side::Input);
@@ -285,8 +283,7 @@ impl Bench {
                 let tensor = self.plan.tensor(*id).clone();
                 let location = self.plan.location(*id);
                 let Place::Arena(arena) = location.place else { continue };
-                if is_product || tensor.dtype != DType::F32 || takes(&node.op, side) == Takes::Full
-                {
+                if tensor.dtype != DType::F32 || takes(&node.op, side) == Takes::Full {
                     continue;
                 }
                 let half = halved.between(&tensor.shape, DType::F16);

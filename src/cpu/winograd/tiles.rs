@@ -1,10 +1,10 @@
-//! Rows of tiles, from images to points and back.
+//! Bands of tiles, from images to points and back.
 //!
-//! Points are matrices, one for each of the 36 products of a tile: `[points, tiles, channels]`.
+//! Points are matrices `[tiles, channels]`, one for each of the 36 products of a tile, [`pitch`] apart.
 
-use std::array;
+use std::ops::Range;
 
-use super::lanes::{LANES, Lanes, each, first_of, read, write};
+use super::lanes::{LANES, Lanes, collect, each, first_of, read, write};
 use super::transform::{POINTS, TAPS, WINDOWS, input, output, output_grad, weight, weight_grad};
 use crate::cpu::real::Real;
 
@@ -31,122 +31,141 @@ impl Images {
     }
 }
 
-/// A row of tiles: the `tiles` from `first_tile` on among the `stride` of a block.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
+/// Elements from the matrix of one product of a block to that of the next: a cache line more than it holds, since
+/// whole powers of two apart all 36 would fall into the same few lines of the cache.
+pub fn pitch(tiles: usize, channels: usize) -> usize {
+    tiles * channels + LANES
+}
+
+/// Rows of tiles of one image.
+#[derive(Clone, Debug)]
+pub struct Band {
+    /// Which rows of tiles.
+    pub rows: Range<usize>,
+    /// Tiles of a row.
+    pub across: usize,
+    /// The place of the first tile in its block.
     pub first_tile: usize,
-    pub tiles: usize,
-    pub stride: usize,
+    /// Tiles of the block.
+    pub block_tiles: usize,
 }
 
-/// How many vectors of working memory a row needs, for elements of images of this width.
-pub fn row_lanes(width: usize, tiles: usize) -> usize {
-    POINTS * width + POINTS * (WINDOWS * tiles + TAPS - 1)
+impl Band {
+    /// The rows of pixels that they see of an image, for tiles that see N pixels and start `padding` before it.
+    fn pixel_rows<const N: usize>(&self, padding: usize, height: usize) -> Range<usize> {
+        let first = (self.rows.start * WINDOWS).saturating_sub(padding);
+        let end = ((self.rows.end - 1) * WINDOWS + N).saturating_sub(padding).min(height);
+        first.min(end)..end
+    }
 }
 
-/// Writes the points of a row of tiles of the input, whose windows start `padding` before the image.
+/// How many vectors of working memory a band needs, in images of this width.
+pub fn band_lanes(rows: usize, width: usize, across: usize) -> usize {
+    (rows * WINDOWS + TAPS - 1) * width + POINTS * (WINDOWS * across + TAPS - 1)
+}
+
+/// Writes the points of a band of the input, `[channels, height, width]`, whose windows start `padding` before it.
 #[inline(always)]
-pub fn input_row<T: Real>(
+pub fn input_band<T: Real>(
     x: &[T],
     images: Images,
-    (tile_y, padding): (usize, [usize; 2]),
-    row: Row,
+    padding: [usize; 2],
+    band: Band,
     work: &mut [Lanes<T>],
     points: &mut [T],
 ) {
-    let top = (tile_y * WINDOWS) as isize - padding[0] as isize;
-    to_points(x, images, (top, padding[1]), row, input, work, points);
+    to_points(x, images, padding, band, input, work, points);
 }
 
-/// As [`input_row`], of a row of tiles of the output's gradient.
+/// As [`input_band`], of a band of the output's gradient.
 #[inline(always)]
-pub fn output_grad_row<T: Real>(
+pub fn output_grad_band<T: Real>(
     dy: &[T],
     images: Images,
-    tile_y: usize,
-    row: Row,
+    band: Band,
     work: &mut [Lanes<T>],
     points: &mut [T],
 ) {
-    let top = (tile_y * WINDOWS) as isize;
-    to_points(dy, images, (top, 0), row, output_grad, work, points);
+    to_points(dy, images, [0, 0], band, output_grad, work, points);
 }
 
-/// Transforms N rows of pixels from `top` on, down and then across.
+/// Transforms the N × N pixels of each tile, down and then across.
 #[inline(always)]
 fn to_points<T: Real, const N: usize>(
     x: &[T],
     images: Images,
-    (top, left): (isize, usize),
-    row: Row,
+    [top, left]: [usize; 2],
+    band: Band,
     transform: impl Fn([T; N]) -> [T; POINTS],
     work: &mut [Lanes<T>],
     points: &mut [T],
 ) {
     let Images { channels, height, width } = images;
-    let (pixels, work) = work.split_at_mut(POINTS * width);
-    let padded = WINDOWS * (row.tiles - 1) + N;
+    let seen = band.pixel_rows::<N>(top, height);
+    let (pixels, work) = work.split_at_mut(seen.len() * width);
+    let padded = WINDOWS * (band.across - 1) + N;
     let columns = &mut work[..POINTS * padded];
     columns.fill([T::ZERO; LANES]);
-    let row_at = |i: usize| usize::try_from(top + i as isize).ok().filter(|&y| y < height);
-    let first = (0..N).find_map(row_at).unwrap_or(0);
-    let rows = (0..N).filter_map(row_at).count();
-    const { assert!(N <= POINTS) };
     let zero = [T::ZERO; LANES];
+    let pitch = pitch(band.block_tiles, channels);
     for channel in (0..channels).step_by(LANES) {
-        let pixels = &mut pixels[..rows * width];
-        read(&x[channel * images.plane()..], images.plane(), first * width, pixels);
-        for column in 0..width.min(padded - left.min(padded)) {
-            let pixel = |i| row_at(i).map_or(&zero, |y| &pixels[(y - first) * width + column]);
-            let down = each(&transform, array::from_fn(pixel));
-            for (i, down) in down.into_iter().enumerate() {
-                columns[i * padded + column + left] = down;
+        read(&x[channel * images.plane()..], images.plane(), seen.start * width, pixels);
+        for (row, tile_y) in band.rows.clone().enumerate() {
+            let pixel = |i: usize, column: usize| {
+                let y = (tile_y * WINDOWS + i).checked_sub(top).filter(|y| seen.contains(y));
+                y.map_or(&zero, |y| &pixels[(y - seen.start) * width + column])
+            };
+            for column in 0..width.min(padded.saturating_sub(left)) {
+                let down = each(&transform, collect(|i| pixel(i, column)));
+                for (i, down) in down.into_iter().enumerate() {
+                    columns[i * padded + column + left] = down;
+                }
             }
-        }
-        for tile in 0..row.tiles {
-            let at = (row.first_tile + tile) * channels + channel;
-            for i in 0..POINTS {
-                let from = &columns[i * padded + tile * WINDOWS..][..N];
-                let across = each(&transform, array::from_fn(|j| &from[j]));
-                for (j, across) in across.iter().enumerate() {
-                    let product = i * POINTS + j;
-                    points[product * row.stride * channels + at..][..LANES].copy_from_slice(across);
+            for tile in 0..band.across {
+                let at = (band.first_tile + row * band.across + tile) * channels + channel;
+                for i in 0..POINTS {
+                    let from = &columns[i * padded + tile * WINDOWS..][..N];
+                    let across = each(&transform, collect(|j| &from[j]));
+                    for (j, across) in across.iter().enumerate() {
+                        let product = i * POINTS + j;
+                        points[product * pitch + at..][..LANES].copy_from_slice(across);
+                    }
                 }
             }
         }
     }
 }
 
-/// Writes a row of tiles of the output from its products `[points, tiles, channels]`; `finish` gets the first
-/// channel and the pixels of sixteen channels before they are written.
+/// Writes a band of the output from its products; `finish` gets the first channel and the pixels of sixteen channels
+/// before they are written.
 #[inline(always)]
-pub fn output_row<T: Real>(
+pub fn output_band<T: Real>(
     products: &[T],
-    row: Row,
+    band: Band,
     work: &mut [Lanes<T>],
     finish: impl Fn(usize, &mut [Lanes<T>]),
-    (y, images, tile_y): (&mut [T], Images, usize),
+    (y, images): (&mut [T], Images),
 ) {
     let Images { channels, height, width } = images;
-    let top = tile_y * WINDOWS;
-    let rows = WINDOWS.min(height - top);
-    let pixels = &mut work[..rows * width];
+    let top = band.rows.start * WINDOWS;
+    let pixels = &mut work[..((band.rows.end * WINDOWS).min(height) - top) * width];
+    let pitch = pitch(band.block_tiles, channels);
     for channel in (0..channels).step_by(LANES) {
-        for tile in 0..row.tiles {
-            let at = (row.first_tile + tile) * channels + channel;
-            let product = |p: usize| first_of(&products[p * row.stride * channels + at..]);
+        for tile in 0..band.rows.len() * band.across {
+            let at = (band.first_tile + tile) * channels + channel;
+            let product = |p: usize| first_of(&products[p * pitch + at..]);
             let mut down = [[[T::ZERO; LANES]; POINTS]; WINDOWS];
             for j in 0..POINTS {
-                let column = each(output, array::from_fn(|i| product(i * POINTS + j)));
+                let column = each(output, collect(|i| product(i * POINTS + j)));
                 for (down, column) in down.iter_mut().zip(column) {
                     down[j] = column;
                 }
             }
-            let inside = WINDOWS.min(width - tile * WINDOWS);
-            for (i, down) in down.iter().enumerate().take(rows) {
-                let across = each(output, array::from_fn(|j| &down[j]));
-                let to = &mut pixels[i * width + tile * WINDOWS..][..inside];
-                to.copy_from_slice(&across[..inside]);
+            let (row, column) = (tile / band.across * WINDOWS, tile % band.across * WINDOWS);
+            let inside = WINDOWS.min(width - column);
+            for (down, to) in down.iter().zip(pixels.chunks_exact_mut(width).skip(row)) {
+                let across = each(output, collect(|j| &down[j]));
+                to[column..][..inside].copy_from_slice(&across[..inside]);
             }
         }
         finish(channel, pixels);
@@ -195,13 +214,13 @@ pub fn weight_points<T: Real>(
         }
         let mut down = [[[T::ZERO; LANES]; TAPS]; POINTS];
         for j in 0..TAPS {
-            let column = each(weight, array::from_fn(|i| &taps[i][j]));
+            let column = each(weight, collect(|i| &taps[i][j]));
             for (down, column) in down.iter_mut().zip(column) {
                 down[j] = column;
             }
         }
         for (i, down) in down.iter().enumerate() {
-            let across = each(weight, array::from_fn(|j| &down[j]));
+            let across = each(weight, collect(|j| &down[j]));
             for (j, across) in across.iter().enumerate() {
                 let at = ((i * POINTS + j) * inputs + channel) * outputs + chunk;
                 points[at..][..LANES].copy_from_slice(across);
@@ -223,13 +242,13 @@ pub fn weight_grad_of_points<T: Real>(
         let point = |p: usize| first_of(&points[(p * inputs + input) * outputs + first..]);
         let mut down = [[[T::ZERO; LANES]; POINTS]; TAPS];
         for j in 0..POINTS {
-            let column = each(weight_grad, array::from_fn(|i| point(i * POINTS + j)));
+            let column = each(weight_grad, collect(|i| point(i * POINTS + j)));
             for (down, column) in down.iter_mut().zip(column) {
                 down[j] = column;
             }
         }
         for (i, down) in down.iter().enumerate() {
-            let across = each(weight_grad, array::from_fn(|j| &down[j]));
+            let across = each(weight_grad, collect(|j| &down[j]));
             for (j, across) in across.iter().enumerate() {
                 for (lane, &value) in across.iter().enumerate() {
                     dw[layout.at(input, lane, i * TAPS + j)] = value;

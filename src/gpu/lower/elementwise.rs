@@ -13,7 +13,6 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             // Four bytes, which are a word, to an invocation.
             (shader!("normalize_u8", "dispatch"), channel_constants(&x.shape), len.div_ceil(4))
         }
-        Op::Bias => (shader!("bias", "dispatch"), channel_constants(&x.shape), len),
         Op::Relu => (element_shader!(four, "relu", "dispatch"), vec![], elements(len)),
         Op::ReluGrad => (element_shader!(four, "relu_grad", "dispatch"), vec![], elements(len)),
         Op::Gelu => (shader!("gelu", "dispatch", "gelu"), vec![], len),

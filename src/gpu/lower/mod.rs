@@ -36,6 +36,14 @@ macro_rules! shader {
 }
 use shader;
 
+/// A shared part, for `Shader::with_part`.
+macro_rules! part {
+    ($part:literal) => {
+        include_str!(concat!("../../../shaders/shared/", $part, ".wgsl"))
+    };
+}
+use part;
+
 /// As `shader!`, of a shader that computes with four elements at once where `$four` holds.
 macro_rules! element_shader {
     ($four:expr, $name:literal $(, $part:literal)*) => {
@@ -66,7 +74,6 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::Conv2dInputGrad { .. }
         | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps, None),
         Op::NormalizeU8
-        | Op::Bias
         | Op::Relu
         | Op::ReluGrad
         | Op::Gelu
@@ -83,7 +90,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::MaxPool2dGrad { .. }
         | Op::AvgPool2d { .. }
         | Op::AvgPool2dGrad { .. } => pooling::lower(op, bound, caps),
-        Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
+        Op::Bias | Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
         Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
             rearrange::lower(op, bound, caps)
         }
