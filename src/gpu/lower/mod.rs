@@ -56,6 +56,11 @@ macro_rules! element_shader {
 }
 use element_shader;
 
+/// The part for four elements at once, or the one for one.
+fn by(four: bool, one_part: &'static str, four_part: &'static str) -> &'static str {
+    if four { four_part } else { one_part }
+}
+
 /// Whether a shader over so many numbers can take four at once.
 fn by_four(len: usize) -> bool {
     len.is_multiple_of(4)
