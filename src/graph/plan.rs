@@ -261,11 +261,12 @@ impl ProgramBuilder {
     /// # Errors
     /// When two parameters share a name and differ, or a graph names one twice.
     pub fn reserve_params(&mut self, graph: &Graph) -> Result<usize> {
-        self.reserve_params_if(graph, |_| true)
+        self.reserve_params_if(graph, |_| true)?;
+        Ok(self.params.len)
     }
 
-    /// As [`ProgramBuilder::reserve_params`], for those parameters alone that `first` holds for: they then lie
-    /// before all others.
+    /// As [`ProgramBuilder::reserve_params`], for those parameters alone that `first` holds for: asked for before
+    /// all others they lie before them. Returns where they end.
     ///
     /// # Errors
     /// As [`ProgramBuilder::reserve_params`].
@@ -275,6 +276,7 @@ impl ProgramBuilder {
         first: impl Fn(&Tensor) -> bool,
     ) -> Result<usize> {
         let mut seen = HashSet::new();
+        let mut end = 0;
         for tensor in &graph.tensors {
             if let Role::Param(init) = tensor.role {
                 if !seen.insert(&tensor.name) {
@@ -282,11 +284,12 @@ impl ProgramBuilder {
                         .hint("giving each layer its own name"));
                 }
                 if first(tensor) {
-                    self.params.offset(tensor, init)?;
+                    let offset = self.params.offset(tensor, init)?;
+                    end = end.max(offset + tensor.len().next_multiple_of(ALIGN));
                 }
             }
         }
-        Ok(self.params.len)
+        Ok(end)
     }
 
     /// Adds a pass; `keep` are tensors that must still hold their value when it ends. [`Pass::Eval`] reads the
