@@ -372,6 +372,12 @@ fn devices_models_and_data_sets_are_listed() {
     assert_eq!(model[0]["tensors"][0]["shape"], serde_json::json!([16, 1, 3, 3]));
     let text = desk.ok("model show mlp --input-shape 3,32,32 --classes 5");
     assert!(text.contains("net.0.weight") && text.contains("512 × 3072"), "{text}");
+    let images = "--input-shape 3,32,32 --json";
+    let counts = ["resnet18", "vit-tiny"].map(|name| {
+        let model = desk.json(&format!("model show {name} {images}"), 0);
+        model[0]["parameter_count"].as_u64()
+    });
+    assert_eq!(counts, [Some(11_173_962), Some(5_362_762)]);
     desk.refused("model show cnn --input-shape 784", 2, &["graph: cnn", "784"]);
     desk.refused("model show cnn --input-shape 0,1,1", 2, &["--input-shape"]);
     assert!(desk.ok("fetch").contains("fashion-mnist: "));

@@ -88,9 +88,9 @@ pub(super) fn fault(dtype: DType, found: &[f32], expected: Option<&[f32]>) -> Op
     }
     let most = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     let allowed = tolerance(dtype) * most;
-    // Written so that what is not a number does not pass.
-    let wrong = |(a, b): (&f32, &f32)| !((a - b).abs() <= allowed);
-    let i = found.iter().zip(expected).position(wrong)?;
+    // Asked so that what is not a number does not pass.
+    let right = |(a, b): (&f32, &f32)| (a - b).abs() <= allowed;
+    let i = found.iter().zip(expected).position(|pair| !right(pair))?;
     Some(format!("element {i} is {}, its twin has {}", found[i], expected[i]))
 }
 

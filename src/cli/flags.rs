@@ -16,7 +16,7 @@ const ON: &str = "true";
 /// The settings of a run; each overrides the key of the same name in a config file.
 #[derive(Debug, Default, clap::Args)]
 pub struct Flags {
-    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50), or a TOML file with [[model.layers]] [default: cnn]
+    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny), or a TOML file with [[model.layers]] [default: cnn]
     #[arg(long, short, value_name = "M")]
     model: Option<String>,
     /// Passes over the training samples [default: 5]

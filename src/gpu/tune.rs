@@ -97,7 +97,7 @@ impl Tuner {
         Self { how, budget, folder: folder() }
     }
 
-    /// Spends at most this, to within the operation being timed.
+    /// Spends at most this, to within the tile being timed.
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;
         self
@@ -140,7 +140,8 @@ impl Tuner {
         }
         if !open.is_empty() {
             open.sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
-            self.time(open, began, context, &mut kept, &mut tuning);
+            let purse = Purse::new(began, self.budget);
+            self.time(open, purse, context, &mut kept, &mut tuning);
             kept.save(file.as_deref());
         }
         tuning.seconds = began.elapsed().as_secs_f64();
@@ -150,52 +151,54 @@ impl Tuner {
     fn time(
         &self,
         open: Vec<(Open, u64)>,
-        began: Instant,
+        mut purse: Purse,
         context: &Arc<Context>,
         kept: &mut Kept,
         tuning: &mut Tuning,
     ) {
         let Ok(mut stopwatch) = Stopwatch::new(Arc::clone(context)) else { return };
-        let mut longest = Duration::ZERO;
         for (open, _) in open {
-            let start = Instant::now();
-            // Once an operation is begun, all its tiles are tried: half an answer is none.
-            let affordable = start - began + longest < self.budget;
-            let tile = match affordable {
-                true => self.fastest(&open, &mut stopwatch, &mut tuning.timed).unwrap_or(None),
-                false => None,
-            };
-            longest = longest.max(start.elapsed());
+            // What fails to be timed, as for want of memory, is left to its shape.
+            let tile = self.fastest(&open, &mut stopwatch, &mut purse).unwrap_or(None);
             kept.insert(&open.key, tile, self.how);
             if let Some(tile) = tile {
                 tuning.choices.0.insert(open.key, tile);
             }
         }
+        tuning.timed = purse.timed;
     }
 
-    /// The fastest tile of an operation; none where no other beats the one it takes by itself.
+    /// The fastest tile of an operation that there is time to find; none where no other beats the one it
+    /// takes by itself.
     fn fastest(
         &self,
         open: &Open,
         stopwatch: &mut Stopwatch,
-        timed: &mut usize,
+        purse: &mut Purse,
     ) -> Result<Option<Tile>> {
+        if !purse.affords_another() {
+            return Ok(None);
+        }
         let (inputs, outputs) = open.task.tensors();
         let bound = Bound { inputs: &inputs, outputs: &outputs };
         let caps = stopwatch.context().caps();
         let rig = stopwatch.rig(&inputs, &outputs)?;
         stopwatch.fill(&rig, &inputs)?;
+        let lower = |&tile: &Tile| dense::lower(&open.task.op, bound, &caps, Some(tile));
+        let ways: Vec<Lowered> = open.tiles.iter().map(lower).collect();
         let mut best: Option<(f64, Option<Tile>)> = None;
-        for (i, &tile) in open.tiles.iter().enumerate() {
-            let lowered = dense::lower(&open.task.op, bound, &caps, Some(tile));
-            // What the driver refuses or has no memory for is no choice.
-            let Ok(trial) = stopwatch.prepare(&rig, &lowered) else { continue };
+        let trials = purse.spend(|| stopwatch.prepare_all(&rig, &ways));
+        for (i, trial) in trials.into_iter().enumerate() {
+            let Some(trial) = trial else { continue };
+            if !purse.affords_another() {
+                break;
+            }
             let bar = best.map_or(f64::INFINITY, |(seconds, _)| seconds);
-            let seconds = self.seconds(stopwatch, &trial, bar)?;
-            *timed += 1;
+            let seconds = purse.spend(|| self.seconds(stopwatch, &trial, bar))?;
+            purse.timed += 1;
             let needed = if i == 0 { bar } else { CLEARLY * bar };
             if seconds < needed {
-                best = Some((seconds, (i > 0).then_some(tile)));
+                best = Some((seconds, (i > 0).then_some(open.tiles[i])));
             }
         }
         Ok(best.and_then(|(_, tile)| tile))
@@ -217,6 +220,34 @@ impl Tuner {
         }
         let effort = Effort { passes: 3, seconds: 0.05 };
         stopwatch.time(trial, effort).map(|lap| lap.low_s)
+    }
+}
+
+/// The time there is, and what was got for it.
+#[derive(Debug)]
+struct Purse {
+    began: Instant,
+    budget: Duration,
+    /// The longest that compiling an operation's tiles, or timing one, took.
+    longest: Duration,
+    timed: usize,
+}
+
+impl Purse {
+    fn new(began: Instant, budget: Duration) -> Self {
+        Self { began, budget, longest: Duration::ZERO, timed: 0 }
+    }
+
+    /// Whether there is time for one thing more, if it takes no longer than the longest did.
+    fn affords_another(&self) -> bool {
+        self.began.elapsed() + self.longest < self.budget
+    }
+
+    fn spend<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        let start = Instant::now();
+        let result = work();
+        self.longest = self.longest.max(start.elapsed());
+        result
     }
 }
 

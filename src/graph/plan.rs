@@ -265,8 +265,8 @@ impl ProgramBuilder {
         Ok(self.params.len)
     }
 
-    /// As [`ProgramBuilder::reserve_params`], for those parameters alone that `first` holds for: asked for before
-    /// all others they lie before them. Returns where they end.
+    /// As [`ProgramBuilder::reserve_params`], for those parameters alone that `first` holds for: the first time they
+    /// come to lie before all others. Returns where they end.
     ///
     /// # Errors
     /// As [`ProgramBuilder::reserve_params`].
@@ -275,8 +275,7 @@ impl ProgramBuilder {
         graph: &Graph,
         first: impl Fn(&Tensor) -> bool,
     ) -> Result<usize> {
-        let mut seen = HashSet::new();
-        let mut end = 0;
+        let (mut seen, mut end) = (HashSet::new(), 0);
         for tensor in &graph.tensors {
             if let Role::Param(init) = tensor.role {
                 if !seen.insert(&tensor.name) {
@@ -285,7 +284,7 @@ impl ProgramBuilder {
                 }
                 if first(tensor) {
                     let offset = self.params.offset(tensor, init)?;
-                    end = end.max(offset + tensor.len().next_multiple_of(ALIGN));
+                    end = end.max((offset + tensor.len()).next_multiple_of(ALIGN));
                 }
             }
         }

@@ -3,12 +3,14 @@
 //! Shapes and attributes reach a shader as pipeline-overridable constants, so the driver sees them as
 //! literals, and operations that agree in all of them share one pipeline.
 
+mod attention;
 mod elementwise;
 mod losses;
 mod mix;
 mod norm;
 mod optimizer;
 mod pooling;
+mod rearrange;
 mod sums;
 
 use super::dense;
@@ -54,6 +56,11 @@ macro_rules! element_shader {
 }
 use element_shader;
 
+/// The part for four elements at once, or the one for one.
+fn by(four: bool, one_part: &'static str, four_part: &'static str) -> &'static str {
+    if four { four_part } else { one_part }
+}
+
 /// Whether a shader over so many numbers can take four at once.
 fn by_four(len: usize) -> bool {
     len.is_multiple_of(4)
@@ -89,6 +96,10 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::AvgPool2d { .. }
         | Op::AvgPool2dGrad { .. } => pooling::lower(op, bound, caps),
         Op::Bias | Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
+        Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
+            rearrange::lower(op, bound, caps)
+        }
+        Op::Attention { .. } | Op::AttentionGrad { .. } => attention::lower(op, bound, caps),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }

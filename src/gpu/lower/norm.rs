@@ -2,7 +2,7 @@
 
 use super::sums::{Shares, reduce};
 use super::{
-    WORKGROUP, activation_code, dispatch, element_shader, part, row_lanes, shader, single,
+    WORKGROUP, activation_code, by, dispatch, element_shader, part, row_lanes, shader, single,
 };
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
 use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Store};
@@ -65,7 +65,7 @@ fn batch_norm(
         "activation",
         "batch_norm_value"
     )
-    .with_part(if four { part!("activation4") } else { part!("activation1") })
+    .with_part(by(four, part!("activation1"), part!("activation4")))
     .with_stores(four, tensors);
     let shader = match residual {
         false => shader.with_part(part!("batch_norm_plain")),
