@@ -1,12 +1,12 @@
 // avg_pool2d: x[planes, h, w] | y[planes, oh, ow]. The padding counts as zeros.
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
+@group(0) @binding(1) var<storage, read_write> y: array<StoreY>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     let i = flat_index(grid);
-    if i >= arrayLength(&y) {
+    if i >= count_of(arrayLength(&y)) {
         return;
     }
     let plane = (i / (OH * OW)) * H * W;
@@ -15,8 +15,8 @@ fn main(grid: Grid) {
     var sum = 0.0;
     for (var row = rows.first; row < rows.end; row++) {
         for (var column = columns.first; column < columns.end; column++) {
-            sum += x[plane + row * W + column];
+            sum += f32(x[plane + row * W + column]);
         }
     }
-    y[i] = sum / f32(KH * KW);
+    y[i] = StoreY(sum / f32(KH * KW));
 }

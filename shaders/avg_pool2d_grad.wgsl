@@ -1,12 +1,12 @@
 // avg_pool2d_grad: dy[planes, oh, ow] | dx[planes, h, w]. An element gathers from all windows over it.
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<StoreDy>;
+@group(0) @binding(1) var<storage, read_write> dx: array<StoreDx>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     let i = flat_index(grid);
-    if i >= arrayLength(&dx) {
+    if i >= count_of(arrayLength(&dx)) {
         return;
     }
     let at = i % (H * W);
@@ -16,8 +16,8 @@ fn main(grid: Grid) {
     var sum = 0.0;
     for (var row = rows.first; row < rows.end; row++) {
         for (var column = columns.first; column < columns.end; column++) {
-            sum += dy[plane + row * OW + column];
+            sum += f32(dy[plane + row * OW + column]);
         }
     }
-    dx[i] = sum / f32(KH * KW);
+    dx[i] = StoreDx(sum / f32(KH * KW));
 }

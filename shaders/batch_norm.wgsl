@@ -1,23 +1,27 @@
-// batch_norm: x[n, c, ..], gamma[c], beta[c], mean[c], var[c] | y. y = activation((x - mean) / σ γ + β).
+// batch_norm: x[n, c, ..], gamma[c], beta[c], mean[c], var[c], [residual[n, c, ..]] | y.
+// y = activation((x - mean) / σ γ + β + residual).
 
-override CHANNELS: u32;
-override PLANE: u32;
-override EPS: f32;
-
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;
 @group(0) @binding(2) var<storage, read> beta: array<f32>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> variance: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
-    let i = flat_index(grid);
-    if i >= arrayLength(&y) {
+    let share = share_of(grid);
+    if !is_share(share) {
         return;
     }
-    let c = (i / PLANE) % CHANNELS;
-    let factor = gamma[c] / sqrt(variance[c] + EPS);
-    y[i] = activate((x[i] - mean[c]) * factor + beta[c]);
+    let center = mean[share.channel];
+    let scale = scale_of(gamma[share.channel], variance[share.channel]);
+    let shift = beta[share.channel];
+    for (var row = share.first_row; row < ROWS; row += ROW_SPLITS) {
+        let plane = plane_of(row, share.channel);
+        for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
+            let i = plane + column;
+            let value = norm_of(Element(x[i]), center, scale, shift);
+            y[i] = StoreY(activate_element(add_residual(value, i)));
+        }
+    }
 }

@@ -1,5 +1,5 @@
-// batch_norm_param_grad: dy, x, mean[c], var[c] | dgamma[c], dbeta[c]. The second half: sums the partial
-// sums of a channel.
+// batch_norm_param_grad: dy, x, gamma[c], beta[c], mean[c], var[c] | dgamma[c], dbeta[c]. The second
+// half: sums the partial sums of a channel.
 
 override EPS: f32;
 

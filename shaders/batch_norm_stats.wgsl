@@ -25,9 +25,9 @@ fn main(grid: Grid) {
     for (var split = 0u; split < min(ROW_SPLITS, rows); split++) {
         let split_rows = (rows - split + ROW_SPLITS - 1u) / ROW_SPLITS;
         for (var lane = 0u; lane < PLANE_LANES; lane++) {
-            // How many elements this share had: at least one.
+            // How many numbers this share had: at least one.
             let columns = (PLANE - lane + PLANE_LANES - 1u) / PLANE_LANES;
-            let share = f32(split_rows * columns);
+            let share = f32(split_rows * columns * NUMBERS);
             let i = (split * CHANNELS + channel) * PLANE_LANES + lane;
             let delta = means[i] - mean_so_far;
             let total = count + share;
@@ -39,6 +39,10 @@ fn main(grid: Grid) {
     mean[channel] = mean_so_far;
     variance[channel] = square / max(count, 1.0);
     let unbiased = square / max(count - 1.0, 1.0);
-    running_mean[channel] += MOMENTUM * (mean_so_far - running_mean[channel]);
-    running_var[channel] += MOMENTUM * (unbiased - running_var[channel]);
+    // Activations that overflow skip the update of the parameters; what they would leave here stays. By
+    // its bits: compilers may assume that no value is infinite or NaN.
+    if (bitcast<u32>(square) & 0x7f800000u) != 0x7f800000u {
+        running_mean[channel] += MOMENTUM * (mean_so_far - running_mean[channel]);
+        running_var[channel] += MOMENTUM * (unbiased - running_var[channel]);
+    }
 }

@@ -2,7 +2,7 @@
 // channel's valid elements each invocation finds the mean, and then the sum of squared deviations
 // from it: the two passes over few elements keep the precision that E[x²] - E[x]² would lose.
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
 @group(0) @binding(1) var<storage, read> header: StepHeader;
 @group(0) @binding(2) var<storage, read_write> means: array<f32>;
 @group(0) @binding(3) var<storage, read_write> squares: array<f32>;
@@ -14,24 +14,24 @@ fn main(grid: Grid) {
         return;
     }
     let rows = min(header.count, ROWS);
-    var sum = 0.0;
+    var sum = Element();
     var count = 0u;
     for (var row = share.first_row; row < rows; row += ROW_SPLITS) {
         let plane = plane_of(row, share.channel);
         for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
-            sum += x[plane + column];
-            count++;
+            sum += Element(x[plane + column]);
+            count += NUMBERS;
         }
     }
-    let mean = sum / f32(max(count, 1u));
-    var square = 0.0;
+    let mean = total(sum) / f32(max(count, 1u));
+    var square = Element();
     for (var row = share.first_row; row < rows; row += ROW_SPLITS) {
         let plane = plane_of(row, share.channel);
         for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
-            let deviation = x[plane + column] - mean;
+            let deviation = Element(x[plane + column]) - mean;
             square += deviation * deviation;
         }
     }
     means[share.index] = mean;
-    squares[share.index] = square;
+    squares[share.index] = total(square);
 }

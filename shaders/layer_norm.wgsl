@@ -4,10 +4,10 @@ override ROWS: u32;
 override D: u32;
 override EPS: f32;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;
 @group(0) @binding(2) var<storage, read> beta: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<StoreY>;
 @group(0) @binding(4) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
 
@@ -19,17 +19,18 @@ fn main(grid: Grid) {
     let first = grid.lane % LANES;
     var sum = 0.0;
     for (var k = first; k < end; k += LANES) {
-        sum += x[row * D + k];
+        sum += f32(x[row * D + k]);
     }
     let center = row_sum(sum, grid) / f32(D);
     var square = 0.0;
     for (var k = first; k < end; k += LANES) {
-        let deviation = x[row * D + k] - center;
+        let deviation = f32(x[row * D + k]) - center;
         square += deviation * deviation;
     }
     let scale = 1.0 / sqrt(row_sum(square, grid) / f32(D) + EPS);
     for (var k = first; k < end; k += LANES) {
-        y[row * D + k] = (x[row * D + k] - center) * scale * gamma[k] + beta[k];
+        let normalized = (f32(x[row * D + k]) - center) * scale;
+        y[row * D + k] = StoreY(normalized * gamma[k] + beta[k]);
     }
     if row < ROWS && first == 0u {
         mean[row] = center;

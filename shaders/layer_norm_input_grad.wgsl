@@ -3,12 +3,12 @@
 override ROWS: u32;
 override D: u32;
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<StoreDy>;
+@group(0) @binding(1) var<storage, read> x: array<StoreX>;
 @group(0) @binding(2) var<storage, read> gamma: array<f32>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> rstd: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dx: array<StoreDx>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
@@ -21,14 +21,15 @@ fn main(grid: Grid) {
     var sum = 0.0;
     var product = 0.0;
     for (var k = first; k < end; k += LANES) {
-        let gradient = dy[row * D + k] * gamma[k];
+        let gradient = f32(dy[row * D + k]) * gamma[k];
         sum += gradient;
-        product += gradient * (x[row * D + k] - center) * scale;
+        product += gradient * (f32(x[row * D + k]) - center) * scale;
     }
     let mean_sum = row_sum(sum, grid) / f32(D);
     let mean_product = row_sum(product, grid) / f32(D);
     for (var k = first; k < end; k += LANES) {
-        let normalized = (x[row * D + k] - center) * scale;
-        dx[row * D + k] = scale * (dy[row * D + k] * gamma[k] - mean_sum - normalized * mean_product);
+        let normalized = (f32(x[row * D + k]) - center) * scale;
+        let gradient = f32(dy[row * D + k]) * gamma[k];
+        dx[row * D + k] = StoreDx(scale * (gradient - mean_sum - normalized * mean_product));
     }
 }

@@ -5,8 +5,8 @@ override ROWS: u32;
 override D: u32;
 override SPLITS: u32 = 1u;
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<StoreDy>;
+@group(0) @binding(1) var<storage, read> x: array<StoreX>;
 @group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> rstd: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dgamma: array<f32>;
@@ -22,8 +22,9 @@ fn main(grid: Grid) {
     var sum = 0.0;
     for (var row = i / D; row < ROWS; row += SPLITS) {
         let at = row * D + i % D;
-        product += dy[at] * (x[at] - mean[row]) * rstd[row];
-        sum += dy[at];
+        let gradient = f32(dy[at]);
+        product += gradient * (f32(x[at]) - mean[row]) * rstd[row];
+        sum += gradient;
     }
     dgamma[i] = product;
     dbeta[i] = sum;

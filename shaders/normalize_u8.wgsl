@@ -7,7 +7,7 @@ override PLANE: u32;
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read> scale: array<f32>;
 @group(0) @binding(2) var<storage, read> shift: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<StoreY>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
@@ -18,9 +18,10 @@ fn main(grid: Grid) {
     let bytes = x[word];
     for (var b = 0u; b < 4u; b++) {
         let i = word * 4u + b;
-        if i < arrayLength(&y) {
+        if i < count_of(arrayLength(&y)) {
             let channel = (i / PLANE) % CHANNELS;
-            y[i] = f32((bytes >> (8u * b)) & 0xffu) * scale[channel] + shift[channel];
+            let byte = f32((bytes >> (8u * b)) & 0xffu);
+            y[i] = StoreY(byte * scale[channel] + shift[channel]);
         }
     }
 }

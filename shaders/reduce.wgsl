@@ -7,8 +7,8 @@ override INNER: u32;
 override SPLITS: u32 = 1u;
 override FACTOR: f32 = 1.0;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
+@group(0) @binding(1) var<storage, read_write> y: array<StoreY>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
@@ -20,7 +20,7 @@ fn main(grid: Grid) {
     let outer = (i / INNER) % OUTER;
     var sum = 0.0;
     for (var k = i / (INNER * OUTER); k < LEN; k += SPLITS) {
-        sum += x[(outer * LEN + k) * INNER + inner];
+        sum += f32(x[(outer * LEN + k) * INNER + inner]);
     }
-    y[i] = FACTOR * sum;
+    y[i] = StoreY(FACTOR * sum);
 }

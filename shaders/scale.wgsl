@@ -1,14 +1,14 @@
 // scale: x | y. y = FACTOR x.
 
-@group(0) @binding(0) var<storage, read> x: array<Element>;
-@group(0) @binding(1) var<storage, read_write> y: array<Element>;
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
+@group(0) @binding(1) var<storage, read_write> y: array<StoreY>;
 
 override FACTOR: f32;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     let i = flat_index(grid);
-    if i < arrayLength(&y) {
-        y[i] = FACTOR * x[i];
+    if i < count_of(arrayLength(&y)) {
+        y[i] = StoreY(FACTOR * Element(x[i]));
     }
 }

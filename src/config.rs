@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::durable::replace_file;
 use crate::error::{Error, Result};
+use crate::executor::Tune;
+use crate::graph::precision::Precision;
+use crate::nn::mixing::Mixing;
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
@@ -61,6 +64,13 @@ pub struct RunConfig {
     pub warmup_steps: u64,
     /// Share of the target spread evenly over all classes.
     pub label_smoothing: f64,
+    /// α of mixup: training samples are averaged in pairs, with a share from Beta(α, α).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixup: Option<f64>,
+    /// α of cutmix: a box of one training image is pasted into another; with `mixup` as well, each batch gets one
+    /// of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cutmix: Option<f64>,
     /// Largest global norm of the gradients; longer ones are shortened to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f32>,
@@ -73,6 +83,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// `auto`, `cpu`, `gpu`, `gpu:K`, or a part of an adapter's name; see [`device::open`](crate::device::open).
     pub device: String,
+    /// How much to tune on an adapter before training; see [`Tune`].
+    pub tune: Tune,
     /// Preparing threads; 0 means one a core.
     pub workers: usize,
     /// Slots of the ring: batches that are prepared, on their way, or computed at the same time.
@@ -83,7 +95,7 @@ pub struct RunConfig {
     pub shuffle: bool,
     /// Whether the last batch of an epoch is left out if it is not full.
     pub drop_last: bool,
-    /// Precision of the computation: `f32`.
+    /// How activations and their gradients are stored: `f32`, or `f16` for mixed precision with a scaled loss.
     pub precision: String,
     /// Weights to start from: a safetensors file with PyTorch's names.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,11 +133,14 @@ impl Default for RunConfig {
             lr: None,
             warmup_steps: 0,
             label_smoothing: 0.0,
+            mixup: None,
+            cutmix: None,
             clip_norm: None,
             ema: None,
             accumulate: 1,
             seed: 0,
             device: "auto".into(),
+            tune: Tune::Fast,
             workers: 0,
             slots: 3,
             sync: false,
@@ -219,15 +234,14 @@ impl RunConfig {
             let expected = "0 up to, not including, 1";
             return Err(wrong("--label-smoothing", self.label_smoothing, expected).hint("0.1"));
         }
+        self.mixing().validate()?;
         // As `f32` something must be left of 1 - decay.
         let averages = |decay: f64| decay >= 0.0 && (1.0 - decay) as f32 > f32::MIN_POSITIVE;
         if let Some(decay) = self.ema.filter(|&decay| !averages(decay)) {
             let expected = "0 up to, not including, 1";
             return Err(wrong("--ema", decay, expected).hint("--ema 0.999"));
         }
-        if self.precision != "f32" {
-            return Err(wrong("--precision", &self.precision, "f32, the only one so far"));
-        }
+        self.precision()?;
         // TOML, in which the configuration is saved, has signed numbers of 64 bits.
         in_range("--seed", self.seed, 0, i64::MAX as u64)
     }
@@ -240,6 +254,15 @@ impl RunConfig {
         }
         in_range("--slots", self.slots as u64, 0, SLOTS_MAX as u64)?;
         in_range("--keep", self.keep as u64, 1, 1 << 20)
+    }
+
+    /// The precision that `precision` names.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn precision(&self) -> Result<Precision> {
+        let refuse = |expected: String| wrong("--precision", &self.precision, &expected);
+        self.precision.parse().map_err(refuse)
     }
 
     /// Checks that the ring of `slots` slots of `slot_bytes` each stays within its bound.
@@ -275,6 +298,11 @@ impl RunConfig {
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
         let epochs = self.epochs.unwrap_or(DEFAULT_EPOCHS);
         self.steps.unwrap_or_else(|| epochs.saturating_mul(steps_per_epoch))
+    }
+
+    /// How training batches are mixed.
+    pub fn mixing(&self) -> Mixing {
+        Mixing { mixup: self.mixup, cutmix: self.cutmix }
     }
 
     /// The base learning rate: what was asked for, or the default.
@@ -441,13 +469,18 @@ mod tests {
         assert!(refusal("batch_size = 9000000").contains("expected at most 1048576"));
         assert!(refusal("epochs = 1\nsteps = 1").contains("found both"));
         assert!(refusal("slots = 1").contains("--slots: found 1, expected at least 2"));
-        assert!(refusal("precision = \"f16\"").contains("--precision: found f16, expected f32"));
+        assert!(
+            refusal("precision = \"f8\"").contains("--precision: found f8, expected f32 or f16")
+        );
+        parse("precision = \"f16\"").validate().expect("known");
         assert!(refusal("label_smoothing = nan").contains("--label-smoothing"));
         assert!(refusal("clip_norm = 0.0").contains("--clip-norm"));
         for decay in ["nan", "1.0", "-0.1", "inf"] {
             assert!(refusal(&format!("ema = {decay}")).starts_with("config: --ema: "), "{decay}");
         }
         parse("ema = 0.9999").validate().expect("a usual decay");
+        assert!(refusal("mixup = 0.0").contains("--mixup: found 0, expected a number above 0"));
+        assert!(refusal("cutmix = nan").contains("--cutmix: found NaN"));
         assert!(refusal("accumulate = 0").contains("--accumulate"));
         assert!(refusal("keep = 0").contains("--keep"));
         assert!(refusal("workers = 100000").contains("--workers"));

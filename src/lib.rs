@@ -25,6 +25,7 @@
 //! `docs/architecture.md` in the repository shows the whole on one page.
 
 pub mod batch;
+pub mod bench;
 pub mod config;
 pub mod cpu;
 pub mod device;

@@ -7,7 +7,9 @@ use inflight::batch::{DType, SampleSpec, Slot, StepHeader, TargetSpec};
 use inflight::cpu;
 use inflight::executor::{Executor as _, Wants};
 use inflight::graph::grad::backward;
-use inflight::graph::op::{Activation, ConvGeometry, METRICS_LEN, Op, PoolGeometry, Reduction};
+use inflight::graph::op::{
+    Activation, ConvGeometry, METRICS_LEN, MIX_QUANTILES, MixKind, Op, PoolGeometry, Reduction,
+};
 use inflight::graph::plan::{Pass, Program, ProgramBuilder};
 use inflight::graph::{Arena, Graph, Init, Role, TensorId};
 use inflight::nn::layers::Layer;
@@ -26,6 +28,8 @@ enum End {
     Squares,
     /// Cross-entropy of the output, which is logits.
     Classes,
+    /// Cross-entropy of the output, which is logits, against classes mixed as by mixup.
+    Mixed,
 }
 
 /// Adds a parameter, as which all tensors that gradients are checked for are given.
@@ -39,6 +43,7 @@ fn program(build: &dyn Fn(&mut Graph) -> TensorId, end: End) -> (Program, BTreeS
     let y = build(&mut g);
     let width = g.tensor(y).len() / BATCH;
     let y = g.reshape(y, &[BATCH, width]).unwrap();
+    let header = g.header();
     let (target, shape, dtype, loss) = match end {
         End::Squares => {
             let loss = Op::MeanSquaredError { gradient: true };
@@ -48,10 +53,23 @@ fn program(build: &dyn Fn(&mut Graph) -> TensorId, end: End) -> (Program, BTreeS
             let loss = Op::CrossEntropy { smoothing: 0.1, gradient: true };
             (TargetSpec::Class { classes: width }, vec![BATCH], DType::U32, loss)
         }
+        End::Mixed => {
+            let loss = Op::SoftCrossEntropy { gradient: true };
+            (TargetSpec::Class { classes: width }, vec![BATCH], DType::U32, loss)
+        }
     };
     let spec = SampleSpec { input_shape: vec![1], input_dtype: DType::F32, target };
     let target = g.add_tensor("target", &shape, dtype, Role::Target);
-    let header = g.header();
+    let target = match end {
+        End::Mixed => {
+            let table = g.constant("table", vec![0.3; MIX_QUANTILES]);
+            let draw = Op::MixDraw { kind: MixKind::Mixup, height: 1, width: 1 };
+            let mix = g.push_one(draw, &[header, table]).unwrap();
+            let soften = Op::SoftTarget { smoothing: 0.1, classes: width };
+            g.push_one(soften, &[target, mix, header]).unwrap()
+        }
+        End::Squares | End::Classes => target,
+    };
     let [loss, dy] = g.push(loss, &[y, target, header]).unwrap()[..] else { panic!("two outputs") };
     let metrics = g.add_tensor("metrics", &[METRICS_LEN], DType::F32, Role::Metrics);
     g.push_into(Op::StepMetrics { accuracy: false }, &[loss, header], &[metrics]);
@@ -180,8 +198,39 @@ fn reductions() {
 }
 
 #[test]
+fn rearrangements() {
+    for axis in [0, 1, 2] {
+        let mut other = [4, 3, 5];
+        other[axis] = 4;
+        check_op(Op::Concat { axis }, &[&[4, 3, 5], &other]);
+        check_op(Op::Slice { axis, start: 0, len: 4.min([4, 3, 5][axis]) }, &[&[4, 3, 5]]);
+        check_op(Op::Unslice { axis, start: 2, len: 8 }, &[&[4, 3, 5]]);
+    }
+    check_op(Op::Transpose, &[&[4, 3, 5]]);
+}
+
+/// A parameter that only a stretch of is used has a gradient of zeros elsewhere.
+#[test]
+fn slices_leave_the_rest_alone() {
+    check("slice", End::Squares, &|g| {
+        let x = param(g, "x", &[BATCH, 5, 2]);
+        let y = g.push_one(Op::Slice { axis: 1, start: 1, len: 3 }, &[x]).unwrap();
+        let z = g.push_one(Op::Slice { axis: 1, start: 2, len: 3 }, &[x]).unwrap();
+        g.push_one(Op::Mul, &[y, z]).unwrap()
+    });
+}
+
+#[test]
+fn attention() {
+    for causal in [false, true] {
+        check_op(Op::Attention { heads: 2, causal }, &[&[4, 3, 12]]);
+    }
+}
+
+#[test]
 fn norms() {
-    for activation in [Activation::Identity, Activation::Relu] {
+    let cases = [Activation::Identity, Activation::Relu].map(|a| [(a, false), (a, true)]);
+    for (activation, residual) in cases.into_iter().flatten() {
         check("batch_norm", End::Squares, &|g| {
             let x = param(g, "x", &[BATCH, 3, 2, 2]);
             // Statistics read x too and give it no gradient, which reverse mode expects of no parameter.
@@ -194,8 +243,12 @@ fn norms() {
                 ["mean", "var"].map(|name| g.add_tensor(name, &[3], DType::F32, Role::Activation));
             let outputs = [mean, var, stats[0], stats[1]];
             g.push_into(Op::BatchNormStats { momentum: 0.1 }, &[x, header], &outputs);
-            let op = Op::BatchNorm { eps: 1e-3, activation };
-            g.push_one(op, &[x, gamma, beta, mean, var]).unwrap()
+            let mut inputs = vec![x, gamma, beta, mean, var];
+            if residual {
+                inputs.push(param(g, "residual", &[BATCH, 3, 2, 2]));
+            }
+            let op = Op::BatchNorm { eps: 1e-3, activation, residual };
+            g.push_one(op, &inputs).unwrap()
         });
     }
     check_op(Op::LayerNorm { eps: 1e-3 }, &[&[4, 6], &[6], &[6]]);
@@ -217,6 +270,15 @@ fn cross_entropy() {
         // One use only, through another operation: the loss gives the gradient of its input.
         g.push_one(Op::Scale { factor: 1.5 }, &[x]).unwrap()
     });
+}
+
+#[test]
+fn soft_cross_entropy() {
+    let covered = check("soft_cross_entropy", End::Mixed, &|g| {
+        let x = param(g, "x", &[BATCH, 5]);
+        g.push_one(Op::Scale { factor: 1.5 }, &[x]).unwrap()
+    });
+    assert!(covered.contains("soft_target"), "{covered:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The command line: flags become configuration, one file a command. The only place that knows flags or
 //! prints: people read stderr, data goes to stdout.
 
+mod bench;
 mod devices;
 mod eval;
 mod fetch;
@@ -37,6 +38,8 @@ enum Command {
     Eval(eval::Args),
     /// Tell what pictures show, with a trained model
     Predict(predict::Args),
+    /// Measure a device: its kernels and whole steps, beside what it can do at best
+    Bench(bench::Args),
     /// List the devices of this machine
     Devices(devices::Args),
     /// Show what a data set holds
@@ -54,6 +57,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Fetch(args) => fetch::run(args),

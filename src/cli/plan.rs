@@ -5,9 +5,9 @@ use std::sync::Arc;
 use inflight::Result;
 use inflight::config::RunConfig;
 use inflight::gpu::{self, survey::Survey};
-use inflight::graph::plan::{Pass, Program};
+use inflight::graph::plan::{ActivationBuffer, Pass, Program};
+use inflight::nn::Module;
 use inflight::nn::describe::describe;
-use inflight::nn::sequential::Sequential;
 use inflight::source::Dataset;
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ struct Plan {
 pub fn print(
     config: &RunConfig,
     dataset: &Dataset,
-    model: &Sequential,
+    model: &dyn Module,
     program: &Program,
     steps_per_epoch: u64,
     json: bool,
@@ -66,7 +66,7 @@ pub fn print(
         slot_bytes,
         ring_bytes: slots * slot_bytes,
         arena_bytes: 4 * program.arenas.values().sum::<usize>(),
-        activation_bytes: 4 * program.activations.iter().map(|a| a.len).sum::<usize>(),
+        activation_bytes: program.activations.iter().map(ActivationBuffer::bytes).sum(),
         dispatches: counts.map(|counts| counts.dispatches),
         barriers: counts.map(|counts| counts.barriers),
         device: describe_device(device.as_deref()),

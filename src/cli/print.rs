@@ -74,6 +74,27 @@ pub fn bytes(size: u64) -> String {
     if size < 1000 { format!("{size} bytes") } else { format!("{shown:.1} {}", units[unit]) }
 }
 
+/// A number with a unit and its prefix: `76.3 Gflop/s`.
+pub fn amount(number: f64, unit: &str) -> String {
+    let prefixes = ["", "k", "M", "G", "T", "P"];
+    let mut shown = number;
+    let mut prefix = 0;
+    while shown >= 999.95 && prefix + 1 < prefixes.len() {
+        shown /= 1e3;
+        prefix += 1;
+    }
+    format!("{shown:.1} {}{unit}", prefixes[prefix])
+}
+
+/// A time: `1.25 ms`.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.999_5e-3 => format!("{:.1} µs", 1e6 * s),
+        s if s < 0.999_5 => format!("{:.2} ms", 1e3 * s),
+        s => format!("{s:.3} s"),
+    }
+}
+
 /// A share in percent: `91.25 %`.
 pub fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
@@ -104,6 +125,12 @@ mod tests {
         assert_eq!(
             [bytes(999), bytes(1_000), bytes(30_900_000), bytes(999_960_000), bytes(5_000_000_000)],
             ["999 bytes", "1.0 kB", "30.9 MB", "1.0 GB", "5.0 GB"]
+        );
+        assert_eq!([amount(7.26e10, "B/s"), amount(12.0, "x")], ["72.6 GB/s", "12.0 x"]);
+        assert_eq!(amount(999_960.0, "flop/s"), "1.0 Mflop/s");
+        assert_eq!(
+            [duration(0.000_012_34), duration(0.999_6e-3), duration(0.25), duration(1.5)],
+            ["12.3 µs", "1.00 ms", "250.00 ms", "1.500 s"]
         );
         assert_eq!(one_line("these differ:\n  a\n  b"), "these differ: a; b");
         assert_eq!(shape(&[1, 28, 28]), "1 × 28 × 28");

@@ -56,22 +56,23 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
             let (x, batch) = (call.real(0), [call.out(0), call.out(1)]);
             batch_norm_stats(x, layout, momentum, batch, [call.out(2), call.out(3)]);
         }
-        Op::BatchNorm { eps, activation } => {
+        Op::BatchNorm { eps, activation, residual } => {
             let layout = of(0, call.shape(0)[0]);
-            let affine = [1, 2, 3, 4].map(|i| call.real(i));
-            batch_norm(call.real(0), affine, layout, eps, activation, call.out(0));
+            let norm = Norm { affine: [1, 2, 3, 4].map(|i| call.real(i)), layout, eps };
+            let residual = residual.then(|| call.real(5));
+            batch_norm(call.real(0), norm, residual, activation, call.out(0));
         }
-        Op::BatchNormParamGrad { eps } => {
+        Op::BatchNormParamGrad { eps, relu } => {
             let layout = of(1, call.shape(1)[0]);
-            let [dy, x, mean, var] = [0, 1, 2, 3].map(|i| call.real(i));
+            let norm = Norm { affine: [2, 3, 4, 5].map(|i| call.real(i)), layout, eps };
             let outputs = [call.out(0), call.out(1)];
-            batch_norm_param_grad(dy, x, [mean, var], layout, eps, outputs);
+            batch_norm_param_grad(call.real(0), call.real(1), norm, relu, outputs);
         }
-        Op::BatchNormInputGrad { eps } => {
+        Op::BatchNormInputGrad { eps, relu } => {
             let layout = of(1, valid);
-            let [dy, x] = [0, 1].map(|i| call.real(i));
-            let channels = [2, 3, 4, 5, 6].map(|i| call.real(i));
-            batch_norm_input_grad(dy, x, channels, layout, eps, call.out(0));
+            let norm = Norm { affine: [2, 3, 4, 5].map(|i| call.real(i)), layout, eps };
+            let [dy, x, dgamma, dbeta] = [0, 1, 6, 7].map(|i| call.real(i));
+            batch_norm_input_grad([dy, x], norm, relu, [dgamma, dbeta], call.out(0));
         }
         _ => unreachable!("dispatched by family"),
     }
@@ -99,8 +100,11 @@ pub fn batch_norm_stats<T: Real>(
                 (mean, planes().map(square).sum::<T>() / count)
             },
         );
-        *running_mean += momentum * (*mean - *running_mean);
-        *running_var += momentum * (*var * bessel - *running_var);
+        // Activations that overflow skip the update of the parameters; what they would leave here stays.
+        if var.is_finite() {
+            *running_mean += momentum * (*mean - *running_mean);
+            *running_var += momentum * (*var * bessel - *running_var);
+        }
     });
 }
 
@@ -110,25 +114,70 @@ fn rstd<T: Real>(var: T, eps: f32) -> T {
     T::ONE / (var + T::of(f64::from(eps))).sqrt()
 }
 
-/// y = activation(gamma · (x - mean) / √(var + eps) + beta).
+/// The map of a norm, and what it is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a, T> {
+    /// Gamma, beta, mean and variance of each channel.
+    pub affine: [&'a [T]; 4],
+    /// How tensors are walked.
+    pub layout: Layout,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl<T: Real> Norm<'_, T> {
+    /// The norm of one channel.
+    #[inline(always)]
+    fn channel(&self, channel: usize) -> ChannelNorm<T> {
+        let [gamma, beta, mean, var] = self.affine.map(|x| x[channel]);
+        let rstd = rstd(var, self.eps);
+        ChannelNorm { mean, rstd, scale: gamma * rstd, beta }
+    }
+}
+
+/// The norm of one channel: y = scale · (x - mean) + beta, where scale is gamma · rstd.
+#[derive(Clone, Copy)]
+struct ChannelNorm<T> {
+    mean: T,
+    rstd: T,
+    scale: T,
+    beta: T,
+}
+
+impl<T: Real> ChannelNorm<T> {
+    #[inline(always)]
+    fn of(&self, x: T) -> T {
+        (x - self.mean) * self.scale + self.beta
+    }
+
+    /// The gradient before a relu that may stand behind the norm.
+    #[inline(always)]
+    fn pass(&self, relu: bool, dy: T, x: T) -> T {
+        if !relu || self.of(x) > T::ZERO { dy } else { T::ZERO }
+    }
+}
+
+/// y = activation(gamma · (x - mean) / √(var + eps) + beta + residual).
 pub fn batch_norm<T: Real>(
     x: &[T],
-    [gamma, beta, mean, var]: [&[T]; 4],
-    layout: Layout,
-    eps: f32,
+    norm: Norm<'_, T>,
+    residual: Option<&[T]>,
     activation: Activation,
     y: &mut [T],
 ) {
-    let samples = y.par_chunks_mut(layout.sample()).zip(x.par_chunks(layout.sample()));
-    samples.with_min_len(min_items(layout.sample())).for_each(|(y, x)| {
+    let (sample, plane) = (norm.layout.sample(), norm.layout.plane);
+    let samples = y.par_chunks_mut(sample).zip(x.par_chunks(sample)).enumerate();
+    samples.with_min_len(min_items(sample)).for_each(|(i, (y, x))| {
         vectorized(
             #[inline(always)]
             || {
-                let planes = y.chunks_mut(layout.plane).zip(x.chunks(layout.plane));
-                for (channel, (y, x)) in planes.enumerate() {
-                    let scale = gamma[channel] * rstd(var[channel], eps);
-                    let (mean, beta) = (mean[channel], beta[channel]);
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * scale + beta);
+                for (channel, (y, x)) in y.chunks_mut(plane).zip(x.chunks(plane)).enumerate() {
+                    let norm = norm.channel(channel);
+                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = norm.of(x));
+                }
+                if let Some(residual) = residual {
+                    let residual = &residual[i * sample..];
+                    y.iter_mut().zip(residual).for_each(|(y, &residual)| *y += residual);
                 }
             },
         );
@@ -136,41 +185,42 @@ pub fn batch_norm<T: Real>(
     });
 }
 
-/// dgamma = Σ dy · x̂ and dbeta = Σ dy, where x̂ is the normalised x.
+/// dgamma = Σ dy · x̂ and dbeta = Σ dy, where x̂ is the normalised x; with `relu`, over the elements that a
+/// relu behind the norm passes.
 pub fn batch_norm_param_grad<T: Real>(
     dy: &[T],
     x: &[T],
-    [mean, var]: [&[T]; 2],
-    layout: Layout,
-    eps: f32,
+    norm: Norm<'_, T>,
+    relu: bool,
     [dgamma, dbeta]: [&mut [T]; 2],
 ) {
+    let layout = norm.layout;
     dgamma.par_iter_mut().zip(dbeta).enumerate().for_each(|(channel, (dgamma, dbeta))| {
-        let mean = mean[channel];
+        let norm = norm.channel(channel);
         (*dgamma, *dbeta) = vectorized(
             #[inline(always)]
             || {
                 let (mut products, mut sums) = (T::ZERO, T::ZERO);
                 for (dy, x) in layout.channel(dy, channel).zip(layout.channel(x, channel)) {
-                    products += sum2(dy, x, |dy, x| dy * (x - mean));
-                    sums += sum(dy, |dy| dy);
+                    products += sum2(dy, x, |dy, x| norm.pass(relu, dy, x) * (x - norm.mean));
+                    sums += sum2(dy, x, |dy, x| norm.pass(relu, dy, x));
                 }
-                (products * rstd(var[channel], eps), sums)
+                (products * norm.rstd, sums)
             },
         );
     });
 }
 
 /// dx = gamma / √(var + eps) · (dy - mean of dy - x̂ · mean of dy · x̂) over the samples of `layout`, and 0
-/// for those behind them.
+/// for those behind them; with `relu`, dy is 0 where a relu behind the norm passes nothing.
 pub fn batch_norm_input_grad<T: Real>(
-    dy: &[T],
-    x: &[T],
-    [gamma, mean, var, dgamma, dbeta]: [&[T]; 5],
-    layout: Layout,
-    eps: f32,
+    [dy, x]: [&[T]; 2],
+    norm: Norm<'_, T>,
+    relu: bool,
+    [dgamma, dbeta]: [&[T]; 2],
     dx: &mut [T],
 ) {
+    let layout = norm.layout;
     let (sample, plane, count) = (layout.sample(), layout.plane, layout.count::<T>());
     let (valid, padding) = dx.split_at_mut(layout.samples * sample);
     padding.fill(T::ZERO);
@@ -181,12 +231,12 @@ pub fn batch_norm_input_grad<T: Real>(
             || {
                 let planes = dx.chunks_mut(plane).zip(dy.chunks(plane).zip(x.chunks(plane)));
                 for (channel, (dx, (dy, x))) in planes.enumerate() {
-                    let rstd = rstd(var[channel], eps);
-                    let (scale, mean) = (gamma[channel] * rstd, mean[channel]);
+                    let norm = norm.channel(channel);
                     let mean_dy = dbeta[channel] / count;
-                    let slope = dgamma[channel] / count * rstd;
+                    let slope = dgamma[channel] / count * norm.rstd;
                     for (dx, (&dy, &x)) in dx.iter_mut().zip(dy.iter().zip(x)) {
-                        *dx = scale * (dy - mean_dy - (x - mean) * slope);
+                        let dy = norm.pass(relu, dy, x);
+                        *dx = norm.scale * (dy - mean_dy - (x - norm.mean) * slope);
                     }
                 }
             },
@@ -246,16 +296,26 @@ mod tests {
         let running: Vec<f64> = var.iter().map(|v| 0.375 + 0.25 * v * m / (m - 1.0)).collect();
         assert_close(&stats[3], &running, tolerance, tolerance);
 
-        let mut expected = naive(&x, &gamma, &beta, count, plane);
-        expected.iter_mut().for_each(|y| *y = y.max(0.0));
-        let y = run_op_at::<T>(
-            Op::BatchNorm { eps: EPS, activation: Activation::Relu },
-            &[&x, &gamma, &beta, &mean, &var],
-            &[shape.clone(), channel.clone(), channel.clone(), channel.clone(), channel],
-            &[shape],
-            count,
-        );
-        assert_close(&y[0], &expected, 3.0 * tolerance, 3.0 * tolerance);
+        let residual = normal(4, x.len());
+        let inputs = [&x[..], &gamma, &beta, &mean, &var, &residual];
+        let mut shapes = vec![channel; 6];
+        (shapes[0], shapes[5]) = (shape.clone(), shape.clone());
+        for with in [false, true] {
+            let mut expected = naive(&x, &gamma, &beta, count, plane);
+            let add = |(y, r): (&mut f64, &f64)| *y += if with { *r } else { 0.0 };
+            expected.iter_mut().zip(&residual).for_each(add);
+            expected.iter_mut().for_each(|y| *y = y.max(0.0));
+            let op = Op::BatchNorm { eps: EPS, activation: Activation::Relu, residual: with };
+            let bound = if with { 6 } else { 5 };
+            let y = run_op_at::<T>(
+                op,
+                &inputs[..bound],
+                &shapes[..bound],
+                std::slice::from_ref(&shape),
+                count,
+            );
+            assert_close(&y[0], &expected, 3.0 * tolerance, 3.0 * tolerance);
+        }
     }
 
     #[test]
@@ -268,36 +328,54 @@ mod tests {
         }
     }
 
+    /// The gradients with respect to gamma, beta and x, by both operations.
+    fn gradients(
+        [x, gamma, beta, dy]: [&[f64]; 4],
+        relu: bool,
+        shape: [usize; 3],
+        count: usize,
+    ) -> [Vec<f64>; 3] {
+        let (mean, var) = naive_stats(x, count, shape[1], shape[2]);
+        let (shape, channel) = (shape.to_vec(), vec![shape[1]]);
+        let shapes = |channels| {
+            [vec![shape.clone(), shape.clone()], vec![channel.clone(); channels]].concat()
+        };
+        let op = Op::BatchNormParamGrad { eps: EPS, relu };
+        let inputs = [dy, x, gamma, beta, &mean, &var];
+        let outputs = [channel.clone(), channel.clone()];
+        let grads = run_op_at::<f64>(op, &inputs, &shapes(4), &outputs, count);
+        let inputs = [dy, x, gamma, beta, &mean, &var, &grads[0], &grads[1]];
+        let op = Op::BatchNormInputGrad { eps: EPS, relu };
+        let dx = run_op_at::<f64>(op, &inputs, &shapes(6), &[shape.clone()], count);
+        [grads[0].clone(), grads[1].clone(), dx[0].clone()]
+    }
+
     #[test]
     fn gradients_match_finite_differences_of_the_plain_loops() {
-        for [n, c, plane] in CASES {
+        for (shape @ [n, c, plane], relu) in
+            CASES.into_iter().flat_map(|case| [(case, false), (case, true)])
+        {
             for count in [n, n - 1] {
                 let (x, gamma, beta) = (normal(1, n * c * plane), normal(2, c), normal(3, c));
                 // The loss gives padding no gradient.
                 let mut dy = normal(4, x.len());
                 dy[count * c * plane..].fill(0.0);
-                let (mean, var) = naive_stats(&x, count, c, plane);
-                let (shape, channel) = (vec![n, c, plane], vec![c]);
-                let channels = |k| vec![channel.clone(); k];
-                let shapes = [vec![shape.clone(), shape.clone()], channels(2)].concat();
-                let op = Op::BatchNormParamGrad { eps: EPS };
-                let inputs = [&dy[..], &x, &mean, &var];
-                let grads = run_op_at::<f64>(op, &inputs, &shapes, &channels(2), count);
+                // Nor does the test where a difference would step over the kink of the relu.
+                let y = naive(&x, &gamma, &beta, count, plane);
+                dy.iter_mut().zip(y).filter(|(_, y)| y.abs() < 1e-3).for_each(|(dy, _)| *dy = 0.0);
+                let [dgamma, dbeta, dx] = gradients([&x, &gamma, &beta, &dy], relu, shape, count);
                 let loss = |x: &[f64], gamma: &[f64], beta: &[f64]| {
-                    dot(&naive(x, gamma, beta, count, plane), &dy)
+                    let mut y = naive(x, gamma, beta, count, plane);
+                    y.iter_mut().filter(|_| relu).for_each(|y| *y = y.max(0.0));
+                    dot(&y, &dy)
                 };
                 let expected = finite_difference(&gamma, |gamma| loss(&x, gamma, &beta));
-                assert_close(&grads[0], &expected, 1e-7, 1e-7);
+                assert_close(&dgamma, &expected, 1e-7, 1e-7);
                 let expected = finite_difference(&beta, |beta| loss(&x, &gamma, beta));
-                assert_close(&grads[1], &expected, 1e-7, 1e-7);
-
-                let inputs = [&dy[..], &x, &gamma, &mean, &var, &grads[0], &grads[1]];
-                let shapes = [vec![shape.clone(), shape.clone()], channels(5)].concat();
-                let op = Op::BatchNormInputGrad { eps: EPS };
-                let dx = run_op_at::<f64>(op, &inputs, &shapes, &[shape], count);
+                assert_close(&dbeta, &expected, 1e-7, 1e-7);
                 let mut expected = finite_difference(&x, |x| loss(x, &gamma, &beta));
                 expected[count * c * plane..].fill(0.0);
-                assert_close(&dx[0], &expected, 1e-6, 1e-6);
+                assert_close(&dx, &expected, 1e-6, 1e-6);
             }
         }
     }

@@ -33,7 +33,7 @@ pub enum Output<'m, T> {
 }
 
 /// The most tensors that an operation binds on one side.
-pub const MAX_BINDINGS: usize = 8;
+pub const MAX_BINDINGS: usize = 9;
 
 /// One operation with everything it works on.
 pub struct Call<'c, 'm, T> {

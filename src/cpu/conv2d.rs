@@ -1,16 +1,19 @@
 //! Convolution: forward, and the gradients of its input and of its weight.
 //!
 //! Each sample is a matrix product over its windows, see `im2col.rs`. Samples are divided
-//! among the threads.
+//! among the threads. Convolutions by 3 × 3 with many channels go through `winograd.rs` instead, and those with a filter
+//! for each channel through `depthwise.rs`.
 
 use rayon::prelude::*;
 
 use super::call::{Call, Scratch, ScratchLen};
+use super::depthwise::Depthwise;
 use super::gemm::{Matrix, Write, gemm};
 use super::im2col::{Axis, Windows, col2im, im2col};
 use super::matmul::activate;
 use super::parallel::{CHUNK, vectorized};
 use super::real::Real;
+use super::winograd::Winograd;
 use crate::graph::op::{Activation, ConvGeometry, Op};
 
 /// Sizes of a convolution.
@@ -36,6 +39,18 @@ impl Convolution {
         };
         let windows = Windows { channels: weight[1], y: axis(0), x: axis(1) };
         Self { groups, outputs: weight[0] / groups, windows }
+    }
+
+    /// The same in fewer multiplications, where that pays.
+    fn winograd(&self) -> Option<Winograd> {
+        if self.groups == 1 { Winograd::new(&self.windows, self.outputs) } else { None }
+    }
+
+    /// The same channel by channel, where every channel has a filter of its own.
+    fn depthwise(&self) -> Option<Depthwise> {
+        let Self { groups, outputs, windows } = *self;
+        let alone = outputs == 1 && windows.channels == 1 && groups > 1;
+        alone.then_some(Depthwise { windows, channels: groups })
     }
 
     /// Elements of the input of one group of one sample.
@@ -103,9 +118,16 @@ impl Convolution {
 
 /// What a convolution of these shapes needs.
 pub(super) fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> ScratchLen {
-    let needed = of_op(op, inputs, outputs).scratch_len(inputs[0][0]);
-    match op {
-        Op::Conv2dWeightGrad { .. } => needed,
+    let convolution = of_op(op, inputs, outputs);
+    if convolution.depthwise().is_some() {
+        return ScratchLen::default();
+    }
+    let needed = convolution.scratch_len(inputs[0][0]);
+    match (op, convolution.winograd()) {
+        (Op::Conv2d { .. }, Some(winograd)) => winograd.forward_scratch(),
+        (Op::Conv2dInputGrad { .. }, Some(winograd)) => winograd.input_grad_scratch(),
+        (Op::Conv2dWeightGrad { .. }, Some(winograd)) => winograd.weight_grad_scratch(),
+        (Op::Conv2dWeightGrad { .. }, None) => needed,
         _ => ScratchLen { shared: 0, ..needed },
     }
 }
@@ -154,6 +176,12 @@ pub fn conv2d<T: Real>(
     y: &mut [T],
 ) {
     let Convolution { outputs, windows, .. } = convolution;
+    if let Some(winograd) = convolution.winograd() {
+        return winograd.forward(x, weight, bias, activation, scratch, y);
+    }
+    if let Some(depthwise) = convolution.depthwise() {
+        return depthwise.forward(x, weight, bias, activation, y);
+    }
     let samples = y.par_chunks_mut(convolution.sample_output());
     samples.zip(x.par_chunks(convolution.sample_input())).for_each(|(y, x)| {
         let mut scratch = scratch.thread();
@@ -188,6 +216,12 @@ pub fn conv2d_input_grad<T: Real>(
     dx: &mut [T],
 ) {
     let Convolution { outputs, windows, .. } = convolution;
+    if let Some(winograd) = convolution.winograd() {
+        return winograd.input_grad(dy, weight, scratch, dx);
+    }
+    if let Some(depthwise) = convolution.depthwise() {
+        return depthwise.input_grad(dy, weight, dx);
+    }
     let samples = dx.par_chunks_mut(convolution.sample_input());
     samples.zip(dy.par_chunks(convolution.sample_output())).for_each(|(dx, dy)| {
         let mut scratch = scratch.thread();
@@ -221,6 +255,12 @@ pub fn conv2d_weight_grad<T: Real>(
     scratch: &Scratch<T>,
     dw: &mut [T],
 ) {
+    if let Some(winograd) = convolution.winograd() {
+        return winograd.weight_grad(x, dy, scratch, dw);
+    }
+    if let Some(depthwise) = convolution.depthwise() {
+        return depthwise.weight_grad(x, dy, dw);
+    }
     let samples = x.len() / convolution.sample_input();
     let part = samples.div_ceil(convolution.parts(samples));
     let parts = samples.div_ceil(part);

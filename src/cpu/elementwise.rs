@@ -1,9 +1,9 @@
-//! Element by element: relu, gelu, add, multiply, scale, and the gradients of the first two.
+//! Element by element: relu, gelu, add, multiply, scale, cast, and the gradients of the first two.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use super::call::Call;
-use super::parallel::{map, map2};
+use super::parallel::{map, map2, map3};
 use super::real::Real;
 use crate::graph::op::Op;
 
@@ -15,7 +15,10 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
         Op::Gelu => map(a, y, gelu_of),
         Op::GeluGrad => map2(a, call.real(1), y, |dy, x| dy * gelu_slope(x)),
         Op::Add => map2(a, call.real(1), y, |a, b| a + b),
+        Op::AddReluGrad => add_relu_grad([a, call.real(1)], call.real(2), y),
         Op::Mul => map2(a, call.real(1), y, |a, b| a * b),
+        // The executor rounds what it writes into a tensor of 16 bits.
+        Op::Cast => map(a, y, |x| x),
         Op::Scale { factor } => {
             let factor = T::of(f64::from(factor));
             map(a, y, |x| factor * x);
@@ -27,6 +30,11 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
 /// dx = dy where y > 0, else 0.
 pub fn relu_grad<T: Real>(dy: &[T], y: &[T], dx: &mut [T]) {
     map2(dy, y, dx, |dy, y| if y > T::ZERO { dy } else { T::ZERO });
+}
+
+/// dx = a + b where y > 0, else 0.
+pub fn add_relu_grad<T: Real>([a, b]: [&[T]; 2], y: &[T], dx: &mut [T]) {
+    map3([a, b, y], dx, |a, b, y| if y > T::ZERO { a + b } else { T::ZERO });
 }
 
 /// Φ(x), the distribution function of the standard normal.
@@ -69,8 +77,11 @@ mod tests {
             check(Op::Relu, &[&a], |i| a[i].max(0.0));
             check(Op::ReluGrad, &[&a, &b], |i| if b[i] > 0.0 { a[i] } else { 0.0 });
             check(Op::Add, &[&a, &b], |i| a[i] + b[i]);
+            let y = normal(3, len);
+            check(Op::AddReluGrad, &[&a, &b, &y], |i| if y[i] > 0.0 { a[i] + b[i] } else { 0.0 });
             check(Op::Mul, &[&a, &b], |i| a[i] * b[i]);
             check(Op::Scale { factor: 0.25 }, &[&a], |i| 0.25 * a[i]);
+            check(Op::Cast, &[&a], |i| a[i]);
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Axis {
 
 impl Axis {
     /// The windows whose element `k` is not padding.
-    fn inside(&self, k: usize) -> Range<usize> {
+    pub fn inside(&self, k: usize) -> Range<usize> {
         let first = self.padding.saturating_sub(k).div_ceil(self.stride);
         let room = (self.len + self.padding).saturating_sub(k);
         let end = room.div_ceil(self.stride).min(self.windows);
@@ -30,7 +30,7 @@ impl Axis {
     }
 
     /// The place in the input of element `k` of window `o`, which must be inside.
-    fn at(&self, o: usize, k: usize) -> usize {
+    pub fn at(&self, o: usize, k: usize) -> usize {
         o * self.stride + k - self.padding
     }
 
@@ -63,7 +63,7 @@ impl Windows {
     }
 
     /// Elements of an input plane.
-    fn plane(&self) -> usize {
+    pub fn plane(&self) -> usize {
         self.y.len * self.x.len
     }
 

@@ -25,7 +25,7 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
 }
 
 /// Calls `row(i, loss, gradient)` for each of the first `valid` rows, and writes 0 for the others.
-fn each_row<T: Real>(
+pub(super) fn each_row<T: Real>(
     width: usize,
     valid: usize,
     loss: &mut [T],

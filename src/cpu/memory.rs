@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::mem::take;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::call::{Call, Input, MAX_BINDINGS, Output, Scratch, ScratchLen};
+use super::parallel::CHUNK;
 use super::real::Real;
 use super::{run, scratch_len};
 use crate::batch::{DType, StepHeader};
@@ -67,6 +70,8 @@ pub struct Step {
     targets: Vec<Target>,
     input_shapes: Vec<Vec<usize>>,
     output_shapes: Vec<Vec<usize>>,
+    /// Outputs of 16 bits, whose numbers are rounded after the operation.
+    halves: Vec<usize>,
 }
 
 /// All buffers of a program: arenas, activations, and what a slot is converted into.
@@ -230,6 +235,9 @@ impl<T: Real> Memory<T> {
                 .collect(),
             input_shapes: shapes(&node.inputs),
             output_shapes: shapes(&node.outputs),
+            halves: (0..node.outputs.len())
+                .filter(|&i| plan.tensor(node.outputs[i]).dtype == DType::F16)
+                .collect(),
         })
     }
 
@@ -267,6 +275,7 @@ impl<T: Real> Memory<T> {
             scratch,
         });
         for (taken, target) in taken.iter_mut().zip(&step.targets) {
+            round_halves(taken, target, &step.halves);
             self.buffers[target.buffer] = take(taken);
         }
     }
@@ -288,6 +297,17 @@ impl<T: Real> Memory<T> {
                 Buffer::Real(buffer) => Input::Real(&buffer[range.clone()]),
                 Buffer::Index(buffer) => Input::Index(&buffer[range.clone()]),
             },
+        }
+    }
+}
+
+/// Rounds what was written into tensors of 16 bits, which the twins hold in more: so they compute what a
+/// device computes that stores it so.
+fn round_halves<T: Real>(buffer: &mut Buffer<T>, target: &Target, halves: &[usize]) {
+    let Buffer::Real(buffer) = buffer else { return };
+    for (range, binding) in &target.stretches {
+        if halves.contains(binding) {
+            buffer[range.clone()].par_chunks_mut(CHUNK).for_each(T::round_to_half);
         }
     }
 }

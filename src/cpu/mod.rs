@@ -4,10 +4,12 @@
 //! over [`Real`]: `f32` trains, `f64` checks gradients by finite differences. Their results are the same
 //! to the last bit for any number of threads, since work is divided by its shape alone.
 
+pub mod attention;
 pub mod batch_norm;
 pub mod bias;
 pub mod call;
 pub mod conv2d;
+mod depthwise;
 pub mod dropout;
 pub mod elementwise;
 mod executor;
@@ -18,15 +20,20 @@ pub mod loss;
 pub mod matmul;
 mod memory;
 pub mod metrics;
+pub mod mix;
 pub mod moving_average;
 pub mod normalize;
 pub mod optimizer;
 mod parallel;
 pub mod pool;
 mod real;
+pub mod rearrange;
 pub mod reduce;
+pub mod soft_loss;
+mod special;
 #[cfg(test)]
 mod testing;
+mod winograd;
 
 pub use executor::{Executor, device_info};
 pub use real::Real;
@@ -57,9 +64,15 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::Gelu
         | Op::GeluGrad
         | Op::Add
+        | Op::AddReluGrad
         | Op::Mul
-        | Op::Scale { .. } => elementwise::run(call),
+        | Op::Scale { .. }
+        | Op::Cast => elementwise::run(call),
         Op::Reduce { .. } | Op::Broadcast { .. } => reduce::run(call),
+        Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
+            rearrange::run(call);
+        }
+        Op::Attention { .. } | Op::AttentionGrad { .. } => attention::run(call),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
@@ -68,9 +81,12 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
             layer_norm::run(call);
         }
         Op::Dropout { .. } => dropout::run(call),
+        Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::run(call),
+        Op::SoftCrossEntropy { .. } => soft_loss::run(call),
         Op::CrossEntropy { .. } | Op::MeanSquaredError { .. } => loss::run(call),
         Op::Accuracy | Op::StepMetrics { .. } => metrics::run(call),
-        Op::GradSquares
+        Op::LossScale
+        | Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
         | Op::GradAccumulate => optimizer::run(call),
@@ -84,6 +100,8 @@ pub fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> Sc
         Op::Conv2d { .. } | Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } => {
             conv2d::scratch_len(op, inputs, outputs)
         }
+        Op::Attention { .. } => attention::scratch_len(&inputs[0], &outputs[1]),
+        Op::AttentionGrad { .. } => attention::scratch_len(&inputs[1], &inputs[3]),
         _ => ScratchLen::default(),
     }
 }

@@ -6,13 +6,20 @@ use rayon::prelude::*;
 use super::call::Call;
 use super::parallel::{CHUNK, map, sum, vectorized};
 use super::real::Real;
-use crate::graph::op::{GRAD_PARTIALS, Op, UpdateRule};
+use crate::graph::op::{
+    GRAD_PARTIALS, LOSS_SCALE_GROWTH_INTERVAL, LOSS_SCALE_LOG2, LOSS_SCALE_LOG2_MAX,
+    LOSS_SCALE_LOG2_MIN, Op, UpdateRule,
+};
 
 pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     match *call.op {
         Op::GradSquares => grad_squares(call.real(0), call.out(0)),
-        Op::OptimizerControl { max_norm, beta1, beta2 } => {
-            optimizer_control(call.real(0), max_norm, [beta1, beta2], call.out(0));
+        Op::LossScale => {
+            let scale = loss_scale(call.real(1)[8]);
+            map(call.real(0), call.out(0), |x| x * scale);
+        }
+        Op::OptimizerControl { max_norm, beta1, beta2, scaled } => {
+            optimizer_control(call.real(0), max_norm, [beta1, beta2], scaled, call.out(0));
         }
         Op::OptimizerUpdate { rule } => {
             let first = (rule.moments() > 0).then(|| call.out(1));
@@ -44,15 +51,25 @@ pub fn grad_squares<T: Real>(gradients: &[T], partials: &mut [T]) {
     );
 }
 
-/// Decides on the update; see [`Op::OptimizerControl`] for the eight words of `control`.
+/// The loss scale, of which `moved` (word 8 of control) says how many powers of two it went from its start.
+pub fn loss_scale<T: Real>(moved: T) -> T {
+    T::of(f64::from(moved.to_f32() + LOSS_SCALE_LOG2 as f32).exp2())
+}
+
+/// Decides on the update; see [`Op::OptimizerControl`] for the ten words of `control`.
 pub fn optimizer_control<T: Real>(
     partials: &[T],
     max_norm: f32,
     betas: [f32; 2],
+    scaled: bool,
     control: &mut [T],
 ) {
-    let norm = sum(partials, |x| x).sqrt();
+    let scale = if scaled { loss_scale(control[8]) } else { T::ONE };
+    let norm = sum(partials, |x| x).sqrt() / scale;
     control[4] = norm;
+    if scaled {
+        move_loss_scale(norm.is_finite(), control);
+    }
     if !norm.is_finite() {
         control[3] += T::ONE;
         control[5] = T::ONE;
@@ -67,9 +84,28 @@ pub fn optimizer_control<T: Real>(
     control[2] += T::ONE;
     // As `torch.nn.utils.clip_grad_norm_`.
     let factor = T::of(f64::from(max_norm)) / (norm + T::of(1e-6));
-    control[5] = if factor < T::ONE { factor } else { T::ONE };
+    control[5] = if factor < T::ONE { factor } else { T::ONE } / scale;
     control[6] = T::ONE;
     control[7] = T::ZERO;
+}
+
+/// Halves the loss scale after an overflow, doubles it after many updates without one.
+fn move_loss_scale<T: Real>(is_finite: bool, control: &mut [T]) {
+    let moved = |to: i32| T::of(f64::from(to - LOSS_SCALE_LOG2));
+    if !is_finite {
+        let less = control[8] - T::ONE;
+        let least = moved(LOSS_SCALE_LOG2_MIN);
+        control[8] = if less < least { least } else { less };
+        control[9] = T::ZERO;
+        return;
+    }
+    control[9] += T::ONE;
+    if control[9] >= T::of(f64::from(LOSS_SCALE_GROWTH_INTERVAL)) {
+        let more = control[8] + T::ONE;
+        let most = moved(LOSS_SCALE_LOG2_MAX);
+        control[8] = if more > most { most } else { more };
+        control[9] = T::ZERO;
+    }
 }
 
 /// What an update reads and writes, all of one length.

@@ -54,6 +54,21 @@ pub fn map2<T: Real>(a: &[T], b: &[T], y: &mut [T], f: impl Fn(T, T) -> T + Sync
     y.par_chunks_mut(CHUNK).zip(inputs).for_each(work);
 }
 
+/// y = f(a, b, c), element by element.
+pub fn map3<T: Real>([a, b, c]: [&[T]; 3], y: &mut [T], f: impl Fn(T, T, T) -> T + Sync + Send) {
+    let chunks = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).zip(c.par_chunks(CHUNK));
+    y.par_chunks_mut(CHUNK).zip(chunks).for_each(|(y, ((a, b), c))| {
+        vectorized(
+            #[inline(always)]
+            || {
+                for (y, ((&a, &b), &c)) in y.iter_mut().zip(a.iter().zip(b).zip(c)) {
+                    *y = f(a, b, c);
+                }
+            },
+        );
+    });
+}
+
 /// How many items of `len` elements a task should take at least.
 pub fn min_items(len: usize) -> usize {
     CHUNK.div_ceil(len.max(1))
@@ -122,7 +137,10 @@ mod tests {
             map(&a, &mut y, |x| 2.0 * x);
             assert_eq!(y, a.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
             map2(&a, &b, &mut y, |a, b| a - b);
-            assert_eq!(y, a.iter().zip(&b).map(|(a, b)| a - b).collect::<Vec<_>>());
+            let expected: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+            assert_eq!(y, expected);
+            map3([&a, &b, &expected], &mut y, |a, b, difference| a - b - difference);
+            assert_eq!(y, vec![0.0; len]);
         }
     }
 }

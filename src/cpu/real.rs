@@ -4,6 +4,14 @@ use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::special;
+
+/// Numbers that are rounded at a time, on the stack.
+const HALF_CHUNK: usize = 256;
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
@@ -52,6 +60,9 @@ pub trait Real:
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
 
+    /// Rounds each to the nearest 16-bit float, ties to even; beyond the largest becomes infinite.
+    fn round_to_half(x: &mut [Self]);
+
     /// Room for `len` numbers converted from a slot; none where they are read in place.
     fn staging(len: usize) -> Vec<Self>;
     /// Converts the `f32` in `bytes` into the first of `staged`, where they are not read in place.
@@ -85,7 +96,7 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn exp(self) -> f32 {
-        f32::exp(self)
+        special::exp(self)
     }
     #[inline(always)]
     fn ln(self) -> f32 {
@@ -93,11 +104,20 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn erf(self) -> f32 {
-        libm::erff(self)
+        special::erf(self)
     }
     #[inline(always)]
     fn is_finite(self) -> bool {
         f32::is_finite(self)
+    }
+
+    fn round_to_half(x: &mut [f32]) {
+        let mut half = [f16::ZERO; HALF_CHUNK];
+        for x in x.chunks_mut(HALF_CHUNK) {
+            let half = &mut half[..x.len()];
+            half.convert_from_f32_slice(x);
+            half.convert_to_f32_slice(x);
+        }
     }
 
     fn staging(_: usize) -> Vec<f32> {
@@ -141,6 +161,10 @@ impl Real for f64 {
     #[inline(always)]
     fn is_finite(self) -> bool {
         f64::is_finite(self)
+    }
+
+    fn round_to_half(x: &mut [f64]) {
+        x.iter_mut().for_each(|x| *x = f16::from_f64(*x).to_f64());
     }
 
     fn staging(len: usize) -> Vec<f64> {

@@ -7,8 +7,9 @@ use super::kernel::{Binding, Dispatch, Lowered};
 use super::objects::Objects;
 use super::pipelines::Pipelines;
 use super::survey::Lowering;
+use super::tune::Choices;
 use crate::error::{Error, Result};
-use crate::graph::plan::{Pass, Place, Plan, Program};
+use crate::graph::plan::{ActivationBuffer, Pass, Place, Plan, Program};
 use crate::graph::{Arena, Node, TensorId};
 
 /// The device memory of a program.
@@ -39,7 +40,7 @@ impl Memory {
             sizes.map(|bytes| objects.buffer(what, bytes, usage, false)).collect::<Result<Vec<_>>>()
         };
         let activations =
-            several("an activation", &mut program.activations.iter().map(|a| 4 * a.len))?;
+            several("an activation", &mut program.activations.iter().map(ActivationBuffer::bytes))?;
         let scratch = several("scratch", &mut scratch_bytes.iter().copied())?;
         Ok(Self { batch, arenas, activations, scratch })
     }
@@ -75,8 +76,8 @@ impl Compiled {
     ///
     /// # Errors
     /// When the device lacks memory or a limit, or the driver refuses a shader.
-    pub(super) fn new(program: &Program, objects: &mut Objects) -> Result<Self> {
-        let lowering = Lowering::new(program, &objects.context.caps());
+    pub(super) fn new(program: &Program, choices: &Choices, objects: &mut Objects) -> Result<Self> {
+        let lowering = Lowering::new(program, choices, &objects.context.caps());
         let memory = Memory::new(program, &lowering.scratch_bytes, objects)?;
         let dispatches = lowering.passes.values().flatten().flat_map(|lowered| &lowered.dispatches);
         let pipelines = Pipelines::compile(dispatches, objects)?;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::adapters::{self, kind_name};
 use super::kernel::DeviceCaps;
 use crate::error::{Error, Result};
+use crate::executor::DeviceInfo;
 
 /// Features that are used where an adapter has them; none is required. Nothing else is asked for: what
 /// no kernel uses can only bring a driver's bugs.
@@ -30,6 +31,7 @@ pub struct Context {
     pub(super) open_s: f64,
     /// Whether lowerings choose what suits a software adapter.
     software: bool,
+    half: bool,
     fault: Arc<Fault>,
 }
 
@@ -87,20 +89,29 @@ impl Context {
         }));
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let open_s = start.elapsed().as_secs_f64();
-        Ok(Self { device, queue, info, open_s, software, fault })
+        let half = device.features().contains(wgpu::Features::SHADER_F16);
+        Ok(Self { device, queue, info, open_s, software, half, fault })
     }
 
     /// The same device, for which lowerings choose what suits a GPU in hardware, whatever it is: so a
     /// machine without one can test those variants.
     pub fn as_hardware(&self) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self { software: false, ..self.same() })
+    }
+
+    /// The same device as if its shaders had no 16-bit floats, for tests.
+    pub fn without_half(&self) -> Arc<Self> {
+        Arc::new(Self { half: false, ..self.same() })
+    }
+
+    fn same(&self) -> Self {
+        Self {
             device: self.device.clone(),
             queue: self.queue.clone(),
             info: self.info.clone(),
-            open_s: self.open_s,
-            software: false,
             fault: Arc::clone(&self.fault),
-        })
+            ..*self
+        }
     }
 
     /// The adapter's name.
@@ -123,6 +134,11 @@ impl Context {
         }
     }
 
+    /// Whether shaders can store 16-bit floats.
+    pub fn has_half(&self) -> bool {
+        self.half
+    }
+
     /// `discrete`, `integrated`, `virtual`, `software` or `other`.
     pub fn kind(&self) -> &'static str {
         kind_name(self.info.device_type)
@@ -131,6 +147,18 @@ impl Context {
     /// The device's driver and its version.
     pub fn driver(&self) -> String {
         [self.info.driver.as_str(), self.info.driver_info.as_str()].join(" ").trim().to_string()
+    }
+
+    /// The device, for people and tools; nothing of a program is in it yet.
+    pub fn device_info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.name().to_string(),
+            backend: self.info.backend.to_string(),
+            kind: self.kind().to_string(),
+            driver: self.driver(),
+            open_s: self.open_s,
+            ..DeviceInfo::default()
+        }
     }
 
     /// Returns what went wrong on the device since it was opened, if anything did.

@@ -8,10 +8,14 @@ use crate::graph::Tensor;
 pub enum Store {
     /// `f32`
     F32,
+    /// `vec2<f32>`
+    F32x2,
     /// `vec4<f32>`
     F32x4,
     /// `f16`
     F16,
+    /// `vec2<f16>`
+    F16x2,
     /// `vec4<f16>`
     F16x4,
 }
@@ -31,11 +35,18 @@ impl Store {
         }
     }
 
+    /// Whether its elements have 16 bits.
+    pub fn is_half(self) -> bool {
+        matches!(self, Store::F16 | Store::F16x2 | Store::F16x4)
+    }
+
     fn wgsl(self) -> &'static str {
         match self {
             Store::F32 => "f32",
+            Store::F32x2 => "vec2<f32>",
             Store::F32x4 => "vec4<f32>",
             Store::F16 => "f16",
+            Store::F16x2 => "vec2<f16>",
             Store::F16x4 => "vec4<f16>",
         }
     }
@@ -62,6 +73,12 @@ impl Shader {
         Self { name, parts, consts: vec![], stores: vec![], enables: vec![] }
     }
 
+    /// Adds a part; their order does not matter.
+    pub fn with_part(mut self, part: &'static str) -> Self {
+        self.parts.push(part);
+        self
+    }
+
     /// Sets `const NAME = VALUEu;`.
     pub fn with_const(mut self, name: &'static str, value: u32) -> Self {
         self.consts.push((name, value));
@@ -74,6 +91,17 @@ impl Shader {
         self
     }
 
+    /// Sets `alias NAME = ..;` for each tensor, one element or `four` at a time.
+    pub fn with_stores<const N: usize>(
+        self,
+        four: bool,
+        tensors: [(&'static str, &Tensor); N],
+    ) -> Self {
+        tensors.into_iter().fold(self, |shader, (name, tensor)| {
+            shader.with_store(name, Store::of(tensor.dtype, four))
+        })
+    }
+
     /// Sets `enable EXTENSION;`.
     pub fn with_extension(mut self, extension: &'static str) -> Self {
         self.enables.push(extension);
@@ -83,7 +111,7 @@ impl Shader {
     /// The whole WGSL: extensions, aliases and constants, then the parts.
     pub fn source(&self) -> String {
         let mut head = String::new();
-        if self.stores.iter().any(|(_, store)| matches!(store, Store::F16 | Store::F16x4)) {
+        if self.stores.iter().any(|(_, store)| store.is_half()) {
             head.push_str("enable f16;\n");
         }
         self.enables.iter().for_each(|name| head.push_str(&format!("enable {name};\n")));

@@ -1,11 +1,14 @@
 //! The GPU half: context, kernels, upload, compute, readback.
 
 pub mod adapters;
+pub mod ceilings;
 pub mod context;
 pub mod dense;
 pub mod kernel;
 pub mod lower;
+pub mod stopwatch;
 pub mod survey;
+pub mod tune;
 
 mod compute;
 mod executor;

@@ -51,13 +51,28 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    /// Compiles what `dispatches` need, on all threads of the pool.
+    /// Compiles what `dispatches` need, on all threads of the pool, with what was kept on disk.
     ///
     /// # Errors
     /// When a shader binds more buffers than the device allows, or the driver refuses it.
     pub(super) fn compile<'a>(
         dispatches: impl Iterator<Item = &'a Dispatch>,
         objects: &mut Objects,
+    ) -> Result<Self> {
+        let cache = PipelineCache::open(&objects.context);
+        let compiled = Self::compile_with(dispatches, objects, &cache)?;
+        cache.save();
+        Ok(compiled)
+    }
+
+    /// As [`Pipelines::compile`], with a cache that is open.
+    ///
+    /// # Errors
+    /// As [`Pipelines::compile`].
+    pub(super) fn compile_with<'a>(
+        dispatches: impl Iterator<Item = &'a Dispatch>,
+        objects: &mut Objects,
+        cache: &PipelineCache,
     ) -> Result<Self> {
         let mut index: HashMap<Key, usize> = HashMap::new();
         let mut wanted: Vec<&Dispatch> = Vec::new();
@@ -69,17 +84,15 @@ impl Pipelines {
         }
         let layouts = layouts(&wanted, objects)?;
         let modules = modules(&wanted, objects)?;
-        let cache = PipelineCache::open(&objects.context);
         let all = wanted
             .par_iter()
             .map(|dispatch| {
                 let key = Key::of(dispatch);
                 let module = &modules[&(&dispatch.shader, dispatch.guarded)];
-                compile(dispatch, module, &layouts[&key.layout], objects, &cache)
+                compile(dispatch, module, &layouts[&key.layout], objects, cache)
             })
             .collect::<Result<Vec<_>>>()?;
         objects.created += 2 * all.len();
-        cache.save();
         Ok(Self { all, index })
     }
 

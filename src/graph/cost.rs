@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::{Node, Tensor, TensorId};
 
 /// Operations and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Cost {
     /// Floating-point operations of products and convolutions, a multiply-add being two. Windows of a
     /// convolution that reach into its padding count in full. Everything else counts 0, as in PyTorch's
@@ -81,14 +81,22 @@ fn flops(op: &Op, inputs: &[&Tensor], outputs: &[&Tensor]) -> u64 {
         Op::Conv2d { .. } => outputs[0].len() * per_window(inputs[1]),
         Op::Conv2dInputGrad { .. } => inputs[0].len() * per_window(inputs[1]),
         Op::Conv2dWeightGrad { .. } => inputs[1].len() * per_window(outputs[0]),
+        // Two products forward; backward the scores again and two gradients of each.
+        Op::Attention { .. } => 2 * attention_products(inputs[0], outputs[1]),
+        Op::AttentionGrad { .. } => 5 * attention_products(inputs[1], inputs[3]),
         _ => 0,
     };
     2 * multiply_adds as u64
 }
 
+/// Multiply-adds of one product between all tokens of each sample, whatever a causal mask leaves out.
+fn attention_products(qkv: &Tensor, lse: &Tensor) -> usize {
+    lse.len() * qkv.shape[1] * qkv.shape[2] / (3 * lse.shape[1])
+}
+
 /// Whether an operation reads what it writes.
 fn updates(op: &Op) -> bool {
-    matches!(op, Op::OptimizerUpdate { .. } | Op::GradAccumulate)
+    matches!(op, Op::OptimizerUpdate { .. } | Op::MovingAverage { .. } | Op::GradAccumulate)
 }
 
 #[cfg(test)]
@@ -196,7 +204,7 @@ mod tests {
             mean: &[],
             std: &[],
             loss: Loss::for_target(&spec),
-            training: Some(Training { rule: ADAM, clip_norm: None, accumulate: 1, ema: None }),
+            training: Some(Training::new(ADAM)),
         });
         Cost::of_plan(&program.expect("compiles").plans[&Pass::Train])
     }

@@ -1,55 +1,108 @@
-//! Fusion: what one kernel can do in one pass over its result is merged into it.
+//! Fusion: what one kernel can do in one pass over its data is merged into it.
 //!
-//! Merged here: a bias, and an activation, into the matrix product, convolution or batch norm before it.
-//! Softmax is one with cross-entropy, and the update of all parameters one with itself, by their making.
-
-use std::collections::HashMap;
+//! Each rule looks at one operation and its neighbours, and says what stands in their place. Softmax is one
+//! with cross-entropy, and the update of all parameters one with itself, by their making.
 
 use super::op::{Activation, Op};
-use super::{Graph, Role, TensorId};
+use super::{Graph, Node, Role, TensorId};
 
-/// Merges operations; the graph computes the same.
-pub fn fuse(graph: &mut Graph) {
-    let mut readers: HashMap<TensorId, usize> = HashMap::new();
-    for &x in graph.nodes.iter().flat_map(|node| &node.inputs) {
-        *readers.entry(graph.root(x)).or_default() += 1;
+/// Merges operations; the graph computes the same, up to the order of an addition. The tensors in `keep` are
+/// still made.
+pub fn fuse(graph: &mut Graph, keep: &[TensorId]) {
+    for rule in RULES {
+        while sweep(graph, keep, rule) {}
     }
-    let mut producer: HashMap<TensorId, usize> = HashMap::new();
-    let mut kept = Vec::with_capacity(graph.nodes.len());
-    for i in 0..graph.nodes.len() {
-        let x = graph.nodes[i].inputs.first().copied();
-        let before = x
-            .filter(|x| readers.get(x) == Some(&1) && graph.tensor(*x).role == Role::Activation)
-            .and_then(|x| producer.get(&x).copied());
-        let merged = before.and_then(|b| merge(&graph.nodes[b].op, &graph.nodes[i].op));
-        let target = match (before, merged) {
-            (Some(before), Some(op)) => {
-                let extra = graph.nodes[i].inputs[1..].to_vec();
-                let outputs = graph.nodes[i].outputs.clone();
-                let node = &mut graph.nodes[before];
-                node.op = op;
-                node.inputs.extend(extra);
-                node.outputs = outputs;
-                kept.push(false);
-                before
-            }
-            _ => {
-                kept.push(true);
-                i
-            }
-        };
-        if let [y] = graph.nodes[target].outputs[..] {
-            producer.insert(y, target);
+}
+
+/// In this order: what comes first is preferred where two rules fit.
+const RULES: [Rule; 5] = [residual, epilogue, epilogue_gate, pooled_gate, sum_gate];
+
+/// What stands in the place of the node at the given position and some before it, if the rule fits there.
+type Rule = fn(&mut Graph, &Links, usize) -> Option<Rewrite>;
+
+/// A change of the graph.
+#[derive(Debug, Default)]
+struct Rewrite {
+    /// Positions of nodes that go.
+    removed: Vec<usize>,
+    /// Positions and what stands there instead.
+    replaced: Vec<(usize, Node)>,
+}
+
+impl Rewrite {
+    fn touches(&self) -> impl Iterator<Item = usize> + '_ {
+        self.removed.iter().copied().chain(self.replaced.iter().map(|(at, _)| *at))
+    }
+}
+
+/// Who writes and who reads each tensor, by their positions.
+struct Links {
+    writer: Vec<Option<usize>>,
+    readers: Vec<Vec<usize>>,
+    kept: Vec<bool>,
+}
+
+impl Links {
+    fn new(graph: &Graph, keep: &[TensorId]) -> Self {
+        let count = graph.tensors.len();
+        let (mut writer, mut readers) = (vec![None; count], vec![Vec::new(); count]);
+        for (i, node) in graph.nodes.iter().enumerate() {
+            node.outputs.iter().for_each(|y| writer[y.0] = Some(i));
+            node.inputs.iter().for_each(|&x| readers[graph.root(x).0].push(i));
         }
+        let mut kept = vec![false; count];
+        keep.iter().for_each(|&id| kept[graph.root(id).0] = true);
+        Self { writer, readers, kept }
     }
-    let mut kept = kept.into_iter();
-    graph.nodes.retain(|_| kept.next().unwrap_or(true));
+
+    /// The readers of `x`, where it lives only between these: nobody misses it if they do without it.
+    fn readers_of_passing(&self, graph: &Graph, x: TensorId) -> Option<&[usize]> {
+        let passing = graph.tensor(x).role == Role::Activation && !self.kept[x.0];
+        passing.then(|| self.readers[x.0].as_slice())
+    }
+
+    /// The node that makes `x` for one reader alone.
+    fn sole_maker<'g>(&self, graph: &'g Graph, x: TensorId) -> Option<(usize, &'g Node)> {
+        let alone = self.readers_of_passing(graph, x)?.len() == 1;
+        let writer = self.writer[x.0].filter(|_| alone)?;
+        Some((writer, &graph.nodes[writer]))
+    }
+
+    fn maker<'g>(&self, graph: &'g Graph, x: TensorId) -> Option<&'g Node> {
+        self.writer[x.0].map(|writer| &graph.nodes[writer])
+    }
+}
+
+/// Applies a rule wherever it fits and no other change of this sweep touches; whether it did anywhere.
+fn sweep(graph: &mut Graph, keep: &[TensorId], rule: Rule) -> bool {
+    let links = Links::new(graph, keep);
+    let mut touched = vec![false; graph.nodes.len()];
+    let mut gone = vec![false; graph.nodes.len()];
+    for i in 0..graph.nodes.len() {
+        let rewrite =
+            rule(graph, &links, i).filter(|rewrite| !rewrite.touches().any(|at| touched[at]));
+        let Some(rewrite) = rewrite else { continue };
+        rewrite.touches().for_each(|at| touched[at] = true);
+        rewrite.removed.iter().for_each(|&at| gone[at] = true);
+        rewrite.replaced.into_iter().for_each(|(at, node)| graph.nodes[at] = node);
+    }
+    let mut gone = gone.into_iter();
+    graph.nodes.retain(|_| !gone.next().unwrap_or(false));
+    touched.contains(&true)
+}
+
+/// A bias or an activation goes into the product, the convolution or the batch norm before it.
+fn epilogue(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
+    let node = &graph.nodes[i];
+    let (at, maker) = links.sole_maker(graph, *node.inputs.first()?)?;
+    let op = with_epilogue(maker.op, &node.op)?;
+    let inputs = [&maker.inputs, &node.inputs[1..]].concat();
+    Some(merged(at, maker, i, Node { op, inputs, ..node.clone() }))
 }
 
 /// The one operation that does `first` and then `second`, if there is one.
-fn merge(first: &Op, second: &Op) -> Option<Op> {
-    let mut merged = *first;
-    match (&mut merged, second) {
+fn with_epilogue(mut first: Op, second: &Op) -> Option<Op> {
+    match (&mut first, second) {
         (
             Op::MatMul { bias: bias @ false, activation: Activation::Identity, .. }
             | Op::Conv2d { bias: bias @ false, activation: Activation::Identity, .. },
@@ -63,7 +116,87 @@ fn merge(first: &Op, second: &Op) -> Option<Op> {
         ) => *activation = if *second == Op::Relu { Activation::Relu } else { Activation::Gelu },
         _ => return None,
     }
-    Some(merged)
+    Some(first)
+}
+
+/// What is added to a batch norm becomes its residual: bn(x) + y.
+fn residual(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
+    let node = &graph.nodes[i];
+    let &[a, b] = node.inputs.as_slice() else { return None };
+    let fits = |norm: TensorId, other: TensorId| {
+        let (at, maker) = links.sole_maker(graph, norm)?;
+        let mut op = maker.op;
+        match &mut op {
+            Op::BatchNorm {
+                activation: Activation::Identity, residual: residual @ false, ..
+            } => {
+                *residual = true;
+            }
+            _ => return None,
+        }
+        let inputs = [&maker.inputs[..], &[other]].concat();
+        Some(merged(at, maker, i, Node { op, inputs, ..node.clone() }))
+    };
+    (node.op == Op::Add).then(|| fits(a, b).or_else(|| fits(b, a))).flatten()
+}
+
+/// `node` at `i` also does what the maker at `at` did, in whose name it runs.
+fn merged(at: usize, maker: &Node, i: usize, node: Node) -> Rewrite {
+    let node = Node { scope: maker.scope.clone(), ..node };
+    Rewrite { removed: vec![at], replaced: vec![(i, node)] }
+}
+
+/// The gradient behind a relu that is a batch norm's epilogue goes into that norm's gradients as it is: they
+/// compute the norm's output again from what they read anyway.
+fn epilogue_gate(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
+    let node = &graph.nodes[i];
+    let (Op::ReluGrad, &[dy, y]) = (&node.op, node.inputs.as_slice()) else { return None };
+    let norm = links.maker(graph, y)?;
+    let Op::BatchNorm { activation: Activation::Relu, residual: false, .. } = norm.op else {
+        return None;
+    };
+    let readers = links.readers_of_passing(graph, node.outputs[0])?;
+    let replaced = readers.iter().map(|&at| {
+        let mut reader = graph.nodes[at].clone();
+        match &mut reader.op {
+            Op::BatchNormParamGrad { relu, .. } | Op::BatchNormInputGrad { relu, .. } => {
+                *relu = true
+            }
+            _ => return None,
+        }
+        let gated = std::mem::replace(&mut reader.inputs[0], dy);
+        let over_the_same = gated == node.outputs[0] && reader.inputs[1..6] == norm.inputs[..5];
+        over_the_same.then_some((at, reader))
+    });
+    Some(Rewrite { removed: vec![i], replaced: replaced.collect::<Option<_>>()? })
+}
+
+/// Where relu(x) is max-pooled, the gradient passes the relu before it is spread over the windows: the
+/// maximum of a window is above 0 where the element it came from is.
+fn pooled_gate(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
+    let node = graph.nodes[i].clone();
+    let (Op::ReluGrad, &[dx, x]) = (&node.op, node.inputs.as_slice()) else { return None };
+    let (at, spread) = links.sole_maker(graph, dx)?;
+    let (Op::MaxPool2dGrad { .. }, &[dy, index]) = (&spread.op, spread.inputs.as_slice()) else {
+        return None;
+    };
+    let pool = links.maker(graph, index).filter(|pool| pool.inputs == [x])?;
+    let (y, spread) = (pool.outputs[0], spread.clone());
+    let gated = graph.tensor(dy).clone();
+    let gated = graph.add_tensor(gated.name, &gated.shape, gated.dtype, Role::Activation);
+    let gate = Node { inputs: vec![dy, y], outputs: vec![gated], ..node.clone() };
+    let spread = Node { inputs: vec![gated, index], outputs: node.outputs, ..spread };
+    Some(Rewrite { removed: vec![], replaced: vec![(at, gate), (i, spread)] })
+}
+
+/// The gradients of two branches are added as they pass the relu before the fork.
+fn sum_gate(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
+    let node = &graph.nodes[i];
+    let (Op::ReluGrad, &[dy, y]) = (&node.op, node.inputs.as_slice()) else { return None };
+    let (at, sum) = links.sole_maker(graph, dy).filter(|(_, sum)| sum.op == Op::Add)?;
+    let inputs = vec![sum.inputs[0], sum.inputs[1], y];
+    let node = Node { op: Op::AddReluGrad, inputs, ..node.clone() };
+    Some(Rewrite { removed: vec![at], replaced: vec![(i, node)] })
 }
 
 #[cfg(test)]
@@ -71,6 +204,8 @@ mod tests {
     use super::*;
     use crate::batch::DType;
     use crate::graph::Init;
+    use crate::graph::grad::backward;
+    use crate::graph::op::PoolGeometry;
 
     fn product(g: &mut Graph) -> TensorId {
         let x = g.add_tensor("x", &[4, 3], DType::F32, Role::Input);
@@ -91,7 +226,7 @@ mod tests {
         let bias = g.param("b", &[2], Init::Constant(0.0));
         let y = g.push_one(Op::Bias, &[y, bias]).unwrap();
         let y = g.push_one(Op::Relu, &[y]).unwrap();
-        fuse(&mut g);
+        fuse(&mut g, &[]);
         assert_eq!(g.nodes.len(), 1);
         assert!(matches!(
             g.nodes[0].op,
@@ -101,13 +236,101 @@ mod tests {
         assert_eq!(g.nodes[0].outputs, [y]);
     }
 
+    fn batch_norm(g: &mut Graph, x: TensorId) -> TensorId {
+        let c = g.shape(x)[1];
+        let [gamma, beta] = ["gamma", "beta"].map(|name| g.param(name, &[c], Init::Constant(1.0)));
+        let [mean, var] =
+            ["mean", "var"].map(|name| g.add_tensor(name, &[c], DType::F32, Role::Activation));
+        let op = Op::BatchNorm { eps: 1e-5, activation: Activation::Identity, residual: false };
+        g.push_one(op, &[x, gamma, beta, mean, var]).unwrap()
+    }
+
+    /// The names of all operations after fusion, of a graph with a gradient of its last tensor.
+    fn fused(mut g: Graph, y: TensorId) -> Vec<&'static str> {
+        let shape = g.shape(y).to_vec();
+        let dy = g.add_tensor("dy", &shape, DType::F32, Role::Activation);
+        backward(&mut g, y, dy).unwrap();
+        fuse(&mut g, &[]);
+        g.nodes.iter().map(|node| node.op.name()).collect()
+    }
+
+    #[test]
+    fn a_sum_with_a_batch_norm_is_its_residual_wherever_it_is_made() {
+        let mut g = Graph::new();
+        let x = g.add_tensor("x", &[2, 3, 4, 4], DType::F32, Role::Input);
+        let norm = batch_norm(&mut g, x);
+        // Made after the norm, which must wait for it.
+        let other = g.push_one(Op::Scale { factor: 2.0 }, &[x]).unwrap();
+        let sum = g.push_one(Op::Add, &[other, norm]).unwrap();
+        let y = g.push_one(Op::Relu, &[sum]).unwrap();
+        fuse(&mut g, &[]);
+        let [scale, norm] = &g.nodes[..] else { panic!("{:?}", g.nodes) };
+        assert_eq!(scale.outputs, [other]);
+        let activation = Activation::Relu;
+        assert_eq!(norm.op, Op::BatchNorm { eps: 1e-5, activation, residual: true });
+        assert_eq!((norm.inputs[0], norm.inputs[5], norm.outputs[0]), (x, other, y));
+    }
+
+    #[test]
+    fn the_gate_behind_a_batch_norm_goes_into_its_gradients() {
+        let mut g = Graph::new();
+        let x = g.param("x", &[2, 3, 4, 4], Init::Constant(1.0));
+        let norm = batch_norm(&mut g, x);
+        let y = g.push_one(Op::Relu, &[norm]).unwrap();
+        let expected = ["batch_norm", "batch_norm_param_grad", "batch_norm_input_grad"];
+        assert_eq!(fused(g, y), expected);
+    }
+
+    #[test]
+    fn behind_a_residual_the_gate_stays_since_the_branch_reads_it_too() {
+        let mut g = Graph::new();
+        let [x, other] = ["x", "other"].map(|name| g.param(name, &[2, 3], Init::Constant(1.0)));
+        let norm = batch_norm(&mut g, x);
+        let sum = g.push_one(Op::Add, &[norm, other]).unwrap();
+        let y = g.push_one(Op::Relu, &[sum]).unwrap();
+        let names = fused(g, y);
+        assert_eq!(names[..2], ["batch_norm", "relu_grad"], "{names:?}");
+    }
+
+    #[test]
+    fn a_gradient_passes_the_relu_before_it_is_spread_over_windows() {
+        let mut g = Graph::new();
+        let x = g.param("x", &[2, 3, 4, 4], Init::Constant(1.0));
+        let y = g.push_one(Op::Relu, &[x]).unwrap();
+        let geometry = PoolGeometry { kernel: [2, 2], stride: [2, 2], padding: [0, 0] };
+        let y = g.push_one(Op::MaxPool2d { geometry }, &[y]).unwrap();
+        assert_eq!(fused(g, y), ["relu", "max_pool2d", "relu_grad", "max_pool2d_grad"]);
+    }
+
+    #[test]
+    fn gradients_of_two_branches_are_added_as_they_pass_the_relu() {
+        let mut g = Graph::new();
+        let x = g.param("x", &[2, 3], Init::Constant(1.0));
+        let y = g.push_one(Op::Relu, &[x]).unwrap();
+        let half = g.push_one(Op::Scale { factor: 0.5 }, &[y]).unwrap();
+        let y = g.push_one(Op::Mul, &[half, y]).unwrap();
+        let names = fused(g, y);
+        assert_eq!(names, ["relu", "scale", "mul", "mul", "mul", "scale", "add_relu_grad"]);
+    }
+
+    #[test]
+    fn what_must_be_kept_is_still_made() {
+        let mut g = Graph::new();
+        let y = product(&mut g);
+        let z = g.push_one(Op::Relu, &[y]).unwrap();
+        fuse(&mut g, &[y]);
+        assert_eq!(g.nodes.len(), 2);
+        fuse(&mut g, &[z]);
+        assert_eq!(g.nodes.len(), 1);
+    }
+
     #[test]
     fn a_result_that_something_else_reads_is_kept() {
         let mut g = Graph::new();
         let y = product(&mut g);
         let z = g.push_one(Op::Gelu, &[y]).unwrap();
         g.push_one(Op::GeluGrad, &[z, y]).unwrap();
-        fuse(&mut g);
+        fuse(&mut g, &[]);
         assert_eq!(g.nodes.len(), 3);
     }
 }

@@ -206,7 +206,21 @@ impl Backward<'_> {
                 let sum = self.graph.push_one(reduce, &[dy])?;
                 self.push_to(Op::Scale { factor }, &[sum], &[x])
             }
-            Op::BatchNorm { eps, activation } => {
+            Op::Concat { axis } => self.concat(&node.inputs, dy, axis),
+            Op::Slice { axis, start, .. } => {
+                let len = self.graph.shape(x)[axis];
+                self.push_to(Op::Unslice { axis, start, len }, &[dy], &[x])
+            }
+            Op::Unslice { axis, start, .. } => {
+                let len = self.graph.shape(x)[axis];
+                self.push_to(Op::Slice { axis, start, len }, &[dy], &[x])
+            }
+            Op::Transpose => self.push_to(Op::Transpose, &[dy], &[x]),
+            Op::Attention { heads, causal } => {
+                let inputs = [dy, x, y, node.outputs[1]];
+                self.push_to(Op::AttentionGrad { heads, causal }, &inputs, &[x])
+            }
+            Op::BatchNorm { eps, activation, .. } => {
                 let dy = self.before_activation(activation, dy, y)?;
                 self.batch_norm(node, dy, eps)
             }
@@ -267,8 +281,23 @@ impl Backward<'_> {
         Ok(())
     }
 
+    /// Each of the two gets its stretch of the gradient.
+    fn concat(&mut self, inputs: &[TensorId], dy: TensorId, axis: usize) -> Result<()> {
+        let mut start = 0;
+        for &x in inputs {
+            let len = self.graph.shape(x)[axis];
+            if self.wanted(x) {
+                self.push_to(Op::Slice { axis, start, len }, &[dy], &[x])?;
+            }
+            start += len;
+        }
+        Ok(())
+    }
+
     fn batch_norm(&mut self, node: &Node, dy: TensorId, eps: f32) -> Result<()> {
-        let [x, gamma, beta, mean, var] = node.inputs[..] else { unreachable!("five inputs") };
+        let [x, gamma, beta, mean, var, ref residual @ ..] = node.inputs[..] else {
+            unreachable!("at least five inputs")
+        };
         if matches!(self.graph.tensor(mean).role, Role::State(_)) {
             return Err(Error::graph(
                 &node.scope,
@@ -277,15 +306,18 @@ impl Backward<'_> {
             .hint("building the model with Mode::Train"));
         }
         let outputs = [self.destination(gamma), self.destination(beta)];
-        self.graph.push_into(Op::BatchNormParamGrad { eps }, &[dy, x, mean, var], &outputs);
+        let op = Op::BatchNormParamGrad { eps, relu: false };
+        self.graph.push_into(op, &[dy, x, gamma, beta, mean, var], &outputs);
         let [dgamma, dbeta] = outputs;
         if self.wanted(x) {
             let header = self.graph.header();
-            let inputs = [dy, x, gamma, mean, var, dgamma, dbeta, header];
-            self.push_to(Op::BatchNormInputGrad { eps }, &inputs, &[x])?;
+            let inputs = [dy, x, gamma, beta, mean, var, dgamma, dbeta, header];
+            self.push_to(Op::BatchNormInputGrad { eps, relu: false }, &inputs, &[x])?;
         }
         self.contribute(gamma, dgamma)?;
-        self.contribute(beta, dbeta)
+        self.contribute(beta, dbeta)?;
+        let mut residual = residual.iter().filter(|&&x| self.depends.contains(&self.graph.root(x)));
+        residual.next().map_or(Ok(()), |&x| self.contribute(x, dy))
     }
 
     fn layer_norm(&mut self, node: &Node, dy: TensorId) -> Result<()> {

@@ -2,7 +2,7 @@
 //! memory and the plan that an executor records.
 //!
 //! A [`Graph`] is built once by a model, [`grad`] adds the backward operations to it, [`fuse`] merges
-//! what one kernel can do, [`memory`] assigns buffers, and [`plan`] is what executors run.
+//! what one kernel can do, [`precision`] chooses types, [`memory`] assigns buffers, and [`plan`] is what executors run.
 
 pub mod cost;
 pub mod fuse;
@@ -10,6 +10,8 @@ pub mod grad;
 pub mod memory;
 pub mod op;
 pub mod plan;
+pub mod precision;
+mod shapes;
 
 use crate::batch::DType;
 use crate::error::Result;

@@ -3,7 +3,7 @@
 //! One operation is one shader in `shaders/`, one twin in `cpu/`, one name. A kernel binds the
 //! inputs and then the outputs, in the order written here. Images are `[n, c, h, w]`.
 
-use super::Tensor;
+use super::{Tensor, shapes};
 use crate::batch::DType;
 use crate::error::{Error, Result};
 
@@ -80,6 +80,16 @@ pub enum UpdateRule {
 }
 
 impl UpdateRule {
+    /// The same rule without weight decay.
+    pub fn without_decay(mut self) -> Self {
+        match &mut self {
+            UpdateRule::Sgd { weight_decay, .. } | UpdateRule::Adam { weight_decay, .. } => {
+                *weight_decay = 0.0;
+            }
+        }
+        self
+    }
+
     /// How many moment arenas it keeps (0 to 2).
     pub fn moments(&self) -> usize {
         match self {
@@ -89,10 +99,37 @@ impl UpdateRule {
     }
 }
 
+/// How a batch is mixed with itself, see [`Op::MixDraw`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MixKind {
+    /// Values are averaged (Zhang et al., 2018).
+    Mixup,
+    /// A box of one image is pasted into the other (Yun et al., 2019).
+    Cutmix,
+    /// One of the two, with equal probability.
+    Either,
+}
+
+/// Entries of a table that [`Op::MixDraw`] draws one of, all with equal probability.
+pub const MIX_QUANTILES: usize = 1024;
+/// Length of the tensor that [`Op::MixDraw`] makes.
+pub const MIX_LEN: usize = 8;
+/// Distinguishes the draws of [`Op::MixDraw`] from those of dropout.
+pub const MIX_SALT: u32 = 0x6d69_7865;
+
 /// Partial sums that [`Op::GradSquares`] writes for each stretch of gradients.
 pub const GRAD_PARTIALS: usize = 256;
 /// Length of the optimizer's control tensor, see [`Op::OptimizerControl`].
-pub const CONTROL_LEN: usize = 8;
+pub const CONTROL_LEN: usize = 10;
+/// The loss scale with which mixed precision begins, as a power of two: 65536, as PyTorch's `GradScaler`.
+pub const LOSS_SCALE_LOG2: i32 = 16;
+/// The least loss scale as a power of two: at 1, gradients that overflow are too large by themselves.
+pub const LOSS_SCALE_LOG2_MIN: i32 = 0;
+/// The largest loss scale as a power of two: above it no gradient of use is still too small for `f16`,
+/// whose least number is 2⁻²⁴.
+pub const LOSS_SCALE_LOG2_MAX: i32 = 24;
+/// Updates applied in a row after which the loss scale doubles, as in PyTorch's `GradScaler`.
+pub const LOSS_SCALE_GROWTH_INTERVAL: u32 = 2000;
 /// Length of the metrics tensor, see [`Op::StepMetrics`].
 pub const METRICS_LEN: usize = 4;
 
@@ -167,6 +204,8 @@ pub enum Op {
     GeluGrad,
     /// `a, b | y`: same shapes.
     Add,
+    /// `a, b, y | dx`: a + b where y > 0, which is [`Op::ReluGrad`] of the gradients of two branches.
+    AddReluGrad,
     /// `a, b | y`: same shapes.
     Mul,
     /// `x | y`: y = factor · x.
@@ -174,6 +213,11 @@ pub enum Op {
         /// The factor.
         factor: f32,
     },
+    /// `x | y`: the same numbers in the type of `y`.
+    Cast,
+    /// `dx, control[10] | y`: y = dx times the loss scale that [`Op::OptimizerControl`] keeps (Micikevicius
+    /// et al., 2018, section 3.2).
+    LossScale,
     /// `x[outer, len, inner] | y[outer, inner]`: reduces one dimension, which disappears.
     Reduce {
         /// Sum or mean.
@@ -190,29 +234,78 @@ pub enum Op {
         /// The factor.
         factor: f32,
     },
+    /// `a[.., k, ..], b[.., l, ..] | y[.., k + l, ..]`: one after the other along a dimension.
+    Concat {
+        /// The dimension.
+        axis: usize,
+    },
+    /// `x[.., whole, ..] | y[.., len, ..]`: elements `start..start + len` along a dimension.
+    Slice {
+        /// The dimension.
+        axis: usize,
+        /// The first element.
+        start: usize,
+        /// How many.
+        len: usize,
+    },
+    /// `x[.., k, ..] | y[.., len, ..]`: x from `start` on along a dimension, zeros before and behind it.
+    Unslice {
+        /// The dimension.
+        axis: usize,
+        /// Where x stands.
+        start: usize,
+        /// The dimension's length in y.
+        len: usize,
+    },
+    /// `x[n, a, b] | y[n, b, a]`.
+    Transpose,
+    /// `qkv[n, t, 3d] | y[n, t, d], lse[n, heads, t]`: softmax(q kᵀ / √(d / heads)) v of each sample and head
+    /// (Vaswani et al., 2017). A row of `qkv` holds the queries of all heads, then their keys, then their
+    /// values, as PyTorch's `in_proj` makes them; `lse` is the logarithm of each softmax's sum, from which
+    /// the gradient makes the weights again, so that no t × t matrix is kept (Dao et al., 2022).
+    Attention {
+        /// Heads that the d features are divided into.
+        heads: usize,
+        /// Whether a token attends only to those up to itself.
+        causal: bool,
+    },
+    /// `dy[n, t, d], qkv[n, t, 3d], y[n, t, d], lse[n, heads, t] | dqkv[n, t, 3d]`.
+    AttentionGrad {
+        /// As in [`Op::Attention`].
+        heads: usize,
+        /// As in [`Op::Attention`].
+        causal: bool,
+    },
     /// `x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]`: mean and biased
     /// variance over the `header.count` valid samples; the running ones move by `momentum` towards
-    /// the mean and the unbiased variance (Ioffe and Szegedy, 2015).
+    /// the mean and the unbiased variance (Ioffe and Szegedy, 2015), unless that is not finite.
     BatchNormStats {
         /// Share of the new value in the running statistics.
         momentum: f32,
     },
-    /// `x[n, c, ..], gamma[c], beta[c], mean[c], var[c] | y`.
+    /// `x[n, c, ..], gamma[c], beta[c], mean[c], var[c], [residual[n, c, ..]] | y`.
     BatchNorm {
         /// Added to the variance.
         eps: f32,
         /// Applied last.
         activation: Activation,
+        /// Whether a residual is bound and added before the activation (He et al., 2016).
+        residual: bool,
     },
-    /// `dy, x, mean[c], var[c] | dgamma[c], dbeta[c]`.
+    /// `dy, x, gamma[c], beta[c], mean[c], var[c] | dgamma[c], dbeta[c]`.
     BatchNormParamGrad {
         /// Added to the variance.
         eps: f32,
+        /// Whether `dy` is the gradient behind a relu, which lets it through where the norm's output,
+        /// computed again, is above 0.
+        relu: bool,
     },
-    /// `dy, x, gamma, mean, var, dgamma, dbeta, header | dx`: rows from `header.count` on get 0.
+    /// `dy, x, gamma, beta, mean, var, dgamma, dbeta, header | dx`: rows from `header.count` on get 0.
     BatchNormInputGrad {
         /// Added to the variance.
         eps: f32,
+        /// As in [`Op::BatchNormParamGrad`].
+        relu: bool,
     },
     /// `x[rows, d], gamma[d], beta[d] | y, mean[rows], rstd[rows]` (Ba, Kiros and Hinton, 2016).
     LayerNorm {
@@ -232,6 +325,41 @@ pub enum Op {
         p: f32,
         /// Distinguishes the dropout layers of a model.
         salt: u32,
+    },
+    /// `header, table[1024] or [2048] | mix[8]`: draws how the rows of this batch are mixed, each with the one that
+    /// mirrors it among the valid rows. Mix is, in order: share λ of a row's own values, 1 where a box is pasted or
+    /// else 0, the box's first row, end of its rows, first column, end of its columns, 0, 0.
+    ///
+    /// With `hash(i)` the [`pcg3d`](crate::rng::pcg3d) of `[i, step + seed_high, seed_low ^ MIX_SALT ^ (micro_step ·
+    /// 0x9E3779B9)]`, [`MixKind::Either`] pastes where `hash(0)[0] < 2³¹`. Entry `hash(0)[1] >> 22` of the table is λ,
+    /// or of a box the share of each side in units of 2⁻¹⁶; with `Either` the second half of the table is that for
+    /// boxes. The box reaches `side · entry >> 17` to both sides of its centre, `(hash(1)[0] >> 16) · height >> 16` and
+    /// `(hash(1)[1] >> 16) · width >> 16`, as far as there is image, and λ is the share of the area that is left. All
+    /// but this last one is arithmetic of integers, so every device draws the same.
+    MixDraw {
+        /// What may be drawn.
+        kind: MixKind,
+        /// Height of the images, below 2¹⁶.
+        height: usize,
+        /// Width of the images, below 2¹⁶.
+        width: usize,
+    },
+    /// `x[n, ..], mix[8], header | y`: each of the `header.count` valid rows, of which row i is mirrored by row
+    /// count - 1 - i, becomes λ x + (1 - λ) mirror, or x with the mirror's box pasted; rows of padding are copied.
+    Mix,
+    /// `target u32[n], mix[8], header | t[n, c]`: λ q(target) + (1 - λ) q(target of the mirror), where q is 1 for
+    /// the class, `smoothing` of it spread over all; 0 in padding.
+    SoftTarget {
+        /// Share of the target spread evenly over all classes.
+        smoothing: f32,
+        /// Number of classes c.
+        classes: usize,
+    },
+    /// `logits[n, c], t[n, c], header | loss[n], [dlogits[n, c]]`: -Σ t ln softmax(logits), as PyTorch's
+    /// cross-entropy with probabilities; the gradient is that of the mean over the valid rows; 0 in padding.
+    SoftCrossEntropy {
+        /// Whether the gradient is written.
+        gradient: bool,
     },
     /// `logits[n, c], target u32[n], header | loss[n], [dlogits[n, c]]`: softmax and cross-entropy in one;
     /// the gradient is that of the mean over the valid rows; loss and gradient of padding are 0.
@@ -256,9 +384,14 @@ pub enum Op {
     },
     /// `gradients[len] | partials[256]`: partial sums of squares, each over a fixed share.
     GradSquares,
-    /// `partials[256 · stretches] | control[8]`: decides on the update. Control is, in order: 1 - β₁ᵗ, 1 - β₂ᵗ, updates
+    /// `partials[256 · stretches] | control[10]`: decides on the update. Control is, in order: 1 - β₁ᵗ, 1 - β₂ᵗ, updates
     /// applied, updates skipped, gradient norm, factor on the gradients, whether to apply (1 or 0),
-    /// updates skipped in a row. A norm that is not finite skips the update and leaves 1 - βᵗ.
+    /// updates skipped in a row; k, where the loss scale is 2ᵏ times the one at the start; updates applied
+    /// since that last changed. A norm that is not finite skips the update and leaves 1 - βᵗ.
+    ///
+    /// Where the loss is scaled, norm and factor are those of the gradients without it, a skipped update
+    /// halves the scale, and [`LOSS_SCALE_GROWTH_INTERVAL`] applied ones in a row double it, as PyTorch's
+    /// `GradScaler` does, between 2 to [`LOSS_SCALE_LOG2_MIN`] and 2 to [`LOSS_SCALE_LOG2_MAX`].
     OptimizerControl {
         /// Gradients with a larger global norm are scaled down to it; infinite: never.
         max_norm: f32,
@@ -266,13 +399,15 @@ pub enum Op {
         beta1: f32,
         /// β₂ of Adam, 0 for others.
         beta2: f32,
+        /// Whether the gradients are those of a scaled loss.
+        scaled: bool,
     },
-    /// `gradients[len], control[8], header | parameters[len], [first[len]], [second[len]]`.
+    /// `gradients[len], control[10], header | parameters[len], [first[len]], [second[len]]`.
     OptimizerUpdate {
         /// The rule.
         rule: UpdateRule,
     },
-    /// `parameters[len], control[8] | average[len]`: average += share · (parameters - average) after an update that
+    /// `parameters[len], control[10] | average[len]`: average += share · (parameters - average) after an update that
     /// was applied; the first one copies, as `torch.optim.swa_utils.AveragedModel` (Polyak and Juditsky, 1992).
     MovingAverage {
         /// 1 - decay.
@@ -306,10 +441,19 @@ impl Op {
             Op::Gelu => "gelu",
             Op::GeluGrad => "gelu_grad",
             Op::Add => "add",
+            Op::AddReluGrad => "add_relu_grad",
             Op::Mul => "mul",
             Op::Scale { .. } => "scale",
+            Op::Cast => "cast",
+            Op::LossScale => "loss_scale",
             Op::Reduce { .. } => "reduce",
             Op::Broadcast { .. } => "broadcast",
+            Op::Concat { .. } => "concat",
+            Op::Slice { .. } => "slice",
+            Op::Unslice { .. } => "unslice",
+            Op::Transpose => "transpose",
+            Op::Attention { .. } => "attention",
+            Op::AttentionGrad { .. } => "attention_grad",
             Op::BatchNormStats { .. } => "batch_norm_stats",
             Op::BatchNorm { .. } => "batch_norm",
             Op::BatchNormParamGrad { .. } => "batch_norm_param_grad",
@@ -318,6 +462,10 @@ impl Op {
             Op::LayerNormInputGrad => "layer_norm_input_grad",
             Op::LayerNormParamGrad => "layer_norm_param_grad",
             Op::Dropout { .. } => "dropout",
+            Op::MixDraw { .. } => "mix_draw",
+            Op::Mix => "mix",
+            Op::SoftTarget { .. } => "soft_target",
+            Op::SoftCrossEntropy { .. } => "soft_cross_entropy",
             Op::CrossEntropy { .. } => "cross_entropy",
             Op::MeanSquaredError { .. } => "mean_squared_error",
             Op::Accuracy => "accuracy",
@@ -407,7 +555,12 @@ impl Op {
                 expect(shape(0).len() >= 2, || format!("found shape {:?}", shape(0)))?;
                 Ok(vec![f32s(&shape(0)[1..2])])
             }
-            Op::Relu | Op::Gelu | Op::Scale { .. } | Op::Dropout { .. } => Ok(vec![f32s(shape(0))]),
+            Op::Relu
+            | Op::Gelu
+            | Op::Scale { .. }
+            | Op::Cast
+            | Op::LossScale
+            | Op::Dropout { .. } => Ok(vec![f32s(shape(0))]),
             Op::Add | Op::Mul | Op::ReluGrad | Op::GeluGrad => {
                 expect(shape(0) == shape(1), || {
                     format!(
@@ -416,6 +569,13 @@ impl Op {
                         shape(0),
                         shape(1)
                     )
+                })?;
+                Ok(vec![f32s(shape(0))])
+            }
+            Op::AddReluGrad => {
+                expect(shape(0) == shape(1) && shape(0) == shape(2), || {
+                    let [a, b, y] = [shape(0), shape(1), shape(2)];
+                    format!("add_relu_grad needs equal shapes, found {a:?}, {b:?} and {y:?}")
                 })?;
                 Ok(vec![f32s(shape(0))])
             }
@@ -435,6 +595,19 @@ impl Op {
                 y.insert(*axis, *len);
                 Ok(vec![(y, DType::F32)])
             }
+            Op::Concat { axis } => Ok(vec![f32s(&shapes::concat(shape(0), shape(1), *axis)?)]),
+            Op::Slice { axis, start, len } => {
+                Ok(vec![f32s(&shapes::slice(shape(0), *axis, *start, *len)?)])
+            }
+            Op::Unslice { axis, start, len } => {
+                Ok(vec![f32s(&shapes::unslice(shape(0), *axis, *start, *len)?)])
+            }
+            Op::Transpose => Ok(vec![f32s(&shapes::transpose(shape(0))?)]),
+            Op::Attention { heads, .. } => {
+                let [y, lse] = shapes::attention(shape(0), *heads)?;
+                Ok(vec![f32s(&y), f32s(&lse)])
+            }
+            Op::AttentionGrad { .. } => Ok(vec![f32s(shape(1))]),
             Op::BatchNormStats { .. } => {
                 expect(shape(0).len() >= 2, || {
                     format!("batch norm takes [n, c, ..], found {:?}", shape(0))
@@ -442,8 +615,11 @@ impl Op {
                 let c = &shape(0)[1..2];
                 Ok(vec![f32s(c), f32s(c)])
             }
-            Op::BatchNorm { .. } => {
+            Op::BatchNorm { residual, .. } => {
                 (1..5).try_for_each(|i| expect_channels(shape(0), shape(i)))?;
+                expect(!residual || shape(5) == shape(0), || {
+                    format!("a residual of shape {:?} does not fit {:?}", shape(5), shape(0))
+                })?;
                 Ok(vec![f32s(shape(0))])
             }
             Op::BatchNormParamGrad { .. } => Ok(vec![f32s(shape(2)), f32s(shape(2))]),
@@ -460,6 +636,35 @@ impl Op {
             Op::LayerNormParamGrad => {
                 let d = &shape(1)[shape(1).len() - 1..];
                 Ok(vec![f32s(d), f32s(d)])
+            }
+            Op::MixDraw { kind, height, width } => {
+                let entries = MIX_QUANTILES * if *kind == MixKind::Either { 2 } else { 1 };
+                expect(shape(1) == [entries], || {
+                    format!("mix_draw by {kind:?} takes {entries} entries, found {:?}", shape(1))
+                })?;
+                expect([height, width].iter().all(|side| (1..1 << 16).contains(*side)), || {
+                    format!(
+                        "images to mix have 1 to 65535 rows and columns, found {height} × {width}"
+                    )
+                })?;
+                Ok(vec![f32s(&[MIX_LEN])])
+            }
+            Op::Mix => {
+                expect(shape(0).len() >= 2 && inputs[0].dtype == DType::F32, || {
+                    format!("mix takes f32[n, ..], found {:?} {:?}", inputs[0].dtype, shape(0))
+                })?;
+                Ok(vec![f32s(shape(0))])
+            }
+            Op::SoftTarget { classes, .. } => Ok(vec![f32s(&[shape(0)[0], *classes])]),
+            Op::SoftCrossEntropy { gradient } => {
+                expect(shape(0).len() == 2 && shape(0) == shape(1), || {
+                    format!(
+                        "cross-entropy takes logits and probabilities [n, classes], found {:?} and {:?}",
+                        shape(0),
+                        shape(1)
+                    )
+                })?;
+                Ok(loss_outputs(shape(0), *gradient))
             }
             Op::CrossEntropy { gradient, .. } => {
                 expect(shape(0).len() == 2 && shape(1) == &shape(0)[..1], || {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::fuse::fuse;
 use super::memory::Pool;
+use super::precision::{Precision, store_half};
 use super::{Arena, Graph, Init, Node, Role, Tensor, TensorId};
 use crate::batch::{DType, SLOT_ALIGN_BYTES, SampleSpec, SlotLayout};
 use crate::error::{Error, Result};
@@ -74,10 +75,17 @@ impl Variable {
 /// One of the buffers that activations share over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActivationBuffer {
-    /// Number of elements, 4 bytes each.
+    /// Number of elements.
     pub len: usize,
-    /// `F32` or `U32`.
+    /// `F32`, `F16` or `U32`.
     pub dtype: DType,
+}
+
+impl ActivationBuffer {
+    /// Its size in whole words, as devices bind it.
+    pub fn bytes(&self) -> usize {
+        (self.len * self.dtype.bytes()).next_multiple_of(4)
+    }
 }
 
 /// The passes over a batch that a program knows.
@@ -102,7 +110,8 @@ pub struct Program {
     pub arenas: BTreeMap<Arena, usize>,
     /// The shared activation buffers.
     pub activations: Vec<ActivationBuffer>,
-    /// Parameters in [`Arena::Params`], in the order in which the model made them.
+    /// Parameters in [`Arena::Params`], in their order there: that in which the model made them, but for those that
+    /// were reserved first.
     pub params: Vec<Variable>,
     /// States in [`Arena::State`].
     pub states: Vec<Variable>,
@@ -135,6 +144,12 @@ impl Program {
         self.arenas.contains_key(&Arena::Average)
     }
 
+    /// Whether any tensor has 16 bits.
+    pub fn stores_half(&self) -> bool {
+        let mut tensors = self.plans.values().flat_map(|plan| &plan.tensors);
+        tensors.any(|tensor| tensor.dtype == DType::F16)
+    }
+
     /// Elements of the model's output for one sample.
     pub fn output_width(&self) -> usize {
         let plan = &self.plans[&Pass::Eval];
@@ -144,8 +159,8 @@ impl Program {
     /// Bytes of device memory that arenas, activations and one batch take.
     pub fn device_bytes(&self) -> usize {
         let arenas: usize = self.arenas.values().sum();
-        let activations: usize = self.activations.iter().map(|a| a.len).sum();
-        4 * (arenas + activations) + self.slot.slot_bytes
+        let activations: usize = self.activations.iter().map(ActivationBuffer::bytes).sum();
+        4 * arenas + activations + self.slot.slot_bytes
     }
 }
 
@@ -154,6 +169,7 @@ impl Program {
 pub struct ProgramBuilder {
     spec: SampleSpec,
     slot: SlotLayout,
+    precision: Precision,
     params: Table,
     states: Table,
     consts: Vec<f32>,
@@ -163,6 +179,20 @@ pub struct ProgramBuilder {
     /// Elements of the other arenas that a graph reaches by stretches.
     stretched: BTreeMap<Arena, usize>,
     plans: BTreeMap<Pass, Plan>,
+    options: Options,
+}
+
+/// What is done to a graph before it becomes a plan. None of it changes a result beyond rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether operations that one kernel can do are merged.
+    pub fuse: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { fuse: true }
+    }
 }
 
 /// Variables of one arena, in order of first appearance.
@@ -203,6 +233,7 @@ impl ProgramBuilder {
         Self {
             spec: spec.clone(),
             slot: SlotLayout::new(spec, batch_size),
+            precision: Precision::F32,
             params: Table::default(),
             states: Table::default(),
             consts: Vec::new(),
@@ -210,7 +241,18 @@ impl ProgramBuilder {
             metrics: 0,
             stretched: BTreeMap::new(),
             plans: BTreeMap::new(),
+            options: Options::default(),
         }
+    }
+
+    /// Builds plans with other options than the default ones.
+    pub fn with_options(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same, storing activations in this precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Makes room for the parameters of `graph` and returns how many elements the parameter arena then
@@ -219,17 +261,34 @@ impl ProgramBuilder {
     /// # Errors
     /// When two parameters share a name and differ, or a graph names one twice.
     pub fn reserve_params(&mut self, graph: &Graph) -> Result<usize> {
-        let mut seen = HashSet::new();
+        self.reserve_params_if(graph, |_| true)?;
+        Ok(self.params.len)
+    }
+
+    /// As [`ProgramBuilder::reserve_params`], for those parameters alone that `first` holds for: the first time they
+    /// come to lie before all others. Returns where they end.
+    ///
+    /// # Errors
+    /// As [`ProgramBuilder::reserve_params`].
+    pub fn reserve_params_if(
+        &mut self,
+        graph: &Graph,
+        first: impl Fn(&Tensor) -> bool,
+    ) -> Result<usize> {
+        let (mut seen, mut end) = (HashSet::new(), 0);
         for tensor in &graph.tensors {
             if let Role::Param(init) = tensor.role {
                 if !seen.insert(&tensor.name) {
                     return Err(Error::graph(&tensor.name, "two parameters have this name")
                         .hint("giving each layer its own name"));
                 }
-                self.params.offset(tensor, init)?;
+                if first(tensor) {
+                    let offset = self.params.offset(tensor, init)?;
+                    end = end.max((offset + tensor.len()).next_multiple_of(ALIGN));
+                }
             }
         }
-        Ok(self.params.len)
+        Ok(end)
     }
 
     /// Adds a pass; `keep` are tensors that must still hold their value when it ends. [`Pass::Eval`] reads the
@@ -239,7 +298,12 @@ impl ProgramBuilder {
     /// As [`ProgramBuilder::reserve_params`].
     pub fn add(&mut self, pass: Pass, mut graph: Graph, keep: &[TensorId]) -> Result<()> {
         self.reserve_params(&graph)?;
-        fuse(&mut graph);
+        if self.options.fuse {
+            fuse(&mut graph, keep);
+        }
+        if self.precision == Precision::F16 {
+            store_half(&mut graph, keep);
+        }
         let assigned = self.pool.assign(&graph, keep);
         let mut locations = Vec::with_capacity(graph.tensors.len());
         for i in 0..graph.tensors.len() {

@@ -7,10 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Mode;
-use crate::batch::DType;
-use crate::error::{Error, Result};
-use crate::graph::op::{Activation, ConvGeometry, Op, PoolGeometry};
-use crate::graph::{Graph, Init, Role, TensorId};
+use super::build::{self, Start};
+use crate::error::Result;
+use crate::graph::op::{ConvGeometry, Op, PoolGeometry};
+use crate::graph::{Graph, TensorId};
 
 /// A size in two dimensions: one number for a square, or `[height, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -322,107 +322,35 @@ impl Layer {
     /// When a setting is out of range or the shape of `x` does not fit, naming the scope.
     pub fn build(&self, graph: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
         match *self {
-            Layer::Linear { out: Features::Count(out), bias, .. } => linear(graph, x, out, bias),
-            Layer::Linear { .. } => Err(fault(graph, "the number of classes is not known here")
-                .hint("out = N, or Sequential::new with the data set's sample spec")),
+            Layer::Linear { out: Features::Count(out), bias, .. } => {
+                build::linear(graph, x, out, bias, Start::FanIn)
+            }
+            Layer::Linear { .. } => {
+                Err(build::fault(graph, "the number of classes is not known here")
+                    .hint("out = N, or Sequential::new with the data set's sample spec"))
+            }
             Layer::Conv2d { out, kernel, stride, padding, groups, bias, .. } => {
                 let (stride, padding) = (stride.sides(), padding.sides());
-                conv2d(
-                    graph,
-                    x,
-                    out,
-                    kernel.sides(),
-                    ConvGeometry { stride, padding, groups },
-                    bias,
-                )
+                let geometry = ConvGeometry { stride, padding, groups };
+                let (kernel, start) = (kernel.sides(), Start::FanIn);
+                build::conv2d(graph, x, &build::Conv2d { out, kernel, geometry, bias, start })
             }
             Layer::Relu { .. } => graph.push_one(Op::Relu, &[x]),
             Layer::Gelu { .. } => graph.push_one(Op::Gelu, &[x]),
             Layer::MaxPool2d { kernel, stride, padding, .. } => {
-                expect_image(graph, x, "max_pool2d")?;
-                let geometry = pool_geometry(kernel, stride, padding);
-                graph.push_one(Op::MaxPool2d { geometry }, &[x])
+                build::max_pool2d(graph, x, pool_geometry(kernel, stride, padding))
             }
             Layer::AvgPool2d { kernel, stride, padding, .. } => {
-                expect_image(graph, x, "avg_pool2d")?;
-                let geometry = pool_geometry(kernel, stride, padding);
-                graph.push_one(Op::AvgPool2d { geometry }, &[x])
+                build::avg_pool2d(graph, x, pool_geometry(kernel, stride, padding))
             }
-            Layer::BatchNorm { momentum, eps, .. } => batch_norm(graph, x, momentum, eps, mode),
-            Layer::LayerNorm { eps, .. } => layer_norm(graph, x, eps),
-            Layer::Dropout { p, .. } => dropout(graph, x, p, mode),
-            Layer::Flatten { .. } => flatten(graph, x),
+            Layer::BatchNorm { momentum, eps, .. } => {
+                build::batch_norm(graph, x, momentum, eps, mode)
+            }
+            Layer::LayerNorm { eps, .. } => build::layer_norm(graph, x, eps),
+            Layer::Dropout { p, .. } => build::dropout(graph, x, p, mode),
+            Layer::Flatten { .. } => build::flatten(graph, x),
         }
     }
-}
-
-/// Elements of the largest weight: with its gradient and moments that fills any device of today, and
-/// products of sizes below it cannot overflow.
-const MAX_WEIGHT_LEN: usize = 1 << 31;
-
-fn expect_buildable(graph: &Graph, weight: &[usize]) -> Result<()> {
-    let len = weight.iter().try_fold(1usize, |len, &side| len.checked_mul(side));
-    if len.is_some_and(|len| len <= MAX_WEIGHT_LEN) {
-        return Ok(());
-    }
-    let message = format!("a weight of shape {weight:?} has more than {MAX_WEIGHT_LEN} elements");
-    Err(fault(graph, message).hint("fewer features"))
-}
-
-/// Weight and bias are uniform in ±1/√fan_in, which is what PyTorch's `kaiming_uniform_(a=√5)` comes to.
-fn fan_in_init(fan_in: usize) -> Init {
-    Init::Uniform { bound: (1.0 / (fan_in as f64).sqrt()) as f32 }
-}
-
-fn linear(graph: &mut Graph, x: TensorId, out: usize, bias: bool) -> Result<TensorId> {
-    let &[_, features] = graph.shape(x) else {
-        let message =
-            format!("linear takes [n, features], found an input of shape {:?}", graph.shape(x));
-        return Err(fault(graph, message).hint("a flatten layer before it"));
-    };
-    if out == 0 || features == 0 {
-        let message = format!("linear from {features} to {out} features has nothing to compute");
-        return Err(fault(graph, message).hint("at least 1 feature on both sides"));
-    }
-    let init = fan_in_init(features);
-    expect_buildable(graph, &[out, features])?;
-    let mut inputs = vec![x, graph.param("weight", &[out, features], init)];
-    if bias {
-        inputs.push(graph.param("bias", &[out], init));
-    }
-    let activation = Activation::Identity;
-    graph.push_one(Op::MatMul { transpose_a: false, transpose_b: true, bias, activation }, &inputs)
-}
-
-fn conv2d(
-    graph: &mut Graph,
-    x: TensorId,
-    out: usize,
-    kernel: [usize; 2],
-    geometry: ConvGeometry,
-    bias: bool,
-) -> Result<TensorId> {
-    let [_, channels, ..] = expect_image(graph, x, "conv2d")?;
-    let groups = geometry.groups;
-    if groups == 0 || out == 0 || !channels.is_multiple_of(groups) || !out.is_multiple_of(groups) {
-        let message = format!(
-            "conv2d from {channels} to {out} channels cannot be divided into {groups} groups"
-        );
-        return Err(fault(graph, message).hint("groups that divide both numbers of channels"));
-    }
-    let weight = [out, channels / groups, kernel[0], kernel[1]];
-    expect_buildable(graph, &weight)?;
-    let fan_in = weight[1..].iter().product();
-    if fan_in == 0 {
-        let message = format!("conv2d with a {kernel:?} window has nothing to compute");
-        return Err(fault(graph, message).hint("a kernel of at least 1"));
-    }
-    let init = fan_in_init(fan_in);
-    let mut inputs = vec![x, graph.param("weight", &weight, init)];
-    if bias {
-        inputs.push(graph.param("bias", &[out], init));
-    }
-    graph.push_one(Op::Conv2d { geometry, bias, activation: Activation::Identity }, &inputs)
 }
 
 fn pool_geometry(kernel: Extent, stride: Option<Extent>, padding: Extent) -> PoolGeometry {
@@ -431,99 +359,4 @@ fn pool_geometry(kernel: Extent, stride: Option<Extent>, padding: Extent) -> Poo
         stride: stride.unwrap_or(kernel).sides(),
         padding: padding.sides(),
     }
-}
-
-fn batch_norm(
-    graph: &mut Graph,
-    x: TensorId,
-    momentum: f64,
-    eps: f64,
-    mode: Mode,
-) -> Result<TensorId> {
-    expect_setting(graph, "momentum", momentum, (0.0..=1.0).contains(&momentum), "0 to 1")?;
-    expect_setting(graph, "eps", eps, eps > 0.0 && eps.is_finite(), "a number above 0")?;
-    let &[_, channels, ..] = graph.shape(x) else {
-        let message = format!("batch_norm takes [n, channels, ..], found {:?}", graph.shape(x));
-        return Err(fault(graph, message));
-    };
-    let gamma = graph.param("weight", &[channels], Init::Constant(1.0));
-    let beta = graph.param("bias", &[channels], Init::Constant(0.0));
-    let running_mean = graph.state("running_mean", &[channels], Init::Constant(0.0));
-    let running_var = graph.state("running_var", &[channels], Init::Constant(1.0));
-    let (mean, var) = match mode {
-        Mode::Eval => (running_mean, running_var),
-        Mode::Train => {
-            let [mean, var] = ["mean", "var"].map(|name| {
-                let name = format!("{}.{name}", graph.scope());
-                graph.add_tensor(name, &[channels], DType::F32, Role::Activation)
-            });
-            let header = graph.header();
-            let stats = Op::BatchNormStats { momentum: momentum as f32 };
-            graph.push_into(stats, &[x, header], &[mean, var, running_mean, running_var]);
-            (mean, var)
-        }
-    };
-    let op = Op::BatchNorm { eps: eps as f32, activation: Activation::Identity };
-    graph.push_one(op, &[x, gamma, beta, mean, var])
-}
-
-/// Dimensions before the last count as rows.
-fn layer_norm(graph: &mut Graph, x: TensorId, eps: f64) -> Result<TensorId> {
-    expect_setting(graph, "eps", eps, eps > 0.0 && eps.is_finite(), "a number above 0")?;
-    let shape = graph.shape(x).to_vec();
-    let [rows @ .., features] = shape.as_slice() else {
-        return Err(fault(graph, "layer_norm takes at least one dimension, found a scalar"));
-    };
-    let gamma = graph.param("weight", &[*features], Init::Constant(1.0));
-    let beta = graph.param("bias", &[*features], Init::Constant(0.0));
-    let op = Op::LayerNorm { eps: eps as f32 };
-    if rows.len() == 1 {
-        return graph.push_one(op, &[x, gamma, beta]);
-    }
-    let flat = graph.reshape(x, &[rows.iter().product(), *features])?;
-    let y = graph.push_one(op, &[flat, gamma, beta])?;
-    graph.reshape(y, &shape)
-}
-
-fn dropout(graph: &mut Graph, x: TensorId, p: f64, mode: Mode) -> Result<TensorId> {
-    expect_setting(graph, "p", p, (0.0..1.0).contains(&p), "0 up to, not including, 1")?;
-    if mode == Mode::Eval || p == 0.0 {
-        return Ok(x);
-    }
-    let header = graph.header();
-    let salt = super::init::name_hash(graph.scope()) as u32;
-    graph.push_one(Op::Dropout { p: p as f32, salt }, &[x, header])
-}
-
-fn flatten(graph: &mut Graph, x: TensorId) -> Result<TensorId> {
-    match *graph.shape(x) {
-        [_, _] => Ok(x),
-        [n, ref rest @ ..] => {
-            let shape = [n, rest.iter().product()];
-            graph.reshape(x, &shape)
-        }
-        [] => Err(fault(graph, "flatten takes [n, ..], found a scalar")),
-    }
-}
-
-fn expect_image(graph: &Graph, x: TensorId, layer: &str) -> Result<[usize; 4]> {
-    graph.shape(x).try_into().map_err(|_| {
-        let message = format!(
-            "{layer} takes images [n, channels, height, width], found an input of shape {:?}",
-            graph.shape(x)
-        );
-        fault(graph, message).hint("--model mlp, or layers that start with a linear one")
-    })
-}
-
-fn expect_setting(graph: &Graph, key: &str, value: f64, holds: bool, expected: &str) -> Result<()> {
-    if holds {
-        return Ok(());
-    }
-    Err(fault(graph, format!("{key}: found {value}, expected {expected}")))
-}
-
-/// An error of the layer that is being built.
-fn fault(graph: &Graph, message: impl std::fmt::Display) -> Error {
-    Error::graph(if graph.scope().is_empty() { "model" } else { graph.scope() }, message)
 }

@@ -88,6 +88,36 @@ impl Loss {
         tensors
     }
 
+    /// As [`Loss::build`], of a batch that was mixed as `mix` says ([`Op::MixDraw`](crate::graph::op::Op::MixDraw)).
+    /// Right is a prediction that meets the sample's own class, as if nothing had been mixed.
+    ///
+    /// # Errors
+    /// When shapes or types do not fit, and for values, which cannot be mixed.
+    pub fn build_mixed(
+        &self,
+        graph: &mut Graph,
+        output: TensorId,
+        target: TensorId,
+        mix: TensorId,
+        header: TensorId,
+        gradient: bool,
+    ) -> Result<LossTensors> {
+        let Loss::CrossEntropy { smoothing } = *self else {
+            let message = "mixing takes cross_entropy, found mean_squared_error";
+            return Err(Error::graph("loss", message));
+        };
+        let outer = graph.scope().to_string();
+        graph.set_scope("loss");
+        let classes = graph.shape(output).last().copied().unwrap_or(0);
+        let soften = Op::SoftTarget { smoothing: smoothing as f32, classes };
+        let soft = graph.push_one(soften, &[target, mix, header])?;
+        let outputs = graph.push(Op::SoftCrossEntropy { gradient }, &[output, soft, header])?;
+        let row_correct = Some(graph.push_one(Op::Accuracy, &[output, target, header])?);
+        graph.set_scope(outer);
+        let output_gradient = outputs.get(1).copied();
+        Ok(LossTensors { row_loss: outputs[0], output_gradient, row_correct })
+    }
+
     fn build_scoped(
         &self,
         graph: &mut Graph,

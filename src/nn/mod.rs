@@ -1,13 +1,20 @@
 //! Models as graphs: layers, the models by name, losses, optimizers and schedules.
 
+pub mod beta;
+mod build;
 pub mod describe;
 pub mod init;
 pub mod layers;
 pub mod losses;
+pub mod mixing;
 pub mod models;
 pub mod optimizers;
+pub mod resnet;
 pub mod schedules;
 pub mod sequential;
+pub mod vit;
+
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
@@ -29,4 +36,10 @@ pub trait Module: Send + Sync {
     /// # Errors
     /// When the shape of `x` does not fit.
     fn build(&self, graph: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId>;
+}
+
+impl<M: Module + ?Sized> Module for Arc<M> {
+    fn build(&self, graph: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
+        (**self).build(graph, x, mode)
+    }
 }

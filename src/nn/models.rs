@@ -1,18 +1,22 @@
 //! The models by name, and how a config says which model it wants.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Module;
 use super::layers::Layer;
+use super::resnet::{Depth, ResNet};
 use super::sequential::Sequential;
+use super::vit::{Size, VisionTransformer};
 use crate::batch::SampleSpec;
 use crate::error::{Error, Result};
 
 /// The models that have a name.
-pub const NAMES: [&str; 2] = ["mlp", "cnn"];
+pub const NAMES: [&str; 6] = ["mlp", "cnn", "resnet18", "resnet34", "resnet50", "vit-tiny"];
 
 /// The model of a config: a name (`model = "cnn"`) or a list of layers (`[[model.layers]]`).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,11 +41,11 @@ impl ModelConfig {
     ///
     /// # Errors
     /// As [`by_name`] and [`Sequential::new`].
-    pub fn build(&self, spec: &SampleSpec) -> Result<Sequential> {
-        match self {
-            ModelConfig::Name(name) => by_name(name, spec),
-            ModelConfig::Layers(list) => Sequential::new(list.layers.clone(), spec),
-        }
+    pub fn build(&self, spec: &SampleSpec) -> Result<Arc<dyn Module>> {
+        Ok(match self {
+            ModelConfig::Name(name) => by_name(name, spec)?,
+            ModelConfig::Layers(list) => Arc::new(Sequential::new(list.layers.clone(), spec)?),
+        })
     }
 }
 
@@ -88,22 +92,34 @@ impl From<Vec<Layer>> for ModelConfig {
 /// `net.4`. `cnn`: two of conv 3×3 (16, then 32 channels) · relu · max-pool 2, then flatten · linear
 /// 128 · relu · linear, its modules `net.0`, `net.3`, `net.7` and `net.9`.
 ///
+/// `resnet18`, `resnet34` and `resnet50`: see [`ResNet`]. `vit-tiny`: see [`VisionTransformer`].
+///
 /// # Errors
 /// For a name that is not one of [`NAMES`], and for data that the model does not fit.
-pub fn by_name(name: &str, spec: &SampleSpec) -> Result<Sequential> {
-    let layers = match name {
-        "mlp" => mlp(),
+pub fn by_name(name: &str, spec: &SampleSpec) -> Result<Arc<dyn Module>> {
+    let layers = |layers| Sequential::new(layers, spec).map(shared);
+    let resnet = |depth| ResNet::new(depth, spec).map(shared);
+    let model = match name {
+        "mlp" => layers(mlp()),
         "cnn" => {
             expect_images(spec)?;
-            cnn()
+            layers(cnn())
         }
+        "resnet18" => resnet(Depth::ResNet18),
+        "resnet34" => resnet(Depth::ResNet34),
+        "resnet50" => resnet(Depth::ResNet50),
+        "vit-tiny" => VisionTransformer::new(Size::TINY, spec).map(shared),
         _ => {
             let known = NAMES.join(", ");
             return Err(Error::config("model", format!("found {name:?}, expected one of {known}"))
                 .hint("a list of layers, [[model.layers]], for a model of your own"));
         }
     };
-    Sequential::new(layers, spec).map_err(|error| error.within(name))
+    model.map_err(|error| error.within(name))
+}
+
+fn shared(model: impl Module + 'static) -> Arc<dyn Module> {
+    Arc::new(model)
 }
 
 /// The flatten has no number in DESIGN's names: it belongs to how the input is read.
@@ -152,8 +168,8 @@ mod tests {
     use super::*;
     use crate::batch::{DType, TargetSpec};
     use crate::graph::{Graph, Role};
+    use crate::nn::Mode;
     use crate::nn::sequential::sample_input;
-    use crate::nn::{Mode, Module};
 
     fn spec(input_shape: &[usize]) -> SampleSpec {
         SampleSpec {
@@ -163,7 +179,7 @@ mod tests {
         }
     }
 
-    fn variables(model: &Sequential, spec: &SampleSpec, mode: Mode) -> Vec<(String, Vec<usize>)> {
+    fn variables(model: &dyn Module, spec: &SampleSpec, mode: Mode) -> Vec<(String, Vec<usize>)> {
         let mut graph = Graph::new();
         let x = sample_input(&mut graph, spec, 3);
         let y = model.build(&mut graph, x, mode).expect("the model fits");
@@ -203,7 +219,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_one_clear_line() {
         let message = |name: &str, shape: &[usize]| {
-            by_name(name, &spec(shape)).expect_err("must not fit").to_string()
+            by_name(name, &spec(shape)).err().expect("must not fit").to_string()
         };
         assert_eq!(
             message("cnn", &[784]),

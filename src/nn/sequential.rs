@@ -1,5 +1,6 @@
 //! Layers one after the other, checked against the data they will see.
 
+use super::build::within;
 use super::layers::{Features, Layer};
 use super::{Mode, Module};
 use crate::batch::{DType, SampleSpec, TargetSpec};
@@ -75,14 +76,11 @@ impl Sequential {
 
 impl Module for Sequential {
     fn build(&self, graph: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
-        let outer = graph.scope().to_string();
         let mut y = x;
         for (index, layer) in self.layers.iter().enumerate() {
             let name = self.module_name(index);
-            graph.set_scope(if outer.is_empty() { name } else { format!("{outer}.{name}") });
-            y = layer.build(graph, y, mode)?;
+            y = within(graph, &name, |graph| layer.build(graph, y, mode))?;
         }
-        graph.set_scope(outer);
         Ok(y)
     }
 }
@@ -93,7 +91,8 @@ pub(super) fn sample_input(graph: &mut Graph, spec: &SampleSpec, batch: usize) -
     graph.add_tensor("input", &shape, DType::F32, Role::Activation)
 }
 
-fn target_width(spec: &SampleSpec) -> usize {
+/// Values that a model puts out for a sample: as many as classes, or as the target has.
+pub(super) fn target_width(spec: &SampleSpec) -> usize {
     match spec.target {
         TargetSpec::Class { classes } => classes,
         TargetSpec::Values { len } => len,

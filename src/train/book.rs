@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::event::{CheckpointReport, EpochReport, Event, StepReport};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::executor::Done;
+use crate::graph::op::LOSS_SCALE_LOG2;
 use crate::graph::plan::Pass;
 use crate::pipeline::{Split, Work};
 
@@ -121,6 +122,8 @@ pub(super) struct Terms {
     pub classifies: bool,
     /// Whether a validation follows every epoch.
     pub validates: bool,
+    /// Whether the loss is scaled, as mixed precision does.
+    pub scales_loss: bool,
     /// The learning rate of each step.
     pub lr: Box<dyn Fn(u64) -> f64 + Send>,
     /// Set when the trainer is dropped: nobody will catch up with a full stream any more.
@@ -144,6 +147,8 @@ pub(super) struct Book {
     pub train_s: f64,
     epoch_s: f64,
     pub skipped: u64,
+    /// The loss scale of the next step, where the loss is scaled.
+    pub loss_scale: Option<f64>,
     pub last_epoch: Option<EpochReport>,
     /// When the last result came, or work began: time since belongs to the next result.
     clock: Option<Instant>,
@@ -163,6 +168,7 @@ impl Book {
             train_s: 0.0,
             epoch_s: 0.0,
             skipped: 0,
+            loss_scale: None,
             last_epoch: progress.last_epoch,
             clock: None,
         }
@@ -227,7 +233,9 @@ impl Book {
             self.end_epoch(work);
         }
         let in_a_row = done.control[7] as u32;
-        if in_a_row >= SKIPPED_IN_A_ROW_MAX {
+        // A loss scale above 1 may yet be what is too large, and every skipped step halves it.
+        let is_lowering = self.loss_scale.is_some_and(|scale| scale > 1.0);
+        if in_a_row >= SKIPPED_IN_A_ROW_MAX && !is_lowering {
             let item = format!("step {}", report.step);
             let message = format!("the gradients of {in_a_row} steps in a row are not finite");
             return Err(Error::new(Stage::Compute, ErrorKind::Diverged, item, message)
@@ -246,6 +254,8 @@ impl Book {
         self.epoch_samples += step.count as u64;
         let skipped = done.control[6] == 0.0;
         self.skipped += u64::from(skipped);
+        let scale = f64::from(done.control[8] + LOSS_SCALE_LOG2 as f32).exp2();
+        self.loss_scale = self.terms.scales_loss.then_some(scale);
         StepReport {
             step: self.steps,
             epoch: work.epoch,

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Arena;
 use crate::graph::plan::Program;
+use crate::graph::precision::Precision;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
@@ -118,23 +119,22 @@ impl TrainerBuilder {
             TargetSpec::Values { .. } => Loss::MeanSquaredError,
         });
         loss.validate(spec)?;
+        config.mixing().validate_for(spec)?;
         compile(&Blueprint {
             model: &*self.model,
             spec,
             batch_size: config.batch_size,
             mean: &info.mean,
             std: &info.std,
-            loss: self.loss.unwrap_or(match spec.target {
-                TargetSpec::Class { .. } => {
-                    Loss::CrossEntropy { smoothing: config.label_smoothing }
-                }
-                TargetSpec::Values { .. } => Loss::MeanSquaredError,
-            }),
+            loss,
             training: Some(Training {
                 rule: config.optimizer.rule(),
+                decay_norms_and_biases: config.optimizer.decays_norms_and_biases(),
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
                 ema: config.ema,
+                mixing: config.mixing(),
+                precision: config.precision()?,
             }),
         })
     }
@@ -166,7 +166,7 @@ impl TrainerBuilder {
         config.check_ring(program.slot.slot_bytes, slots)?;
         let agenda = self.agenda()?;
         let plan_s = planning.elapsed().as_secs_f64();
-        let mut executor = device::open(&config.device, program.clone(), slots)?;
+        let mut executor = device::open_tuned(&config.device, program.clone(), slots, config.tune)?;
         let progress = self.load(&program, &mut *executor)?;
         let device = executor.device();
         let (total_steps, steps_per_epoch) = (agenda.total_steps(), agenda.steps_per_epoch());
@@ -183,6 +183,7 @@ impl TrainerBuilder {
             began: self.began,
             classifies: program.spec.classes().is_some(),
             validates: self.validation.is_some(),
+            scales_loss: config.precision()? == Precision::F16,
             lr: Box::new(lr),
             abandoned: abandoned.clone(),
         };
@@ -191,6 +192,7 @@ impl TrainerBuilder {
             open_data_s: self.open_data.as_secs_f64(),
             plan_s,
             adapter_s: device.open_s,
+            tune_s: device.tune_s,
             compile_s: device.compile_s,
             ..Default::default()
         };

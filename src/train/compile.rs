@@ -1,12 +1,16 @@
 //! From a model to a program: input conversion, the model, the loss and its gradient, metrics, the optimizer.
 
+use std::ops::Range;
+
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::Result;
 use crate::graph::grad::backward;
 use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, Op, UpdateRule};
-use crate::graph::plan::{CONTROL_NAME, Pass, Program, ProgramBuilder};
+use crate::graph::plan::{CONTROL_NAME, Options, Pass, Program, ProgramBuilder};
+use crate::graph::precision::Precision;
 use crate::graph::{Arena, Graph, Init, Role, TensorId};
 use crate::nn::losses::Loss;
+use crate::nn::mixing::{Mixed, Mixing};
 use crate::nn::{Mode, Module};
 
 /// Everything a program is made from.
@@ -32,12 +36,34 @@ pub struct Blueprint<'a> {
 pub struct Training {
     /// The rule of the update.
     pub rule: UpdateRule,
+    /// Whether weight decay is for all parameters; else those of one dimension, of norms and biases, are spared.
+    pub decay_norms_and_biases: bool,
     /// Largest global norm of the gradients; `None` leaves them.
     pub clip_norm: Option<f32>,
     /// Batches whose gradients are averaged into one update.
     pub accumulate: usize,
     /// Decay of the moving average of the weights, which evaluation then uses; `None` keeps none.
     pub ema: Option<f64>,
+    /// How the samples of a batch are mixed.
+    pub mixing: Mixing,
+    /// How activations are stored, in training and in evaluation; with `F16` the loss is scaled.
+    pub precision: Precision,
+}
+
+impl Training {
+    /// Plain training by `rule`: 32 bits, no clipping, accumulation, average or mixing.
+    pub fn new(rule: UpdateRule) -> Self {
+        let (mixing, precision) = (Mixing::default(), Precision::F32);
+        Self {
+            rule,
+            decay_norms_and_biases: true,
+            clip_norm: None,
+            accumulate: 1,
+            ema: None,
+            mixing,
+            precision,
+        }
+    }
 }
 
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
@@ -49,22 +75,33 @@ const STRETCH_LEN: usize = 1 << 25;
 /// # Errors
 /// When shapes do not fit; the error names the layer.
 pub fn compile(blueprint: &Blueprint<'_>) -> Result<Program> {
-    let mut builder = ProgramBuilder::new(blueprint.spec, blueprint.batch_size);
+    compile_with(blueprint, Options::default())
+}
+
+/// As [`compile`], with plans made as `options` say.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(blueprint: &Blueprint<'_>, options: Options) -> Result<Program> {
+    let precision = blueprint.training.map_or(Precision::F32, |training| training.precision);
+    let mut builder = ProgramBuilder::new(blueprint.spec, blueprint.batch_size)
+        .with_precision(precision)
+        .with_options(options);
     if let Some(training) = &blueprint.training {
         let several = training.accumulate > 1;
         if several {
-            let mut graph = train_graph(blueprint)?;
-            let params_len = builder.reserve_params(&graph)?;
-            accumulate(&mut graph, params_len);
+            let (mut graph, _) = train_graph(blueprint, training)?;
+            let Lengths { params, .. } = Lengths::reserve(&mut builder, &graph, training)?;
+            accumulate(&mut graph, params);
             builder.add(Pass::Accumulate, graph, &[])?;
         }
-        let mut graph = train_graph(blueprint)?;
-        let params_len = builder.reserve_params(&graph)?;
+        let (mut graph, control) = train_graph(blueprint, training)?;
+        let lengths = Lengths::reserve(&mut builder, &graph, training)?;
         if several {
-            accumulate(&mut graph, params_len);
+            accumulate(&mut graph, lengths.params);
         }
         let gradients = if several { Arena::GradSums } else { Arena::Grads };
-        optimizer(&mut graph, params_len, gradients, training)?;
+        optimizer(&mut graph, lengths, gradients, training, control);
         builder.add(Pass::Train, graph, &[])?;
     }
     let mut graph = Graph::new();
@@ -73,16 +110,38 @@ pub fn compile(blueprint: &Blueprint<'_>) -> Result<Program> {
     Ok(builder.build(output))
 }
 
-/// Forward and backward of a training step.
-fn train_graph(blueprint: &Blueprint<'_>) -> Result<Graph> {
-    let mut graph = Graph::new();
-    let (output, gradient) = forward(&mut graph, blueprint, Mode::Train, true)?;
-    let gradient = gradient.expect("a loss built with its gradient has one");
-    backward(&mut graph, output, gradient)?;
-    Ok(graph)
+/// How much of the arena of parameters decays, and its whole length: what decays lies first.
+#[derive(Clone, Copy)]
+struct Lengths {
+    decaying: usize,
+    params: usize,
 }
 
-/// Adds input conversion, model, loss and metrics; returns the output and its gradient.
+impl Lengths {
+    /// Makes room for the parameters of `graph`.
+    fn reserve(builder: &mut ProgramBuilder, graph: &Graph, training: &Training) -> Result<Self> {
+        let nothing_decays = training.rule == training.rule.without_decay();
+        let all = training.decay_norms_and_biases || nothing_decays;
+        let decaying = builder.reserve_params_if(graph, |param| all || param.shape.len() > 1)?;
+        Ok(Self { decaying, params: builder.reserve_params(graph)? })
+    }
+}
+
+/// Forward and backward of a training step, and the optimizer's control.
+fn train_graph(blueprint: &Blueprint<'_>, training: &Training) -> Result<(Graph, TensorId)> {
+    let mut graph = Graph::new();
+    let control = graph.state(CONTROL_NAME, &[CONTROL_LEN], Init::Constant(0.0));
+    let (output, gradient) = forward(&mut graph, blueprint, Mode::Train, true)?;
+    let mut gradient = gradient.expect("a loss built with its gradient has one");
+    if training.precision == Precision::F16 {
+        graph.set_scope("loss");
+        gradient = graph.push_one(Op::LossScale, &[gradient, control])?;
+    }
+    backward(&mut graph, output, gradient)?;
+    Ok((graph, control))
+}
+
+/// Adds input conversion, mixing, model, loss and metrics; returns the output and its gradient.
 fn forward(
     graph: &mut Graph,
     blueprint: &Blueprint<'_>,
@@ -90,7 +149,12 @@ fn forward(
     gradient: bool,
 ) -> Result<(TensorId, Option<TensorId>)> {
     let x = input(graph, blueprint)?;
-    let output = blueprint.model.build(graph, x, mode)?;
+    let mixing = match (mode, &blueprint.training) {
+        (Mode::Train, Some(training)) => training.mixing,
+        _ => Mixing::default(),
+    };
+    let mixed = mixing.build(graph, x)?;
+    let output = blueprint.model.build(graph, mixed.map_or(x, |mixed| mixed.x), mode)?;
     graph.set_scope("loss");
     let batch = blueprint.batch_size;
     let (shape, dtype) = match blueprint.spec.target {
@@ -99,7 +163,12 @@ fn forward(
     };
     let target = graph.add_tensor("target", &shape, dtype, Role::Target);
     let header = graph.header();
-    let loss = blueprint.loss.build(graph, output, target, header, gradient)?;
+    let loss = match mixed {
+        Some(Mixed { mix, .. }) => {
+            blueprint.loss.build_mixed(graph, output, target, mix, header, gradient)?
+        }
+        None => blueprint.loss.build(graph, output, target, header, gradient)?,
+    };
     let metrics = graph.add_tensor("metrics", &[METRICS_LEN], DType::F32, Role::Metrics);
     let inputs: Vec<TensorId> =
         [Some(loss.row_loss), loss.row_correct, Some(header)].into_iter().flatten().collect();
@@ -135,9 +204,14 @@ fn input(graph: &mut Graph, blueprint: &Blueprint<'_>) -> Result<TensorId> {
     Ok(x)
 }
 
-/// Offsets and lengths of the stretches that the optimizer works on.
-fn stretches(params_len: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..params_len).step_by(STRETCH_LEN).map(move |at| (at, STRETCH_LEN.min(params_len - at)))
+/// Offsets and lengths of the stretches of the first `len` elements that the optimizer works on.
+fn stretches(len: usize) -> impl Iterator<Item = (usize, usize)> {
+    stretches_of(0..len)
+}
+
+fn stretches_of(range: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+    let end = range.end;
+    range.step_by(STRETCH_LEN).map(move |at| (at, STRETCH_LEN.min(end - at)))
 }
 
 fn stretch(graph: &mut Graph, arena: Arena, (offset, len): (usize, usize)) -> TensorId {
@@ -155,15 +229,19 @@ fn accumulate(graph: &mut Graph, params_len: usize) {
 }
 
 /// Adds the norm of all gradients, the decision, the update of all parameters, and their average.
-fn optimizer(graph: &mut Graph, params_len: usize, from: Arena, training: &Training) -> Result<()> {
-    graph.set_scope("");
-    let control = graph.state(CONTROL_NAME, &[CONTROL_LEN], Init::Constant(0.0));
+fn optimizer(
+    graph: &mut Graph,
+    lengths: Lengths,
+    from: Arena,
+    training: &Training,
+    control: TensorId,
+) {
     graph.set_scope("optimizer");
     let header = graph.header();
     // The partial sums of all stretches lie one behind another, after the step's metrics.
     let partials_at = 64;
-    let count = stretches(params_len).count();
-    for (i, part) in stretches(params_len).enumerate() {
+    let count = stretches(lengths.params).count();
+    for (i, part) in stretches(lengths.params).enumerate() {
         let gradients = stretch(graph, from, part);
         let partials = (partials_at + i * GRAD_PARTIALS, GRAD_PARTIALS);
         let partials = stretch(graph, Arena::Metrics, partials);
@@ -175,24 +253,30 @@ fn optimizer(graph: &mut Graph, params_len: usize, from: Arena, training: &Train
     };
     let max_norm = training.clip_norm.unwrap_or(f32::INFINITY);
     let partials = stretch(graph, Arena::Metrics, (partials_at, count * GRAD_PARTIALS));
-    let decide = Op::OptimizerControl { max_norm, beta1, beta2 };
+    let scaled = training.precision == Precision::F16;
+    let decide = Op::OptimizerControl { max_norm, beta1, beta2, scaled };
     graph.push_into(decide, &[partials], &[control]);
-    for part in stretches(params_len) {
+    let updates = [
+        (training.rule, 0..lengths.decaying),
+        (training.rule.without_decay(), lengths.decaying..lengths.params),
+    ];
+    let updates = updates
+        .into_iter()
+        .flat_map(|(rule, range)| stretches_of(range).map(move |part| (rule, part)));
+    for (rule, part) in updates {
         let gradients = stretch(graph, from, part);
         let mut outputs = vec![stretch(graph, Arena::Params, part)];
-        for arena in [Arena::First, Arena::Second].into_iter().take(training.rule.moments()) {
+        for arena in [Arena::First, Arena::Second].into_iter().take(rule.moments()) {
             outputs.push(stretch(graph, arena, part));
         }
-        let update = Op::OptimizerUpdate { rule: training.rule };
-        graph.push_into(update, &[gradients, control, header], &outputs);
+        graph.push_into(Op::OptimizerUpdate { rule }, &[gradients, control, header], &outputs);
     }
     if let Some(decay) = training.ema {
-        for part in stretches(params_len) {
+        for part in stretches(lengths.params) {
             let parameters = stretch(graph, Arena::Params, part);
             let average = stretch(graph, Arena::Average, part);
             let op = Op::MovingAverage { share: (1.0 - decay) as f32 };
             graph.push_into(op, &[parameters, control], &[average]);
         }
     }
-    Ok(())
 }

@@ -86,6 +86,8 @@ pub struct FirstStep {
     pub plan_s: f64,
     /// Opening the adapter.
     pub adapter_s: f64,
+    /// Choosing among variants of kernels.
+    pub tune_s: f64,
     /// Compiling shaders and creating pipelines.
     pub compile_s: f64,
     /// From then until the first batch was filled.
@@ -115,6 +117,8 @@ pub struct Summary {
     pub val_accuracy: Option<f64>,
     /// Updates skipped because a gradient was not finite.
     pub skipped: u64,
+    /// The loss scale at the end, in mixed precision.
+    pub loss_scale: Option<f64>,
     /// What it ran on.
     pub device: DeviceInfo,
     /// The run folder, where there is one.

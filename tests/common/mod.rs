@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use inflight::batch::{DType, SampleSpec, TargetSpec};
+use inflight::executor::Tune;
+use inflight::graph::op::Op;
+use inflight::graph::{Graph, TensorId};
 use inflight::nn::layers::Layer;
 use inflight::nn::sequential::Sequential;
+use inflight::nn::{Mode, Module};
 use inflight::rng::Rng;
 use inflight::source::{Sample, Source, SourceInfo, Target};
 use inflight::{Error, Result, RunConfig};
@@ -92,6 +96,73 @@ pub fn model(spec: &SampleSpec) -> Sequential {
     Sequential::new(layers, spec).expect("the test model fits the test data")
 }
 
+/// A small residual network: a stem with max pooling, a block over an identity, and one that halves the image and
+/// projects what it skips (He et al., 2016).
+pub struct Residual {
+    /// Channels of the stem and the first block; the second has twice as many.
+    pub width: usize,
+}
+
+impl Residual {
+    fn conv(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        name: &str,
+        [out, kernel, stride]: [usize; 3],
+    ) -> Result<TensorId> {
+        g.set_scope(name);
+        let (stride, padding) = (stride.into(), (kernel / 2).into());
+        let kernel = kernel.into();
+        let conv =
+            Layer::Conv2d { name: None, out, kernel, stride, padding, groups: 1, bias: false };
+        conv.build(g, x, Mode::Train)
+    }
+
+    fn norm(&self, g: &mut Graph, x: TensorId, name: &str, mode: Mode) -> Result<TensorId> {
+        g.set_scope(name);
+        Layer::batch_norm().build(g, x, mode)
+    }
+
+    fn block(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        name: &str,
+        [out, stride]: [usize; 2],
+        mode: Mode,
+    ) -> Result<TensorId> {
+        let at = |part: &str| format!("{name}.{part}");
+        let y = self.conv(g, x, &at("conv1"), [out, 3, stride])?;
+        let y = self.norm(g, y, &at("bn1"), mode)?;
+        let y = g.push_one(Op::Relu, &[y])?;
+        let y = self.conv(g, y, &at("conv2"), [out, 3, 1])?;
+        let y = self.norm(g, y, &at("bn2"), mode)?;
+        let mut skipped = x;
+        if stride > 1 {
+            skipped = self.conv(g, x, &at("downsample.0"), [out, 1, stride])?;
+            skipped = self.norm(g, skipped, &at("downsample.1"), mode)?;
+        }
+        let y = g.push_one(Op::Add, &[y, skipped])?;
+        g.push_one(Op::Relu, &[y])
+    }
+}
+
+impl Module for Residual {
+    fn build(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
+        let y = self.conv(g, x, "conv1", [self.width, 3, 1])?;
+        let y = self.norm(g, y, "bn1", mode)?;
+        let y = g.push_one(Op::Relu, &[y])?;
+        let y = Layer::max_pool2d(2).build(g, y, mode)?;
+        let y = self.block(g, y, "layer1.0", [self.width, 1], mode)?;
+        let y = self.block(g, y, "layer2.0", [2 * self.width, 2], mode)?;
+        let y = Layer::avg_pool2d(g.shape(y)[2]).build(g, y, mode)?;
+        let y = Layer::flatten().build(g, y, mode)?;
+        g.set_scope("fc");
+        Layer::linear(CLASSES).build(g, y, mode)
+    }
+}
+
 /// Settings that every test starts from.
 pub fn config(device: &str) -> RunConfig {
     RunConfig {
@@ -101,6 +172,7 @@ pub fn config(device: &str) -> RunConfig {
         seed: 7,
         workers: 2,
         lr: Some(0.01),
+        tune: Tune::Off,
         ..Default::default()
     }
 }

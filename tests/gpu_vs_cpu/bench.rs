@@ -12,6 +12,7 @@ use inflight::batch::{DType, SampleSpec, SlotLayout, StepHeader, TargetSpec};
 use inflight::executor::{Executor, Wants};
 use inflight::graph::op::Op;
 use inflight::graph::plan::{ActivationBuffer, Location, Pass, Place, Plan, Program};
+use inflight::graph::precision::{Side, Takes, takes};
 use inflight::graph::{Arena, Node, Role, Tensor, TensorId};
 use inflight::testing::assert_close;
 use inflight::{cpu, gpu};
@@ -40,6 +41,12 @@ pub fn context() -> Option<Arc<gpu::Context>> {
     }
     context
 }
+
+/// Two units in the last place of 16 bits: shaders may round either way.
+const HALF_RTOL: f64 = 2e-3;
+
+/// Two of the smallest numbers of 16 bits.
+const HALF_ATOL: f64 = 1.2e-7;
 
 /// Operations with what they read and what they are to write.
 #[derive(Default)]
@@ -233,15 +240,74 @@ impl Bench {
         self.run(&mut executor)
     }
 
-    /// Expects the same from shader and twin.
+    /// Expects the same from shader and twin; and again where activations are stored in 16 bits, within
+    /// two units in the last of their places.
     #[track_caller]
     pub fn check(&self, atol: f64, rtol: f64) {
+        self.check_once(atol, rtol);
+        if let Some(halved) = self.halved() {
+            halved.check_once(atol + HALF_ATOL, rtol + HALF_RTOL);
+        }
+    }
+
+    #[track_caller]
+    fn check_once(&self, atol: f64, rtol: f64) {
         let gpu = self.on_both();
         let cpu = self.on_cpu();
         for gpu in &gpu {
             assert_eq!(gpu.len(), cpu.len());
             gpu.iter().zip(&cpu).for_each(|(gpu, cpu)| assert_close(gpu, cpu, atol, rtol));
         }
+    }
+
+    /// The same bench whose operations read and write 16 bits wherever they can, from numbers that fit;
+    /// none where they cannot.
+    fn halved(&self) -> Option<Self> {
+        let mut halved = Self {
+            plan: Plan { nodes: vec![], ..self.plan.clone() },
+            samples: self.samples.clone(),
+            arenas: self.arenas.clone(),
+            results: self.results.clone(),
+            activations: self.activations.clone(),
+            ..*self
+        };
+        for node in &self.plan.nodes {
+            // Products are held to their twins in all types, few shapes each, by their own tests: compiling
+            // so many kernels again takes a software adapter minutes.
+            let is_product = takes(&node.op, Side::Input(0)) == Takes::Half;
+            let mut node = node.clone();
+            let mut after = Vec::new();
+            let inputs = (0..node.inputs.len()).map(Side::Input);
+            for side in inputs.chain((0..node.outputs.len()).map(Side::Output)) {
+                let id = match side {
+                    Side::Input(i) => &mut node.inputs[i],
+                    Side::Output(i) => &mut node.outputs[i],
+                };
+                let tensor = self.plan.tensor(*id).clone();
+                let location = self.plan.location(*id);
+                let Place::Arena(arena) = location.place else { continue };
+                if is_product || tensor.dtype != DType::F32 || takes(&node.op, side) == Takes::Full
+                {
+                    continue;
+                }
+                let half = halved.between(&tensor.shape, DType::F16);
+                match side {
+                    Side::Input(_) => {
+                        let at = location.offset_bytes / 4;
+                        let held = halved.arenas.get_mut(&arena).expect("it was put there");
+                        held[at..at + tensor.len()]
+                            .iter_mut()
+                            .for_each(|x| *x = half::f16::from_f32(*x).to_f32());
+                        halved.push(Op::Cast, &[*id], &[half]);
+                    }
+                    Side::Output(_) => after.push((half, *id)),
+                }
+                *id = half;
+            }
+            halved.plan.nodes.push(node);
+            after.into_iter().for_each(|(half, id)| halved.push(Op::Cast, &[half], &[id]));
+        }
+        (halved.plan.nodes.len() > self.plan.nodes.len()).then_some(halved)
     }
 
     /// Expects the same sum over each result from shader and twin.

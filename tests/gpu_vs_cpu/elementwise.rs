@@ -1,8 +1,10 @@
 //! Elements to elements.
 
+use inflight::batch::DType;
+use inflight::gpu::Executor;
 use inflight::graph::op::Op;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, context};
 use crate::{SIZES, below, header, normal};
 
 fn check(op: Op, operands: usize, atol: f64) {
@@ -51,6 +53,11 @@ fn add() {
 }
 
 #[test]
+fn add_relu_grad() {
+    check(Op::AddReluGrad, 3, 0.0);
+}
+
+#[test]
 fn mul() {
     check(Op::Mul, 2, 0.0);
 }
@@ -58,6 +65,45 @@ fn mul() {
 #[test]
 fn scale() {
     check(Op::Scale { factor: -0.75 }, 1, 0.0);
+}
+
+#[test]
+fn cast() {
+    check(Op::Cast, 1, 0.0);
+}
+
+#[test]
+fn what_is_too_large_for_16_bits_becomes_infinite_and_nan_stays() {
+    let mut bench = Bench::new(1, header(1));
+    let values = [65504.0, 65520.0, -65520.0, 1e6, -1e30, f32::INFINITY, f32::NAN, 6e-8, 1e-9];
+    let x = bench.f32(&[values.len()], &values);
+    let half = bench.between(&[values.len()], DType::F16);
+    let y = bench.output(&[values.len()]);
+    bench.push(Op::Cast, &[x], &[half]);
+    bench.push(Op::Cast, &[half], &[y]);
+    for results in bench.on_both().into_iter().chain([bench.on_cpu()]) {
+        let y = &results[0];
+        assert_eq!(y[0], 65504.0);
+        assert_eq!(
+            [y[1], y[2], y[3], y[4], y[5]],
+            [1.0, -1.0, 1.0, -1.0, 1.0].map(|x: f32| x / 0.0)
+        );
+        assert!(y[6].is_nan());
+        // The least number of 16 bits, 2^-24, and below half of it.
+        assert_eq!(y[7..], [f32::exp2(-24.0), 0.0]);
+    }
+}
+
+#[test]
+fn a_device_without_16_bits_says_so() {
+    let mut bench = Bench::new(1, header(1));
+    let x = bench.f32(&[4], &[1.0; 4]);
+    let half = bench.between(&[4], DType::F16);
+    bench.push(Op::Cast, &[x], &[half]);
+    let Some(context) = context() else { return };
+    let error = Executor::new(context.without_half(), bench.program(), 1).expect_err("refused");
+    let message = error.to_string();
+    assert!(message.contains("16-bit floats") && message.contains("--precision f32"), "{message}");
 }
 
 #[test]

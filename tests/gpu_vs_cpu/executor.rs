@@ -44,7 +44,8 @@ fn program() -> Arc<Program> {
     let metrics = add(&[METRICS_LEN], DType::F32, Place::Arena(Arena::Metrics), 0);
     let output = add(&[BATCH * WIDTH], DType::F32, Place::Activation(1), 0);
     let rule = UpdateRule::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
-    let decide = Op::OptimizerControl { max_norm: f32::INFINITY, beta1: 0.9, beta2: 0.0 };
+    let decide =
+        Op::OptimizerControl { max_norm: f32::INFINITY, beta1: 0.9, beta2: 0.0, scaled: false };
     let node = |op: Op, inputs: &[TensorId], outputs: &[TensorId]| Node {
         op,
         inputs: inputs.to_vec(),

@@ -2,15 +2,18 @@
 //! full and partial batches. Without an adapter these tests skip aloud; `REQUIRE_GPU=1` makes that a
 //! failure.
 
+mod attention;
 mod bench;
 mod dense;
 mod elementwise;
 mod executor;
 mod header;
 mod losses;
+mod mix;
 mod norms;
 mod optimizer;
 mod pooling;
+mod rearrange;
 mod sums;
 
 use inflight::batch::StepHeader;

@@ -36,24 +36,28 @@ fn batch_norm_stats() {
 
 #[test]
 fn batch_norm() {
-    for (shape, activation) in
-        SHAPES.into_iter().zip([Activation::Identity, Activation::Relu, Activation::Gelu].repeat(2))
-    {
-        let c = shape[1];
-        let mut bench = Bench::new(1, header(1));
-        let x = bench.f32(shape, &normal(1, shape.iter().product()));
-        let inputs = [2, 3, 4].map(|key| bench.f32(&[c], &normal(key, c)));
-        let var = bench.f32(&[c], &far_from_zero(5, c));
-        let y = bench.output(shape);
-        let [gamma, beta, mean] = inputs;
-        bench.push(Op::BatchNorm { eps: 1e-5, activation }, &[x, gamma, beta, mean, var], &[y]);
-        bench.check(1e-6, 1e-5);
+    let activations = [Activation::Identity, Activation::Relu, Activation::Gelu];
+    for (shape, activation) in SHAPES.into_iter().zip(activations.repeat(2)) {
+        for residual in [false, true] {
+            let c = shape[1];
+            let mut bench = Bench::new(1, header(1));
+            let x = bench.f32(shape, &normal(1, shape.iter().product()));
+            let [gamma, beta, mean] = [2, 3, 4].map(|key| bench.f32(&[c], &normal(key, c)));
+            let var = bench.f32(&[c], &far_from_zero(5, c));
+            let mut inputs = vec![x, gamma, beta, mean, var];
+            if residual {
+                inputs.push(bench.f32(shape, &normal(6, shape.iter().product())));
+            }
+            let y = bench.output(shape);
+            bench.push(Op::BatchNorm { eps: 1e-5, activation, residual }, &inputs, &[y]);
+            bench.check(1e-6, 1e-5);
+        }
     }
 }
 
 #[test]
 fn batch_norm_gradients() {
-    for shape in SHAPES {
+    for (shape, relu) in SHAPES.into_iter().flat_map(|shape| [(shape, false), (shape, true)]) {
         for count in counts(shape[0]) {
             let c = shape[1];
             let len: usize = shape.iter().product();
@@ -64,20 +68,22 @@ fn batch_norm_gradients() {
             let dy = bench.f32(shape, &gradient);
             let x = bench.f32(shape, &normal(2, len));
             let gamma = bench.f32(&[c], &normal(3, c));
+            let beta = bench.f32(&[c], &normal(8, c));
             let mean = bench.f32(&[c], &normal(4, c));
             let var =
                 bench.f32(&[c], &normal(5, c).iter().map(|x| 0.5 + x * x).collect::<Vec<_>>());
             let h = bench.header();
             let dgamma = bench.output(&[c]);
             let dbeta = bench.output(&[c]);
-            bench.push(Op::BatchNormParamGrad { eps: 1e-5 }, &[dy, x, mean, var], &[dgamma, dbeta]);
+            let op = Op::BatchNormParamGrad { eps: 1e-5, relu };
+            bench.push(op, &[dy, x, gamma, beta, mean, var], &[dgamma, dbeta]);
             bench.check(1e-4, 1e-4);
 
             let given = [6, 7].map(|key| bench.f32(&[c], &normal(key, c)));
             let dx = bench.output(shape);
             bench.push(
-                Op::BatchNormInputGrad { eps: 1e-5 },
-                &[dy, x, gamma, mean, var, given[0], given[1], h],
+                Op::BatchNormInputGrad { eps: 1e-5, relu },
+                &[dy, x, gamma, beta, mean, var, given[0], given[1], h],
                 &[dx],
             );
             bench.check(1e-4, 1e-4);

@@ -17,8 +17,8 @@ const ADAMW: UpdateRule =
     UpdateRule::Adam { beta1: 0.8, beta2: 0.99, eps: 1e-6, weight_decay: 0.1, decoupled: true };
 
 /// Control words after a few applied updates: 1 - β₁ᵗ, 1 - β₂ᵗ, applied, skipped, norm, factor, apply,
-/// skipped in a row.
-const CONTROL: [f32; CONTROL_LEN] = [0.271, 0.003, 3.0, 1.0, 2.0, 0.5, 1.0, 0.0];
+/// skipped in a row, powers of two that the loss scale moved, applied since.
+const CONTROL: [f32; CONTROL_LEN] = [0.271, 0.003, 3.0, 1.0, 2.0, 0.5, 1.0, 0.0, -3.0, 7.0];
 
 #[test]
 fn grad_squares() {
@@ -38,12 +38,12 @@ fn squares(key: u64) -> Vec<f32> {
 
 #[test]
 fn optimizer_control() {
-    for max_norm in [f32::INFINITY, 1.0, 1e6] {
+    for (max_norm, scaled) in [(f32::INFINITY, false), (1.0, false), (1e6, false), (1e-3, true)] {
         for initial in [[0.0; CONTROL_LEN], CONTROL] {
             let mut bench = Bench::new(1, header(1));
             let partials = bench.f32(&[GRAD_PARTIALS], &squares(1));
             let control = bench.in_out(&[CONTROL_LEN], &initial);
-            let op = Op::OptimizerControl { max_norm, beta1: 0.9, beta2: 0.999 };
+            let op = Op::OptimizerControl { max_norm, beta1: 0.9, beta2: 0.999, scaled };
             bench.push(op, &[partials], &[control]);
             bench.check(1e-7, 1e-5);
         }
@@ -57,7 +57,7 @@ fn the_norm_is_that_of_all_stretches_of_gradients() {
     let all: Vec<f32> = [1, 2, 3].into_iter().flat_map(squares).collect();
     let partials = bench.f32(&[all.len()], &all);
     let control = bench.in_out(&[CONTROL_LEN], &CONTROL);
-    let op = Op::OptimizerControl { max_norm: 1.0, beta1: 0.9, beta2: 0.999 };
+    let op = Op::OptimizerControl { max_norm: 1.0, beta1: 0.9, beta2: 0.999, scaled: false };
     bench.push(op, &[partials], &[control]);
     bench.check(0.0, 1e-5);
     let Some(results) = bench.on_gpu() else { return };
@@ -73,12 +73,65 @@ fn a_norm_that_is_not_finite_skips_the_update() {
         values[200] = bad;
         let partials = bench.f32(&[GRAD_PARTIALS], &values);
         let control = bench.in_out(&[CONTROL_LEN], &CONTROL);
-        let op = Op::OptimizerControl { max_norm: 1.0, beta1: 0.9, beta2: 0.999 };
+        let op = Op::OptimizerControl { max_norm: 1.0, beta1: 0.9, beta2: 0.999, scaled: false };
         bench.push(op, &[partials], &[control]);
         let Some(results) = bench.on_gpu() else { return };
         assert_eq!(results[0][..4], [0.271, 0.003, 3.0, 2.0], "{bad}");
         assert!(!results[0][4].is_finite(), "{bad}");
-        assert_eq!(results[0][5..], [1.0, 0.0, 1.0], "{bad}");
+        assert_eq!(results[0][5..], [1.0, 0.0, 1.0, -3.0, 7.0], "{bad}");
+    }
+}
+
+/// Control after a decision over these partial sums, from control whose loss scale moved by `moved` and
+/// stood for `applied` updates.
+fn scaled_control(partials: &[f32], moved: f32, applied: f32) -> Option<Vec<f32>> {
+    let mut initial = CONTROL;
+    initial[8..].copy_from_slice(&[moved, applied]);
+    let mut bench = Bench::new(1, header(1));
+    let partials = bench.f32(&[partials.len()], partials);
+    let control = bench.in_out(&[CONTROL_LEN], &initial);
+    let op = Op::OptimizerControl { max_norm: 1.0, beta1: 0.9, beta2: 0.999, scaled: true };
+    bench.push(op, &[partials], &[control]);
+    let gpu = bench.on_gpu()?.remove(0);
+    let cpu = bench.on_cpu().remove(0);
+    // Without the norm, which may be infinite.
+    assert_close(&[&gpu[..4], &gpu[5..]].concat(), &[&cpu[..4], &cpu[5..]].concat(), 0.0, 1e-5);
+    Some(gpu)
+}
+
+#[test]
+fn the_loss_scale_halves_after_an_overflow_and_doubles_after_many_updates() {
+    let good = vec![1.0; GRAD_PARTIALS];
+    let bad = [&good[1..], &[f32::INFINITY]].concat();
+    let words = |partials: &[f32], moved, applied| {
+        scaled_control(partials, moved, applied).map(|control| (control[6], control[8], control[9]))
+    };
+    let Some(first) = words(&good, -3.0, 7.0) else { return };
+    assert_eq!(first, (1.0, -3.0, 8.0));
+    assert_eq!(words(&good, -3.0, 1999.0), Some((1.0, -2.0, 0.0)));
+    assert_eq!(words(&good, 8.0, 1999.0), Some((1.0, 8.0, 0.0)), "the largest");
+    assert_eq!(words(&bad, -3.0, 7.0), Some((0.0, -4.0, 0.0)));
+    assert_eq!(words(&bad, -16.0, 7.0), Some((0.0, -16.0, 0.0)), "the least");
+    // A norm of 16 under a scale of 2^13.
+    let control = scaled_control(&good, -3.0, 7.0).expect("an adapter was there");
+    assert_close(&control[4..6], &[16.0 / 8192.0, 1.0 / 8192.0], 0.0, 1e-6);
+}
+
+#[test]
+fn loss_scale() {
+    for n in SIZES {
+        for moved in [0.0, -16.0, 8.0] {
+            let mut bench = Bench::new(1, header(1));
+            // So small that the product fits 16 bits.
+            let gradient: Vec<f32> = normal(1, n).iter().map(|x| x * 1e-4).collect();
+            let dx = bench.f32(&[n], &gradient);
+            let mut words = CONTROL;
+            words[8] = moved;
+            let control = bench.f32(&[CONTROL_LEN], &words);
+            let y = bench.output(&[n]);
+            bench.push(Op::LossScale, &[dx, control], &[y]);
+            bench.check(0.0, 0.0);
+        }
     }
 }
 
@@ -120,7 +173,12 @@ fn nan_gradients_leave_parameters_and_moments_untouched() {
         let initial: Vec<Vec<f32>> =
             (0..=rule.moments()).map(|i| normal(5 + i as u64, n)).collect();
         let outputs: Vec<_> = initial.iter().map(|values| bench.in_out(&[n], values)).collect();
-        let decide = Op::OptimizerControl { max_norm: f32::INFINITY, beta1: 0.9, beta2: 0.999 };
+        let decide = Op::OptimizerControl {
+            max_norm: f32::INFINITY,
+            beta1: 0.9,
+            beta2: 0.999,
+            scaled: false,
+        };
         bench.push(Op::GradSquares, &[gradients], &[partials]);
         bench.push(decide, &[partials], &[control]);
         bench.push(Op::OptimizerUpdate { rule }, &[gradients, control, h], &outputs);

@@ -33,6 +33,9 @@ fn cases() -> Vec<Case> {
         case([2, 2, 7, 8], [3, 2, 3, 3], [2, 2], [1, 1], 1),
         case([2, 4, 5, 5], [6, 2, 3, 3], [1, 1], [1, 1], 2),
         case([2, 3, 6, 6], [3, 1, 3, 3], [2, 1], [1, 0], 3),
+        case([2, 3, 7, 40], [3, 1, 3, 5], [1, 1], [1, 2], 3),
+        case([3, 2, 5, 37], [2, 1, 3, 3], [2, 2], [1, 1], 2),
+        case([2, 2, 5, 6], [4, 1, 3, 3], [1, 1], [1, 1], 2),
         case([2, 5, 4, 4], [3, 5, 1, 1], [1, 1], [0, 0], 1),
         case([2, 5, 5, 4], [3, 5, 1, 1], [2, 2], [0, 0], 1),
     ]
@@ -109,6 +112,56 @@ fn gradients_match_finite_differences_of_the_plain_loops() {
         assert_close(&dw[0], &expected, 1e-7, 1e-7);
         let dw = run_op::<f32>(op, &[&x, &dy], &shapes, std::slice::from_ref(&ws));
         assert_close(&dw[0], &expected, 1e-5, 1e-5);
+    }
+}
+
+/// Shapes that go through Winograd's transforms: whole and partial tiles, no padding and the widest, several blocks
+/// and tasks, tiles of several images in one block.
+fn winograd_cases() -> Vec<Case> {
+    let case = |n, [c, o]: [usize; 2], [h, w]: [usize; 2], padding| Case {
+        x: [n, c, h, w],
+        w: [o, c, 3, 3],
+        geometry: ConvGeometry { stride: [1, 1], padding, groups: 1 },
+    };
+    vec![
+        case(1, [32, 32], [4, 4], [1, 1]),
+        case(2, [32, 80], [5, 7], [1, 1]),
+        case(3, [48, 32], [13, 5], [0, 2]),
+        case(1, [32, 32], [40, 37], [1, 1]),
+        case(67, [32, 32], [3, 4], [1, 1]),
+    ]
+}
+
+/// Scaled so that results have a standard deviation of about 1.
+fn scaled(key: u64, len: usize, terms: usize) -> Vec<f64> {
+    normal(key, len).iter().map(|x| x / (terms as f64).sqrt()).collect()
+}
+
+#[test]
+fn winograd_matches_plain_loops() {
+    for case in winograd_cases() {
+        let Case { geometry, x: [_, c, ..], .. } = case;
+        let [_, o, oh, ow] = case.y();
+        let (x, w) = (normal(1, len(case.x)), scaled(2, len(case.w), 9 * c));
+        let mut expected = naive(case, &x, &w);
+        let bias = normal(3, o);
+        for (i, y) in expected.iter_mut().enumerate() {
+            *y = (*y + bias[i / (oh * ow) % o]).max(0.0);
+        }
+        assert_close(&forward::<f32>(case, &x, &w, &bias), &expected, 2e-5, 0.0);
+        assert_close(&forward::<f64>(case, &x, &w, &bias), &expected, 1e-13, 1e-13);
+
+        // The gradients are adjoint to the forward pass, which for a bilinear map is all there is to them.
+        let dy = normal(4, len(case.y()));
+        let (xs, ws, ys) = (case.x.to_vec(), case.w.to_vec(), case.y().to_vec());
+        let op = Op::Conv2dInputGrad { geometry };
+        let shapes = [ys.clone(), ws.clone()];
+        let dx = run_op::<f64>(op, &[&dy, &w], &shapes, std::slice::from_ref(&xs));
+        let op = Op::Conv2dWeightGrad { geometry };
+        let dw = run_op::<f64>(op, &[&x, &dy], &[xs, ys], std::slice::from_ref(&ws));
+        let (u, v) = (normal(5, len(case.x)), normal(6, len(case.w)));
+        assert_close(&[dot(&dx[0], &u)], &[dot(&naive(case, &u, &w), &dy)], 1e-9, 1e-12);
+        assert_close(&[dot(&dw[0], &v)], &[dot(&naive(case, &x, &v), &dy)], 1e-9, 1e-12);
     }
 }
 

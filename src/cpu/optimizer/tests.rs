@@ -28,9 +28,9 @@ fn threads_change_no_bit() {
 
 #[test]
 fn control_counts_clips_and_corrects_bias() {
-    let mut control = [0.0f32; 8];
+    let mut control = [0.0f32; 10];
     for step in 1..=1000 {
-        optimizer_control(&[9.0, 16.0], 2.5, [0.9, 0.999], &mut control);
+        optimizer_control(&[9.0, 16.0], 2.5, [0.9, 0.999], false, &mut control);
         for (i, beta) in [(0, 0.9f32), (1, 0.999)] {
             let expected = 1.0 - f64::from(beta).powi(step);
             assert_close(&control[i..=i], &[expected], 0.0, 1e-5);
@@ -38,25 +38,25 @@ fn control_counts_clips_and_corrects_bias() {
     }
     assert_eq!(control[2..5], [1000.0, 0.0, 5.0]);
     assert_close(&control[5..6], &[2.5 / (5.0 + 1e-6)], 0.0, 1e-6);
-    assert_eq!(control[6..], [1.0, 0.0]);
-    optimizer_control(&[9.0, 16.0], f32::INFINITY, [0.0, 0.0], &mut control);
+    assert_eq!(control[6..], [1.0, 0.0, 0.0, 0.0]);
+    optimizer_control(&[9.0, 16.0], f32::INFINITY, [0.0, 0.0], false, &mut control);
     assert_eq!(control[..2], [1.0, 1.0]);
     assert_eq!(control[5], 1.0);
 }
 
 #[test]
 fn control_skips_what_is_not_finite_and_forgets_on_success() {
-    let mut control = [0.0f32; 8];
-    optimizer_control(&[1.0], 1.0, [0.9, 0.999], &mut control);
+    let mut control = [0.0f32; 10];
+    optimizer_control(&[1.0], 1.0, [0.9, 0.999], false, &mut control);
     let before = control;
     for (skipped, bad) in [(1.0, f32::NAN), (2.0, f32::INFINITY)] {
-        optimizer_control(&[1.0, bad], 1.0, [0.9, 0.999], &mut control);
+        optimizer_control(&[1.0, bad], 1.0, [0.9, 0.999], false, &mut control);
         assert_eq!(control[..3], before[..3]);
         assert_eq!([control[3], control[6], control[7]], [skipped, 0.0, skipped]);
         assert!(!control[4].is_finite());
     }
-    optimizer_control(&[4.0], 9.0, [0.9, 0.999], &mut control);
-    assert_eq!(control[2..], [2.0, 2.0, 2.0, 1.0, 1.0, 0.0]);
+    optimizer_control(&[4.0], 9.0, [0.9, 0.999], false, &mut control);
+    assert_eq!(control[2..], [2.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
 }
 
 /// `torch.optim`'s formulas, one parameter at a time, with t counted from 1.
@@ -120,7 +120,7 @@ fn run_steps<T: Real>(rule: UpdateRule, len: usize) -> Vec<T> {
         }
         let mut partials = vec![T::ZERO; GRAD_PARTIALS];
         grad_squares(&gradients, &mut partials);
-        optimizer_control(&partials, 0.5, betas, &mut control);
+        optimizer_control(&partials, 0.5, betas, false, &mut control);
         let memory = Memory {
             gradients: &gradients,
             parameters: &mut parameters,

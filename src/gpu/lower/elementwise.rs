@@ -1,28 +1,42 @@
 //! Operations that map elements to elements.
 
-use super::{Constants, channels, element_shader, elements, shader, single};
-use crate::gpu::kernel::{Bound, DeviceCaps, Lowered};
-use crate::graph::op::Op;
+use super::{Constants, by, channels, element_shader, elements, part, shader, single};
+use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Shader};
+use crate::graph::op::{LOSS_SCALE_LOG2, Op};
 
 pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
-    let x = bound.inputs[0];
-    let len = bound.outputs[0].len();
+    let (x, y) = (bound.inputs[0], bound.outputs[0]);
+    let len = y.len();
     let four = super::by_four(len);
     let (shader, constants, invocations) = match *op {
         Op::NormalizeU8 => {
             // Four bytes, which are a word, to an invocation.
             (shader!("normalize_u8", "dispatch"), channel_constants(&x.shape), len.div_ceil(4))
         }
-        Op::Bias => (shader!("bias", "dispatch"), channel_constants(&x.shape), len),
         Op::Relu => (element_shader!(four, "relu", "dispatch"), vec![], elements(len)),
         Op::ReluGrad => (element_shader!(four, "relu_grad", "dispatch"), vec![], elements(len)),
-        Op::Gelu => (shader!("gelu", "dispatch", "gelu"), vec![], len),
-        Op::GeluGrad => (shader!("gelu_grad", "dispatch", "gelu"), vec![], len),
+        Op::Gelu => {
+            let shader = element_shader!(four, "gelu", "dispatch", "gelu");
+            (shader.with_part(by(four, part!("gelu1"), part!("gelu4"))), vec![], elements(len))
+        }
+        Op::GeluGrad => {
+            let shader = element_shader!(four, "gelu_grad", "dispatch", "gelu");
+            (shader.with_part(by(four, part!("gelu1"), part!("gelu4"))), vec![], elements(len))
+        }
         Op::Add => (element_shader!(four, "add", "dispatch"), vec![], elements(len)),
+        Op::AddReluGrad => {
+            (element_shader!(four, "add_relu_grad", "dispatch"), vec![], elements(len))
+        }
         Op::Mul => (element_shader!(four, "mul", "dispatch"), vec![], elements(len)),
         Op::Scale { factor } => {
             let constants = vec![("FACTOR", f64::from(factor))];
             (element_shader!(four, "scale", "dispatch"), constants, elements(len))
+        }
+        Op::Cast => (element_shader!(four, "cast", "dispatch"), vec![], elements(len)),
+        Op::LossScale => {
+            let constants = vec![("LOG2_START", f64::from(LOSS_SCALE_LOG2))];
+            let shader = element_shader!(four, "loss_scale", "dispatch", "loss_scale");
+            (shader, constants, elements(len))
         }
         Op::Broadcast { axis, len: repeats, factor } => {
             let inner: usize = x.shape[axis..].iter().product();
@@ -39,11 +53,41 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
                 ("SCALE", f64::from(1.0 / (1.0 - p))),
                 ("SALT", f64::from(salt)),
             ];
-            (shader!("dropout", "dispatch", "header", "rng"), constants, len)
+            let shader = element_shader!(four, "dropout", "dispatch", "header", "rng")
+                .with_part(by(four, part!("dropout1"), part!("dropout4")));
+            (shader, constants, elements(len))
         }
         _ => unreachable!("not an elementwise operation: {}", op.name()),
     };
+    // Those that take four elements at once say so by their number.
+    let shader = stored(op, shader, bound, invocations < len);
     single(shader, constants, bound, invocations, caps)
+}
+
+/// Sets the storage types of a shader's tensors.
+fn stored(op: &Op, shader: Shader, bound: Bound, four: bool) -> Shader {
+    let (x, y) = (bound.inputs[0], bound.outputs[0]);
+    match op {
+        Op::NormalizeU8 => shader.with_stores(false, [("StoreY", y)]),
+        Op::ReluGrad => {
+            let tensors = [("StoreDy", x), ("StoreY", bound.inputs[1]), ("StoreDx", y)];
+            shader.with_stores(four, tensors)
+        }
+        Op::GeluGrad => {
+            let tensors = [("StoreDy", x), ("StoreX", bound.inputs[1]), ("StoreDx", y)];
+            shader.with_stores(four, tensors)
+        }
+        Op::AddReluGrad => {
+            let [_, b, gate] = bound.inputs[..] else { unreachable!("three inputs") };
+            let tensors = [("StoreA", x), ("StoreB", b), ("StoreY", gate), ("StoreDx", y)];
+            shader.with_stores(four, tensors)
+        }
+        Op::Add | Op::Mul => {
+            let tensors = [("StoreA", x), ("StoreB", bound.inputs[1]), ("StoreY", y)];
+            shader.with_stores(four, tensors)
+        }
+        _ => shader.with_stores(four, [("StoreX", x), ("StoreY", y)]),
+    }
 }
 
 fn channel_constants(shape: &[usize]) -> Constants {

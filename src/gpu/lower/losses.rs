@@ -25,6 +25,31 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             };
             single(shader, constants, bound, rows * lanes as usize, caps)
         }
+        Op::SoftCrossEntropy { gradient } => {
+            let lanes = row_lanes(width(), caps);
+            let constants = vec![
+                ("ROWS", rows as f64),
+                ("CLASSES", width() as f64),
+                ("LANES", f64::from(lanes)),
+            ];
+            let shader = match gradient {
+                true => shader!(
+                    "soft_cross_entropy_grad",
+                    "dispatch",
+                    "header",
+                    "rows",
+                    "soft_cross_entropy"
+                ),
+                false => shader!(
+                    "soft_cross_entropy",
+                    "dispatch",
+                    "header",
+                    "rows",
+                    "soft_cross_entropy"
+                ),
+            };
+            single(shader, constants, bound, rows * lanes as usize, caps)
+        }
         Op::MeanSquaredError { gradient } => {
             let lanes = row_lanes(width(), caps);
             let constants =

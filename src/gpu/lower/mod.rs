@@ -3,15 +3,19 @@
 //! Shapes and attributes reach a shader as pipeline-overridable constants, so the driver sees them as
 //! literals, and operations that agree in all of them share one pipeline.
 
+mod attention;
 mod elementwise;
 mod losses;
+mod mix;
 mod norm;
 mod optimizer;
 mod pooling;
+mod rearrange;
 mod sums;
 
 use super::dense;
 use super::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Shader};
+use crate::batch::DType;
 use crate::graph::op::{Activation, Op};
 
 /// Invocations of a workgroup: enough for every GPU's width, and for a software adapter a loop of a
@@ -32,6 +36,14 @@ macro_rules! shader {
 }
 use shader;
 
+/// A shared part, for `Shader::with_part`.
+macro_rules! part {
+    ($part:literal) => {
+        include_str!(concat!("../../../shaders/shared/", $part, ".wgsl"))
+    };
+}
+use part;
+
 /// As `shader!`, of a shader that computes with four elements at once where `$four` holds.
 macro_rules! element_shader {
     ($four:expr, $name:literal $(, $part:literal)*) => {
@@ -43,6 +55,11 @@ macro_rules! element_shader {
     };
 }
 use element_shader;
+
+/// The part for four elements at once, or the one for one.
+fn by(four: bool, one_part: &'static str, four_part: &'static str) -> &'static str {
+    if four { four_part } else { one_part }
+}
 
 /// Whether a shader over so many numbers can take four at once.
 fn by_four(len: usize) -> bool {
@@ -62,21 +79,27 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::Conv2dInputGrad { .. }
         | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps, None),
         Op::NormalizeU8
-        | Op::Bias
         | Op::Relu
         | Op::ReluGrad
         | Op::Gelu
         | Op::GeluGrad
         | Op::Add
+        | Op::AddReluGrad
         | Op::Mul
         | Op::Scale { .. }
+        | Op::Cast
+        | Op::LossScale
         | Op::Broadcast { .. }
         | Op::Dropout { .. } => elementwise::lower(op, bound, caps),
         Op::MaxPool2d { .. }
         | Op::MaxPool2dGrad { .. }
         | Op::AvgPool2d { .. }
         | Op::AvgPool2dGrad { .. } => pooling::lower(op, bound, caps),
-        Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
+        Op::Bias | Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
+        Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
+            rearrange::lower(op, bound, caps)
+        }
+        Op::Attention { .. } | Op::AttentionGrad { .. } => attention::lower(op, bound, caps),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
@@ -84,7 +107,9 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::LayerNorm { .. }
         | Op::LayerNormInputGrad
         | Op::LayerNormParamGrad => norm::lower(op, bound, caps),
+        Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::lower(op, bound, caps),
         Op::CrossEntropy { .. }
+        | Op::SoftCrossEntropy { .. }
         | Op::MeanSquaredError { .. }
         | Op::Accuracy
         | Op::StepMetrics { .. } => losses::lower(op, bound, caps),
@@ -125,6 +150,11 @@ fn single(
     invocations: usize,
     caps: &DeviceCaps,
 ) -> Lowered {
+    let mut constants = constants;
+    let y = bound.outputs[0];
+    if y.dtype == DType::F16 && !y.len().is_multiple_of(2) {
+        constants.push(("ODD", 1.0));
+    }
     let dispatch = dispatch(shader, constants, inputs_and_outputs(bound), invocations, caps);
     Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] }
 }

@@ -1,53 +1,99 @@
 //! Batch norm and layer norm.
 
 use super::sums::{Shares, reduce};
-use super::{WORKGROUP, activation_code, channels, dispatch, row_lanes, shader, single};
+use super::{
+    WORKGROUP, activation_code, by, dispatch, element_shader, part, row_lanes, shader, single,
+};
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
-use crate::gpu::kernel::{Bound, DeviceCaps, Lowered};
-use crate::graph::op::Op;
+use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Store};
+use crate::graph::Tensor;
+use crate::graph::op::{Activation, Op};
 
 pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     match *op {
         Op::BatchNormStats { momentum } => batch_norm_stats(momentum, bound, caps),
-        Op::BatchNorm { eps, activation } => {
-            let [_, channels, plane] = channels(&bound.inputs[0].shape);
-            let constants = vec![
-                ("CHANNELS", channels as f64),
-                ("PLANE", plane as f64),
-                ("EPS", f64::from(eps)),
-                ("ACTIVATION", activation_code(activation)),
-            ];
-            let shader = shader!("batch_norm", "dispatch", "gelu", "activation");
-            single(shader, constants, bound, bound.outputs[0].len(), caps)
+        Op::BatchNorm { eps, activation, residual } => {
+            batch_norm(eps, activation, residual, bound, caps)
         }
-        Op::BatchNormParamGrad { eps } => batch_norm_param_grad(eps, bound, caps),
-        Op::BatchNormInputGrad { eps } => {
-            let [_, channels, plane] = channels(&bound.inputs[1].shape);
-            let constants = vec![
-                ("CHANNELS", channels as f64),
-                ("PLANE", plane as f64),
-                ("EPS", f64::from(eps)),
-            ];
-            let shader = shader!("batch_norm_input_grad", "dispatch", "header");
-            single(shader, constants, bound, bound.outputs[0].len(), caps)
+        Op::BatchNormParamGrad { eps, relu } => batch_norm_param_grad(eps, relu, bound, caps),
+        Op::BatchNormInputGrad { eps, relu } => {
+            let shares = Shares::of_map(&bound.outputs[0].shape, caps);
+            let shader = element_shader!(
+                shares.four,
+                "batch_norm_input_grad",
+                "dispatch",
+                "header",
+                "channels",
+                "batch_norm_value"
+            )
+            .with_stores(shares.four, gradient_stores(bound));
+            let mut constants = shares.constants();
+            constants.extend([("EPS", f64::from(eps)), ("RELU", f64::from(u8::from(relu)))]);
+            single(shader, constants, bound, shares.len(), caps)
         }
         Op::LayerNorm { eps } => {
-            let shader = shader!("layer_norm", "dispatch", "rows");
+            let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
+            let shader = shader!("layer_norm", "dispatch", "rows").with_stores(false, tensors);
             layer_norm(shader, Some(eps), bound, caps)
         }
         Op::LayerNormInputGrad => {
-            layer_norm(shader!("layer_norm_input_grad", "dispatch", "rows"), None, bound, caps)
+            let shader = shader!("layer_norm_input_grad", "dispatch", "rows")
+                .with_stores(false, gradient_stores(bound));
+            layer_norm(shader, None, bound, caps)
         }
         Op::LayerNormParamGrad => layer_norm_param_grad(bound, caps),
         _ => unreachable!("not a norm: {}", op.name()),
     }
 }
 
+fn batch_norm(
+    eps: f32,
+    activation: Activation,
+    residual: bool,
+    bound: Bound,
+    caps: &DeviceCaps,
+) -> Lowered {
+    let shares = Shares::of_map(&bound.outputs[0].shape, caps);
+    let four = shares.four;
+    let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
+    let shader = element_shader!(
+        four,
+        "batch_norm",
+        "dispatch",
+        "channels",
+        "gelu",
+        "activation",
+        "batch_norm_value"
+    )
+    .with_part(by(four, part!("activation1"), part!("activation4")))
+    .with_stores(four, tensors);
+    let shader = match residual {
+        false => shader.with_part(part!("batch_norm_plain")),
+        true => shader
+            .with_part(part!("batch_norm_residual"))
+            .with_stores(four, [("StoreResidual", bound.inputs[5])]),
+    };
+    let mut constants = shares.constants();
+    constants.extend([("EPS", f64::from(eps)), ("ACTIVATION", activation_code(activation))]);
+    single(shader, constants, bound, shares.len(), caps)
+}
+
+/// Storage of `dy, x, .. | dx`.
+fn gradient_stores<'a>(bound: Bound<'a>) -> [(&'static str, &'a Tensor); 3] {
+    [("StoreDy", bound.inputs[0]), ("StoreX", bound.inputs[1]), ("StoreDx", bound.outputs[0])]
+}
+
+/// Storage of `dy, x, ..`, for gradients of parameters.
+fn param_gradient_stores<'a>(bound: Bound<'a>) -> [(&'static str, &'a Tensor); 2] {
+    [("StoreDy", bound.inputs[0]), ("StoreX", bound.inputs[1])]
+}
+
 fn batch_norm_stats(momentum: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let shape = &bound.inputs[0].shape;
-    let shares = Shares::of(shape);
+    let shares = Shares::of(shape, caps);
     let partial = dispatch(
-        shader!("batch_norm_stats_partial", "dispatch", "header", "channels"),
+        element_shader!(shares.four, "batch_norm_stats_partial", "dispatch", "header", "channels")
+            .with_stores(shares.four, [("StoreX", bound.inputs[0])]),
         shares.constants(),
         vec![Input(0), Input(1), ScratchWrite(0), ScratchWrite(1)],
         shares.len(),
@@ -65,22 +111,31 @@ fn batch_norm_stats(momentum: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
     Lowered { dispatches: vec![partial, merge], scratch_bytes: vec![4 * shares.len(); 2] }
 }
 
-fn batch_norm_param_grad(eps: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
+fn batch_norm_param_grad(eps: f32, relu: bool, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let shape = &bound.inputs[1].shape;
-    let shares = Shares::of(shape);
+    let shares = Shares::of(shape, caps);
+    let mut constants = shares.constants();
+    constants.push(("EPS", f64::from(eps)));
+    let mut gated = constants.clone();
+    gated.push(("RELU", f64::from(u8::from(relu))));
     let partial = dispatch(
-        shader!("batch_norm_param_grad_partial", "dispatch", "channels"),
-        shares.constants(),
-        vec![Input(0), Input(1), Input(2), ScratchWrite(0), ScratchWrite(1)],
+        element_shader!(
+            shares.four,
+            "batch_norm_param_grad_partial",
+            "dispatch",
+            "channels",
+            "batch_norm_value"
+        )
+        .with_stores(shares.four, param_gradient_stores(bound)),
+        gated,
+        (0..6).map(Input).chain([ScratchWrite(0), ScratchWrite(1)]).collect(),
         shares.len(),
         caps,
     );
-    let mut constants = shares.constants();
-    constants.push(("EPS", f64::from(eps)));
     let total = dispatch(
         shader!("batch_norm_param_grad", "dispatch", "channels"),
         constants,
-        vec![ScratchRead(0), ScratchRead(1), Input(3), Output(0), Output(1)],
+        vec![ScratchRead(0), ScratchRead(1), Input(5), Output(0), Output(1)],
         shape[1],
         caps,
     );
@@ -111,7 +166,8 @@ fn layer_norm_param_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
     let splits = rows.div_ceil(WORKGROUP as usize).min(64);
     let constants =
         |splits: usize| vec![("ROWS", rows as f64), ("D", d as f64), ("SPLITS", splits as f64)];
-    let shader = shader!("layer_norm_param_grad", "dispatch");
+    let shader = shader!("layer_norm_param_grad", "dispatch")
+        .with_stores(false, param_gradient_stores(bound));
     if splits == 1 {
         return single(shader, constants(1), bound, d, caps);
     }
@@ -123,7 +179,8 @@ fn layer_norm_param_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
         splits * d,
         caps,
     );
-    let total = |i| reduce([1, splits, d], 1, 1.0, [ScratchRead(i), Output(i)], caps);
+    let total =
+        |i| reduce([1, splits, d], 1, 1.0, [ScratchRead(i), Output(i)], [Store::F32; 2], caps);
     Lowered {
         dispatches: vec![partial, total(0), total(1)],
         scratch_bytes: vec![4 * splits * d; 2],

@@ -3,8 +3,11 @@
 use super::sums::reduce;
 use super::{WORKGROUP, by_four, dispatch, element_shader, elements, shader, single};
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
-use crate::gpu::kernel::{Bound, DeviceCaps, Lowered};
-use crate::graph::op::{GRAD_PARTIALS, Op, UpdateRule};
+use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Store};
+use crate::graph::op::{
+    GRAD_PARTIALS, LOSS_SCALE_GROWTH_INTERVAL, LOSS_SCALE_LOG2, LOSS_SCALE_LOG2_MAX,
+    LOSS_SCALE_LOG2_MIN, Op, UpdateRule,
+};
 
 /// Invocations that sum squares, for each partial sum: together enough to fill a large GPU.
 const SHARES: usize = 64;
@@ -12,8 +15,8 @@ const SHARES: usize = 64;
 pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     match *op {
         Op::GradSquares => grad_squares(bound, caps),
-        Op::OptimizerControl { max_norm, beta1, beta2 } => {
-            control([max_norm, beta1, beta2], bound, caps)
+        Op::OptimizerControl { max_norm, beta1, beta2, scaled } => {
+            control([max_norm, beta1, beta2], scaled, bound, caps)
         }
         Op::OptimizerUpdate { rule } => update(rule, bound, caps),
         Op::MovingAverage { share } => {
@@ -41,19 +44,29 @@ fn grad_squares(bound: Bound, caps: &DeviceCaps) -> Lowered {
     }
     let squares = dispatch(shader, constants, vec![Input(0), ScratchWrite(0)], stride, caps);
     let dims = [1, shares, GRAD_PARTIALS];
-    let sums = reduce(dims, 1, 1.0, [ScratchRead(0), Output(0)], caps);
+    let sums = reduce(dims, 1, 1.0, [ScratchRead(0), Output(0)], [Store::F32; 2], caps);
     Lowered { dispatches: vec![squares, sums], scratch_bytes: vec![4 * stride] }
 }
 
-fn control([max_norm, beta1, beta2]: [f32; 3], bound: Bound, caps: &DeviceCaps) -> Lowered {
+fn control(
+    [max_norm, beta1, beta2]: [f32; 3],
+    scaled: bool,
+    bound: Bound,
+    caps: &DeviceCaps,
+) -> Lowered {
     let constants = vec![
         // Constants must be finite; nothing finite is above this one.
         ("MAX_NORM", f64::from(max_norm.min(f32::MAX))),
         ("BETA1", f64::from(beta1)),
         ("BETA2", f64::from(beta2)),
+        ("SCALED", f64::from(u8::from(scaled))),
+        ("LOG2_START", f64::from(LOSS_SCALE_LOG2)),
+        ("LOG2_MIN", f64::from(LOSS_SCALE_LOG2_MIN)),
+        ("LOG2_MAX", f64::from(LOSS_SCALE_LOG2_MAX)),
+        ("GROWTH_INTERVAL", f64::from(LOSS_SCALE_GROWTH_INTERVAL)),
         ("LANES", f64::from(WORKGROUP)),
     ];
-    let shader = shader!("optimizer_control", "dispatch", "rows");
+    let shader = shader!("optimizer_control", "dispatch", "rows", "loss_scale");
     single(shader, constants, bound, 1, caps)
 }
 

@@ -1,7 +1,8 @@
 //! Pooling and its gradients.
 
 use super::{Constants, shader, single};
-use crate::gpu::kernel::{Bound, DeviceCaps, Lowered};
+use crate::batch::DType;
+use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Store};
 use crate::graph::op::{Op, PoolGeometry};
 
 pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
@@ -12,7 +13,13 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             (shader!("max_pool2d", "dispatch", "pool"), first_in, first_out, geometry)
         }
         Op::MaxPool2dGrad { geometry } if tiles_by_two(first_out, first_in, geometry) => {
-            let shader = shader!("max_pool2d_grad_tiled", "dispatch", "pool");
+            let pair = match bound.outputs[0].dtype {
+                DType::F16 => Store::F16x2,
+                _ => Store::F32x2,
+            };
+            let shader = shader!("max_pool2d_grad_tiled", "dispatch", "pool")
+                .with_stores(false, [("StoreDy", bound.inputs[0])])
+                .with_store("StorePair", pair);
             let constants = constants(first_out, first_in, geometry);
             return single(shader, constants, bound, bound.inputs[0].len(), caps);
         }
@@ -27,6 +34,11 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         }
         _ => unreachable!("not a pooling operation: {}", op.name()),
     };
+    let (x, y) = match op {
+        Op::MaxPool2d { .. } | Op::AvgPool2d { .. } => ("StoreX", "StoreY"),
+        _ => ("StoreDy", "StoreDx"),
+    };
+    let shader = shader.with_stores(false, [(x, bound.inputs[0]), (y, bound.outputs[0])]);
     single(shader, constants(image, windows, geometry), bound, bound.outputs[0].len(), caps)
 }
 

@@ -19,7 +19,7 @@ fn program_of(hidden: usize, optimizer: OptimizerConfig) -> Program {
 }
 
 fn averaged_program_of(hidden: usize, optimizer: OptimizerConfig, ema: Option<f64>) -> Program {
-    compiled(hidden, Some(Training { rule: optimizer.rule(), clip_norm: None, accumulate: 1, ema }))
+    compiled(hidden, Some(Training { ema, ..Training::new(optimizer.rule()) }))
 }
 
 fn compiled(hidden: usize, training: Option<Training>) -> Program {
@@ -112,7 +112,12 @@ fn every_bit_comes_back() {
     for optimizer in [
         OptimizerConfig::adamw(),
         OptimizerConfig::sgd(),
-        OptimizerConfig::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 },
+        OptimizerConfig::Sgd {
+            momentum: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+            decay_norms_and_biases: true,
+        },
     ] {
         let program = program_of(5, optimizer);
         let snapshot = noise(&program, 1);

@@ -1,0 +1,12 @@
+// cast: x | y. The same numbers in the type of y.
+
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
+@group(0) @binding(1) var<storage, read_write> y: array<StoreY>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(grid: Grid) {
+    let i = flat_index(grid);
+    if i < count_of(arrayLength(&y)) {
+        y[i] = StoreY(Element(x[i]));
+    }
+}

@@ -1,0 +1,210 @@
+//! `inflight bench`: how fast this machine is, and how fast it could be.
+
+use std::time::Instant;
+
+use clap::ValueEnum;
+use inflight::Result;
+use inflight::bench::kernels::{self, Outcome};
+use inflight::bench::{Bed, Ceilings, Options, Score, train};
+use inflight::executor::DeviceInfo;
+use inflight::executor::Tune;
+use inflight::nn::models;
+use serde::Serialize;
+
+use super::print;
+
+/// Measure a device: its kernels and whole steps, beside what it can do at best
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to measure
+    #[arg(value_enum)]
+    suite: Suite,
+    /// auto, cpu, gpu, gpu:K, or a part of an adapter's name (see `inflight devices`)
+    #[arg(long, short, value_name = "D", default_value = "auto")]
+    device: String,
+    /// Models whose steps and kernels are measured, separated by commas [default: all that have a name]
+    #[arg(long, short, value_name = "M", value_delimiter = ',')]
+    model: Vec<String>,
+    /// Samples a batch
+    #[arg(long, short, value_name = "B", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
+    /// f32, or f16 for mixed precision
+    #[arg(long, value_name = "P", default_value = "f32")]
+    precision: String,
+    /// How much to tune on an adapter before measuring: off, fast (3 s) or full
+    #[arg(long, value_name = "T", default_value = "fast")]
+    tune: Tune,
+    /// Fewer repetitions and smaller sizes
+    #[arg(long)]
+    quick: bool,
+    /// Print a line of JSON for each result to stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Single operations, checked against their twins
+    Kernels,
+    /// Whole steps of models, samples in place
+    Train,
+    /// Both
+    All,
+}
+
+#[derive(Serialize)]
+struct Line<'a, T: Serialize> {
+    event: &'static str,
+    #[serde(flatten)]
+    row: &'a T,
+}
+
+/// The last line.
+#[derive(Serialize)]
+struct Done {
+    event: &'static str,
+    device: DeviceInfo,
+    ceilings: Ceilings,
+    rows: usize,
+    left_out: usize,
+    wall_s: f64,
+}
+
+/// Measures.
+pub fn run(args: Args) -> Result<()> {
+    let began = Instant::now();
+    let named = models::NAMES.iter().map(|&name| name.to_string());
+    let options = Options {
+        quick: args.quick,
+        models: if args.model.is_empty() { named.collect() } else { args.model.clone() },
+        batch_size: args.batch_size as usize,
+        precision: args.precision.clone(),
+        tune: args.tune,
+    };
+    options.validate()?;
+    let mut bed = Bed::open(&args.device)?;
+    let device = bed.device();
+    print::note(format!("device: {} ({}, {})", device.name, device.kind, device.backend));
+    let ceilings = bed.ceilings(options.quick)?;
+    print::note(ceilings_line(&ceilings));
+    let mut done = Done { event: "done", device, ceilings, rows: 0, left_out: 0, wall_s: 0.0 };
+    if args.suite != Suite::Train {
+        measure_kernels(&mut bed, &options, &args, &mut done)?;
+    }
+    if args.suite != Suite::Kernels {
+        measure_steps(&bed, &options, &args, &mut done)?;
+    }
+    done.wall_s = began.elapsed().as_secs_f64();
+    if args.json {
+        return print::json(&done);
+    }
+    print::note(format!("{} measured in {:.1} s", done.rows, done.wall_s));
+    Ok(())
+}
+
+fn ceilings_line(ceilings: &Ceilings) -> String {
+    let more = |what, x: Option<f64>| {
+        x.map_or(String::new(), |x| format!(", {what} {}", print::amount(x, "flop/s")))
+    };
+    format!(
+        "at best: copy {}, multiply-adds f32 {}{}{}",
+        print::amount(ceilings.bytes_per_s, "B/s"),
+        print::amount(ceilings.f32_flops_per_s, "flop/s"),
+        more("f16", ceilings.f16_flops_per_s),
+        more("matrix units", ceilings.matrix_flops_per_s),
+    )
+}
+
+fn measure_kernels(bed: &mut Bed, options: &Options, args: &Args, done: &mut Done) -> Result<()> {
+    if !args.json {
+        print::data(heading());
+    }
+    let ceilings = done.ceilings;
+    kernels::run(bed, &ceilings, options, |outcome| match outcome {
+        Outcome::Timed(row) => {
+            done.rows += 1;
+            match args.json {
+                true => print::json(&Line { event: "bench", row: &row }),
+                false => {
+                    print::data(table_line(&row.name, &row.score));
+                    Ok(())
+                }
+            }
+        }
+        Outcome::LeftOut { name, why } => {
+            done.left_out += 1;
+            print::note(format!("{name} is left out: {why}"));
+            Ok(())
+        }
+    })
+}
+
+fn measure_steps(bed: &Bed, options: &Options, args: &Args, done: &mut Done) -> Result<()> {
+    if !args.json {
+        print::data(heading());
+    }
+    let ceilings = done.ceilings;
+    train::run(bed, &ceilings, options, |row| {
+        done.rows += 1;
+        if args.json {
+            return print::json(&Line { event: "bench", row: &row });
+        }
+        print::data(table_line(&row.name, &row.score));
+        details(&row).into_iter().for_each(|line| print::data(format!("    {line}")));
+        Ok(())
+    })
+}
+
+/// What stands below a model's line.
+fn details(row: &train::Row) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{} steps/s, {} samples/s · floor: operations {}, bytes {} ({} a step)",
+        print::rate(row.steps_per_s),
+        print::rate(row.samples_per_s),
+        print::duration(row.compute_floor_s),
+        print::duration(row.bandwidth_floor_s),
+        print::bytes(row.score.cost.bytes),
+    )];
+    if let Some(launch) = &row.launch {
+        let idle = row.idle_share.map(|share| format!(" · device idle {}", print::percent(share)));
+        lines.push(format!(
+            "{} dispatches, {} barriers · on the host: record {}, submit {}{}",
+            launch.dispatches,
+            launch.barriers,
+            print::duration(launch.record_s),
+            print::duration(launch.submit_s),
+            idle.unwrap_or_default(),
+        ));
+    }
+    let first = &row.first_step;
+    lines.push(format!(
+        "first step after {} (adapter {}, plan {}, tune {}, compile {}, result {})",
+        print::duration(first.total_s),
+        print::duration(first.adapter_s),
+        print::duration(first.plan_s),
+        print::duration(first.tune_s),
+        print::duration(first.compile_s),
+        print::duration(first.result_s),
+    ));
+    lines
+}
+
+fn heading() -> String {
+    format!(
+        "{:<56} {:>10} {:>10} {:>10} {:>14} {:>14} {:>7}",
+        "", "median", "low", "high", "achieved", "at best", "share"
+    )
+}
+
+fn table_line(name: &str, score: &Score) -> String {
+    let unit = if score.unit == "byte/s" { "B/s" } else { score.unit };
+    format!(
+        "{name:<56} {:>10} {:>10} {:>10} {:>14} {:>14} {:>6.1}%",
+        print::duration(score.lap.median_s),
+        print::duration(score.lap.low_s),
+        print::duration(score.lap.high_s),
+        print::amount(score.achieved, unit),
+        print::amount(score.ceiling, unit),
+        100.0 * score.share,
+    )
+}
