@@ -1,124 +1,87 @@
-//! The twins that a step spends its time in, at the sizes of `mlp` and `cnn` with 128 samples a batch.
+//! The kernels that a step spends its time in, and what a step costs the host.
 //!
-//! Ids are `operation/size`. Throughput counts a multiplication and an addition as two operations, so
-//! that criterion's "elem/s" reads as FLOP/s.
+//! - `kernel/DEVICE/NAME`: one operation, by the device's own clock; the names are those of `inflight bench
+//!   kernels`. Throughput counts a multiply-add as two operations, so that criterion's "elem/s" reads as
+//!   FLOP/s; operations that are no products count bytes.
+//! - `record/DEVICE/MODEL/128` and `submit/DEVICE/MODEL/128`: what a step costs the host before the device can begin,
+//!   apart from computing it: recording it anew, and handing it to the driver. Twins need neither.
+//!
+//! Devices come from the environment variable `INFLIGHT_BENCH_DEVICES` (`cpu,llvmpipe`); by default `cpu`.
 
-use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use inflight::cpu::call::Scratch;
-use inflight::cpu::conv2d::{Convolution, conv2d, conv2d_input_grad, conv2d_weight_grad};
-use inflight::cpu::gemm::Matrix;
-use inflight::cpu::matmul::matmul;
-use inflight::cpu::optimizer::{Memory, optimizer_update};
-use inflight::graph::op::{Activation, ConvGeometry, UpdateRule};
+use inflight::bench::train::{Road, StepTimes};
+use inflight::bench::{Bed, Options, kernels};
+use inflight::executor::Tune;
+use inflight::gpu::tune::Choices;
 
-const BATCH: usize = 128;
-
-/// Numbers of both signs, none of them subnormal.
-fn data(len: usize) -> Vec<f32> {
-    (0..len).map(|i| (i * 7 % 23) as f32 / 11.0 - 1.01).collect()
+fn devices() -> Vec<String> {
+    let list = std::env::var("INFLIGHT_BENCH_DEVICES").unwrap_or_else(|_| "cpu".into());
+    list.split(',').map(String::from).collect()
 }
 
-/// y\[m, n\] = op(a) op(b), with the layer that asks for it.
-fn products(c: &mut Criterion) {
-    let mut group = c.benchmark_group("matmul");
-    for (id, m, n, k, transpose_a, transpose_b) in [
-        ("mlp.0 forward 128x512x784", BATCH, 512, 784, false, true),
-        ("mlp.0 weight gradient 512x784x128", 512, 784, BATCH, true, false),
-        // An inner stride of a power of two, hard on the cache.
-        ("mlp.2 forward 128x512x512", BATCH, 512, 512, false, true),
-        ("mlp.2 input gradient 128x512x512", BATCH, 512, 512, false, false),
-        // Too narrow for more than one tile.
-        ("mlp.4 forward 128x10x512", BATCH, 10, 512, false, true),
-        ("cnn.7 forward 128x128x1568", BATCH, 128, 1568, false, true),
-    ] {
-        let (a, b, bias) = (data(m * k), data(k * n), data(n));
-        let a = match transpose_a {
-            true => Matrix::new(&a, k, m).transposed(),
-            false => Matrix::new(&a, m, k),
-        };
-        let b = match transpose_b {
-            true => Matrix::new(&b, n, k).transposed(),
-            false => Matrix::new(&b, k, n),
-        };
-        let mut y = vec![0.0; m * n];
-        group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
-        group.bench_function(id, |bench| {
-            bench.iter(|| matmul(black_box(a), b, Some(&bias), Activation::Relu, &mut y));
-        });
+/// Squares of up to 1024, and the operations of the small models at the default batch. Not tuned, so that
+/// runs compare.
+fn options() -> Options {
+    Options {
+        quick: true,
+        models: vec!["mlp".into(), "cnn".into()],
+        batch_size: 128,
+        precision: "f32".into(),
+        tune: Tune::Off,
     }
-    group.finish();
 }
 
-/// The convolutions of `cnn`: 3 × 3, one pixel of padding.
-fn convolutions(c: &mut Criterion) {
-    let mut group = c.benchmark_group("conv2d");
-    for (id, channels, outputs, side) in
-        [("cnn.0 1>16 28x28", 1, 16, 28), ("cnn.3 16>32 14x14", 16, 32, 14)]
-    {
-        let (xs, ys) = ([BATCH, channels, side, side], [BATCH, outputs, side, side]);
-        let ws = [outputs, channels, 3, 3];
-        let geometry = ConvGeometry { stride: [1, 1], padding: [1, 1], groups: 1 };
-        let convolution = Convolution::new(&xs, &ws, &ys, geometry);
-        let len = |shape: [usize; 4]| shape.iter().product::<usize>();
-        let (x, w, dy, bias) = (data(len(xs)), data(len(ws)), data(len(ys)), data(outputs));
-        let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
-        let matrix = channels * 9 * side * side;
-        let scratch = Scratch::new(convolution.scratch_len(BATCH), rayon::current_num_threads());
-        group.throughput(Throughput::Elements(2 * (BATCH * outputs * matrix) as u64));
-        group.bench_function(format!("{id} forward"), |bench| {
-            bench.iter(|| {
-                let relu = Activation::Relu;
-                conv2d(black_box(&x), &w, Some(&bias), relu, convolution, &scratch, &mut y);
+fn kernel(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("kernel");
+    for device in devices() {
+        let mut bed = Bed::open(&device).expect("the device opens");
+        for kernel in kernels::list(&options()).expect("the models are known") {
+            let cost = kernel.cost();
+            group.throughput(match cost.flops {
+                0 => Throughput::Bytes(cost.bytes),
+                flops => Throughput::Elements(flops),
             });
-        });
-        group.bench_function(format!("{id} input gradient"), |bench| {
-            bench.iter(|| conv2d_input_grad(black_box(&dy), &w, convolution, &scratch, &mut dx));
-        });
-        group.bench_function(format!("{id} weight gradient"), |bench| {
-            bench.iter(|| conv2d_weight_grad(black_box(&x), &dy, convolution, &scratch, &mut dw));
-        });
+            let ready = kernel.ready(&mut bed, &Choices::default()).expect("it fits the device");
+            let mut ready = ready.expect("its result is right");
+            group.bench_function(format!("{device}/{}", kernel.name), |bencher| {
+                bencher.iter_custom(|repetitions| {
+                    let seconds = ready.run(repetitions as usize).expect("the device answers");
+                    Duration::from_secs_f64(seconds)
+                });
+            });
+        }
     }
     group.finish();
 }
 
-/// AdamW over all parameters of `mlp`; the throughput is what memory has to carry.
-fn update(c: &mut Criterion) {
-    const PARAMETERS: usize = 669_706;
-    let rule = UpdateRule::Adam {
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-        weight_decay: 0.01,
-        decoupled: true,
-    };
-    // Control as after a first step, without clipping.
-    let control = [0.1, 0.001, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0];
-    let gradients = data(PARAMETERS);
-    let (mut parameters, mut first, mut second) =
-        (data(PARAMETERS), data(PARAMETERS), data(PARAMETERS));
-    second.iter_mut().for_each(|v| *v = v.abs());
-    let mut group = c.benchmark_group("optimizer_update");
-    group.throughput(Throughput::Bytes(7 * 4 * PARAMETERS as u64));
-    group.bench_function("adamw mlp 669706", |bench| {
-        bench.iter(|| {
-            let memory = Memory {
-                gradients: black_box(&gradients),
-                parameters: &mut parameters,
-                first: Some(&mut first),
-                second: Some(&mut second),
-            };
-            optimizer_update(rule, &control, 1e-3, memory);
-        });
-    });
-    group.finish();
+fn host(criterion: &mut Criterion) {
+    let measures: [(&str, fn(&StepTimes) -> f64); 2] =
+        [("record", |step| step.record_s), ("submit", |step| step.submit_s)];
+    for device in devices().iter().filter(|device| *device != "cpu") {
+        let bed = Bed::open(device).expect("the device opens");
+        for model in options().models {
+            let mut road = Road::open(&bed, &model, &options()).expect("the model fits");
+            for (what, seconds) in measures {
+                let mut group = criterion.benchmark_group(what);
+                group.bench_function(format!("{device}/{model}/128"), |bencher| {
+                    bencher.iter_custom(|count| {
+                        let steps = road.steps(count as usize, f64::INFINITY);
+                        let steps = steps.expect("the device answers");
+                        Duration::from_secs_f64(steps.iter().map(seconds).sum())
+                    });
+                });
+                group.finish();
+            }
+        }
+    }
 }
 
 criterion_group! {
-    name = kernels;
+    name = benches;
     // Short: each call takes milliseconds at most and the machine is shared.
-    config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(1));
-    targets = products, convolutions, update
+    config = Criterion::default().sample_size(10).measurement_time(Duration::from_secs(1));
+    targets = kernel, host
 }
-criterion_main!(kernels);
+criterion_main!(benches);

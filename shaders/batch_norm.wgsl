@@ -1,9 +1,6 @@
 // batch_norm: x[n, c, ..], gamma[c], beta[c], mean[c], var[c], [residual[n, c, ..]] | y.
 // y = activation((x - mean) / σ γ + β + residual).
 
-override CHANNELS: u32;
-override PLANE: u32;
-
 @group(0) @binding(0) var<storage, read> x: array<StoreX>;
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;
 @group(0) @binding(2) var<storage, read> beta: array<f32>;
@@ -12,11 +9,19 @@ override PLANE: u32;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
-    let i = flat_index(grid);
-    if i >= count_of(arrayLength(&y)) {
+    let share = share_of(grid);
+    if !is_share(share) {
         return;
     }
-    let c = (i / PLANE) % CHANNELS;
-    let value = norm_of(f32(x[i]), mean[c], scale_of(gamma[c], variance[c]), beta[c]);
-    y[i] = StoreY(activate(add_residual(value, i)));
+    let center = mean[share.channel];
+    let scale = scale_of(gamma[share.channel], variance[share.channel]);
+    let shift = beta[share.channel];
+    for (var row = share.first_row; row < ROWS; row += ROW_SPLITS) {
+        let plane = plane_of(row, share.channel);
+        for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
+            let i = plane + column;
+            let value = norm_of(Element(x[i]), center, scale, shift);
+            y[i] = StoreY(activate_element(add_residual(value, i)));
+        }
+    }
 }

@@ -1,8 +1,6 @@
 // batch_norm_input_grad: dy, x, gamma, beta, mean, var, dgamma, dbeta, header | dx. Rows from
 // header.count on get 0.
 
-override CHANNELS: u32;
-override PLANE: u32;
 // Whether dy comes from behind a relu.
 override RELU: bool;
 
@@ -19,20 +17,31 @@ override RELU: bool;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
-    let i = flat_index(grid);
-    if i >= count_of(arrayLength(&dx)) {
+    let share = share_of(grid);
+    if !is_share(share) {
         return;
     }
-    if i / (CHANNELS * PLANE) >= header.count {
-        dx[i] = StoreDx(0.0);
-        return;
+    let center = mean[share.channel];
+    let scale = scale_of(gamma[share.channel], variance[share.channel]);
+    let shift = beta[share.channel];
+    let count = f32(header.count) * f32(PLANE * NUMBERS);
+    // The shares of an element in the gradients of mean and deviation.
+    let of_mean = dbeta[share.channel] / count;
+    let of_deviation = dgamma[share.channel] / count / sqrt(variance[share.channel] + EPS);
+    for (var row = share.first_row; row < ROWS; row += ROW_SPLITS) {
+        let plane = plane_of(row, share.channel);
+        for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
+            let i = plane + column;
+            if row >= header.count {
+                dx[i] = StoreDx(Element());
+                continue;
+            }
+            let value = Element(x[i]);
+            var gradient = Element(dy[i]);
+            if RELU {
+                gradient = gate(gradient, norm_of(value, center, scale, shift));
+            }
+            dx[i] = StoreDx(scale * (gradient - of_mean - (value - center) * of_deviation));
+        }
     }
-    let c = (i / PLANE) % CHANNELS;
-    let elements = f32(header.count) * f32(PLANE);
-    let value = f32(x[i]);
-    let scale = scale_of(gamma[c], variance[c]);
-    let passes = !RELU || norm_of(value, mean[c], scale, beta[c]) > 0.0;
-    let gradient = select(0.0, f32(dy[i]), passes);
-    let normalized = (value - mean[c]) / sqrt(variance[c] + EPS);
-    dx[i] = StoreDx(scale * (gradient - (dbeta[c] + normalized * dgamma[c]) / elements));
 }

@@ -22,18 +22,20 @@ fn main(grid: Grid) {
     let center = mean[share.channel];
     let scale = scale_of(gamma[share.channel], variance[share.channel]);
     let shift = beta[share.channel];
-    var product = 0.0;
-    var sum = 0.0;
+    var product = Element();
+    var sum = Element();
     for (var row = share.first_row; row < ROWS; row += ROW_SPLITS) {
         let plane = plane_of(row, share.channel);
         for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
-            let value = f32(x[plane + column]);
-            let passes = !RELU || norm_of(value, center, scale, shift) > 0.0;
-            let gradient = select(0.0, f32(dy[plane + column]), passes);
+            let value = Element(x[plane + column]);
+            var gradient = Element(dy[plane + column]);
+            if RELU {
+                gradient = gate(gradient, norm_of(value, center, scale, shift));
+            }
             product += gradient * (value - center);
             sum += gradient;
         }
     }
-    products[share.index] = product;
-    sums[share.index] = sum;
+    products[share.index] = total(product);
+    sums[share.index] = total(sum);
 }

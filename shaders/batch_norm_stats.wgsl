@@ -25,9 +25,9 @@ fn main(grid: Grid) {
     for (var split = 0u; split < min(ROW_SPLITS, rows); split++) {
         let split_rows = (rows - split + ROW_SPLITS - 1u) / ROW_SPLITS;
         for (var lane = 0u; lane < PLANE_LANES; lane++) {
-            // How many elements this share had: at least one.
+            // How many numbers this share had: at least one.
             let columns = (PLANE - lane + PLANE_LANES - 1u) / PLANE_LANES;
-            let share = f32(split_rows * columns);
+            let share = f32(split_rows * columns * NUMBERS);
             let i = (split * CHANNELS + channel) * PLANE_LANES + lane;
             let delta = means[i] - mean_so_far;
             let total = count + share;

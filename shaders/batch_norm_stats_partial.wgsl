@@ -14,24 +14,24 @@ fn main(grid: Grid) {
         return;
     }
     let rows = min(header.count, ROWS);
-    var sum = 0.0;
+    var sum = Element();
     var count = 0u;
     for (var row = share.first_row; row < rows; row += ROW_SPLITS) {
         let plane = plane_of(row, share.channel);
         for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
-            sum += f32(x[plane + column]);
-            count++;
+            sum += Element(x[plane + column]);
+            count += NUMBERS;
         }
     }
-    let mean = sum / f32(max(count, 1u));
-    var square = 0.0;
+    let mean = total(sum) / f32(max(count, 1u));
+    var square = Element();
     for (var row = share.first_row; row < rows; row += ROW_SPLITS) {
         let plane = plane_of(row, share.channel);
         for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
-            let deviation = f32(x[plane + column]) - mean;
+            let deviation = Element(x[plane + column]) - mean;
             square += deviation * deviation;
         }
     }
     means[share.index] = mean;
-    squares[share.index] = square;
+    squares[share.index] = total(square);
 }

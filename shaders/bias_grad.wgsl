@@ -10,12 +10,12 @@ fn main(grid: Grid) {
     if !is_share(share) {
         return;
     }
-    var sum = 0.0;
+    var sum = Element();
     for (var row = share.first_row; row < ROWS; row += ROW_SPLITS) {
         let plane = plane_of(row, share.channel);
         for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
-            sum += f32(dy[plane + column]);
+            sum += Element(dy[plane + column]);
         }
     }
-    db[share.index] = sum;
+    db[share.index] = total(sum);
 }

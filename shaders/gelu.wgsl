@@ -7,7 +7,7 @@
 fn main(grid: Grid) {
     let i = flat_index(grid);
     if i < count_of(arrayLength(&y)) {
-        let value = f32(x[i]);
-        y[i] = StoreY(value * normal_cdf(value));
+        let value = Element(x[i]);
+        y[i] = StoreY(value * cdf_of(value));
     }
 }

@@ -8,8 +8,8 @@
 fn main(grid: Grid) {
     let i = flat_index(grid);
     if i < count_of(arrayLength(&dx)) {
-        let value = f32(x[i]);
-        let slope = normal_cdf(value) + value * normal_density(value);
-        dx[i] = StoreDx(f32(dy[i]) * slope);
+        let value = Element(x[i]);
+        let slope = cdf_of(value) + value * density_of(value);
+        dx[i] = StoreDx(Element(dy[i]) * slope);
     }
 }

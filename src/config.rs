@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::durable::replace_file;
 use crate::error::{Error, Result};
+use crate::executor::Tune;
 use crate::graph::precision::Precision;
 use crate::nn::mixing::Mixing;
 use crate::nn::models::ModelConfig;
@@ -82,6 +83,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// `auto`, `cpu`, `gpu`, `gpu:K`, or a part of an adapter's name; see [`device::open`](crate::device::open).
     pub device: String,
+    /// How much to tune on an adapter before training; see [`Tune`].
+    pub tune: Tune,
     /// Preparing threads; 0 means one a core.
     pub workers: usize,
     /// Slots of the ring: batches that are prepared, on their way, or computed at the same time.
@@ -137,6 +140,7 @@ impl Default for RunConfig {
             accumulate: 1,
             seed: 0,
             device: "auto".into(),
+            tune: Tune::Fast,
             workers: 0,
             slots: 3,
             sync: false,

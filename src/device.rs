@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::executor::Executor;
+use crate::executor::{Executor, Tune};
 use crate::graph::plan::Program;
 use crate::{cpu, gpu};
 
@@ -15,11 +15,27 @@ use crate::{cpu, gpu};
 /// # Errors
 /// When there is no such adapter, it cannot be opened, or it is too small for the program.
 pub fn open(selector: &str, program: Arc<Program>, slots: usize) -> Result<Box<dyn Executor>> {
+    open_tuned(selector, program, slots, Tune::Off)
+}
+
+/// As [`open`], after tuning for `program`, if it is an adapter.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_tuned(
+    selector: &str,
+    program: Arc<Program>,
+    slots: usize,
+    tune: Tune,
+) -> Result<Box<dyn Executor>> {
     if selector == "cpu" {
         return Ok(Box::new(cpu::Executor::new(program, slots)?));
     }
     match gpu::Context::open(selector)? {
-        Some(context) => Ok(Box::new(gpu::Executor::new(context, program, slots)?)),
+        Some(context) => {
+            let tuner = gpu::tune::Tuner::new(tune);
+            Ok(Box::new(gpu::Executor::tuned(context, program, slots, &tuner)?))
+        }
         None => Ok(Box::new(cpu::Executor::new(program, slots)?)),
     }
 }

@@ -1,10 +1,11 @@
 //! What trainer and device agree on: an executor takes filled slots, runs passes over them in order,
 //! and gives the slots back with what came out. There are two, [`gpu`](crate::gpu) and [`cpu`](crate::cpu).
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::batch::Slot;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Arena;
 use crate::graph::op::{CONTROL_LEN, METRICS_LEN};
 use crate::graph::plan::Pass;
@@ -26,8 +27,43 @@ pub struct DeviceInfo {
     pub pipelines: usize,
     /// Seconds spent opening the device.
     pub open_s: f64,
+    /// Seconds spent choosing among variants of kernels.
+    pub tune_s: f64,
+    /// Variants that were timed for it; none where all was known from before.
+    pub tuned: usize,
     /// Seconds spent compiling shaders and creating pipelines.
     pub compile_s: f64,
+}
+
+/// How much to tune: on an adapter, dense operations have variants that differ in nothing but time.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Tune {
+    /// Not at all, nor is what earlier runs found used: variants follow from shapes alone.
+    Off,
+    /// For three seconds at most; what is left then follows from shapes.
+    #[default]
+    Fast,
+    /// Everything, each variant for as long as a steady time takes.
+    Full,
+}
+
+impl FromStr for Tune {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "off" => Ok(Tune::Off),
+            "fast" => Ok(Tune::Fast),
+            "full" => Ok(Tune::Full),
+            _ => {
+                let message = format!("found {name:?}, expected off, fast or full");
+                Err(Error::config("--tune", message))
+            }
+        }
+    }
 }
 
 /// What a pass should bring back besides its metrics.
@@ -63,6 +99,11 @@ pub struct Done {
     pub snapshot: Option<Snapshot>,
     /// Time the device was busy with this pass, where it can be told.
     pub device_busy: Option<Duration>,
+    /// Time this host spent on recording the pass, and on handing it to the driver; a software adapter may
+    /// compute meanwhile. Zero for the twins, whose pass needs neither.
+    pub recorded: Duration,
+    /// See `recorded`.
+    pub handed_over: Duration,
 }
 
 /// Runs a program. Owned and called by the `device` thread alone.

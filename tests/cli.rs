@@ -372,7 +372,58 @@ fn devices_models_and_data_sets_are_listed() {
     assert_eq!(model[0]["tensors"][0]["shape"], serde_json::json!([16, 1, 3, 3]));
     let text = desk.ok("model show mlp --input-shape 3,32,32 --classes 5");
     assert!(text.contains("net.0.weight") && text.contains("512 × 3072"), "{text}");
+    let images = "--input-shape 3,32,32 --json";
+    let counts = ["resnet18", "vit-tiny"].map(|name| {
+        let model = desk.json(&format!("model show {name} {images}"), 0);
+        model[0]["parameter_count"].as_u64()
+    });
+    assert_eq!(counts, [Some(11_173_962), Some(5_362_762)]);
     desk.refused("model show cnn --input-shape 784", 2, &["graph: cnn", "784"]);
     desk.refused("model show cnn --input-shape 0,1,1", 2, &["--input-shape"]);
     assert!(desk.ok("fetch").contains("fashion-mnist: "));
+}
+
+#[test]
+fn bench_times_steps_beside_their_floor() {
+    let desk = Desk::new();
+    let lines = desk.json("bench train --device cpu --model mlp --batch-size 2 --quick --json", 0);
+    let [row, done] = &lines[..] else { panic!("a row and the end, found {lines:#?}") };
+    assert_eq!((&row["event"], &row["suite"]), (&"bench".into(), &"train".into()));
+    assert_eq!(row["name"], "mlp/2/f32");
+    for key in ["median_s", "low_s", "high_s", "flops", "bytes", "achieved", "ceiling", "share"] {
+        assert!(row[key].as_f64() > Some(0.0), "{key} in {row}");
+    }
+    assert_eq!((&done["event"], &done["rows"]), (&"done".into(), &1.into()));
+    assert!(done["ceilings"]["bytes_per_s"].as_f64() > Some(0.0), "{done}");
+    desk.refused("bench train --device cpu --model vgg --quick", 2, &["vgg", "mlp"]);
+}
+
+#[test]
+fn tuning_changes_times_and_no_bit_and_a_second_start_takes_none() {
+    if !inflight::gpu::adapters().iter().any(|adapter| adapter.name.contains("llvmpipe")) {
+        assert!(
+            std::env::var("REQUIRE_GPU").is_err(),
+            "REQUIRE_GPU is set and there is no adapter"
+        );
+        return eprintln!("SKIPPED: no adapter to tune on");
+    }
+    let desk = Desk::new();
+    let train = |tune: &str| {
+        let line = "train fashion-mnist-10k --model mlp --batch-size 16 --steps 2 --no-eval \
+                    --device llvmpipe --json --tune";
+        let mut command = desk.command(&format!("{line} {tune}"));
+        let output = command.env("XDG_CACHE_HOME", desk.path("cache")).output().expect("starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let done = text.lines().last().unwrap_or_else(|| panic!("{output:?}"));
+        let done: Value = serde_json::from_str(done).expect("JSON");
+        let hash = done["parameter_hash"].as_str().expect("a hash").to_string();
+        (hash, done["device"]["tuned"].as_u64().expect("a count"))
+    };
+    let (off, none) = train("off");
+    let (first, some) = train("fast");
+    let (second, again) = train("fast");
+    let (full, more) = train("full");
+    assert_eq!((none, again), (0, 0));
+    assert!(some > 0 && more > 0, "{some} and {more} variants timed");
+    assert_eq!([&first, &second, &full], [&off; 3]);
 }

@@ -198,6 +198,36 @@ fn reductions() {
 }
 
 #[test]
+fn rearrangements() {
+    for axis in [0, 1, 2] {
+        let mut other = [4, 3, 5];
+        other[axis] = 4;
+        check_op(Op::Concat { axis }, &[&[4, 3, 5], &other]);
+        check_op(Op::Slice { axis, start: 0, len: 4.min([4, 3, 5][axis]) }, &[&[4, 3, 5]]);
+        check_op(Op::Unslice { axis, start: 2, len: 8 }, &[&[4, 3, 5]]);
+    }
+    check_op(Op::Transpose, &[&[4, 3, 5]]);
+}
+
+/// A parameter that only a stretch of is used has a gradient of zeros elsewhere.
+#[test]
+fn slices_leave_the_rest_alone() {
+    check("slice", End::Squares, &|g| {
+        let x = param(g, "x", &[BATCH, 5, 2]);
+        let y = g.push_one(Op::Slice { axis: 1, start: 1, len: 3 }, &[x]).unwrap();
+        let z = g.push_one(Op::Slice { axis: 1, start: 2, len: 3 }, &[x]).unwrap();
+        g.push_one(Op::Mul, &[y, z]).unwrap()
+    });
+}
+
+#[test]
+fn attention() {
+    for causal in [false, true] {
+        check_op(Op::Attention { heads: 2, causal }, &[&[4, 3, 12]]);
+    }
+}
+
+#[test]
 fn norms() {
     let cases = [Activation::Identity, Activation::Relu].map(|a| [(a, false), (a, true)]);
     for (activation, residual) in cases.into_iter().flatten() {

@@ -9,9 +9,12 @@ use std::sync::Arc;
 
 use common::devices;
 use inflight::batch::{DType, SampleSpec, TargetSpec};
+use inflight::executor::Tune;
+use inflight::nn::Module;
 use inflight::nn::init::name_hash;
 use inflight::nn::models::by_name;
 use inflight::nn::optimizers::OptimizerConfig;
+use inflight::nn::vit::{self, VisionTransformer};
 use inflight::rng::Rng;
 use inflight::source::resident::{Inputs, Resident, Targets};
 use inflight::source::{self, OpenOptions, Source, SourceInfo};
@@ -30,11 +33,30 @@ struct Reference {
 #[derive(Deserialize)]
 struct Curve {
     model: String,
+    /// The size of a vision transformer; other models are named.
+    size: Option<VitSize>,
     /// Trained on images of noise; else on Fashion-MNIST.
     noise: Option<Noise>,
     lr: f64,
     optimizer: OptimizerConfig,
     losses: Vec<f64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct VitSize {
+    depth: usize,
+    width: usize,
+    heads: usize,
+}
+
+impl Curve {
+    fn model(&self, spec: &SampleSpec) -> Arc<dyn Module> {
+        let Some(VitSize { depth, width, heads }) = self.size else {
+            return by_name(&self.model, spec).expect("the model fits");
+        };
+        let size = vit::Size { depth, width, heads };
+        Arc::new(VisionTransformer::new(size, spec).expect("the model fits"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,7 +100,7 @@ fn train(reference: &Reference, curve: &Curve, device: &str) -> Vec<f64> {
             source::open("fashion-mnist-10k", &offline).expect("the data set is in-tree").train
         }
     };
-    let model = by_name(&curve.model, data.spec()).expect("the model fits");
+    let model = curve.model(data.spec());
     let config = RunConfig {
         device: device.into(),
         steps: Some(steps as u64),
@@ -87,6 +109,7 @@ fn train(reference: &Reference, curve: &Curve, device: &str) -> Vec<f64> {
         lr: Some(curve.lr),
         optimizer: curve.optimizer,
         shuffle: false,
+        tune: Tune::Off,
         ..Default::default()
     };
     let trainer = Trainer::builder(model, data).config(config).start().expect("starts");
@@ -133,8 +156,16 @@ fn twins_follow_torchvision() {
 }
 
 #[test]
+fn a_vision_transformer_follows_pytorch() {
+    follow("cpu", &["vit"], 1e-5);
+    if devices().contains(&"llvmpipe") {
+        follow("llvmpipe", &["vit"], 1e-4);
+    }
+}
+
+#[test]
 fn shaders_follow_torchvision() {
     if devices().contains(&"llvmpipe") {
-        follow("llvmpipe", &["resnet18", "resnet50"], 1e-3);
+        follow("llvmpipe", &["resnet18"], 1e-3);
     }
 }

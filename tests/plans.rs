@@ -11,7 +11,6 @@ use inflight::graph::Arena;
 use inflight::graph::cost::Cost;
 use inflight::graph::op::UpdateRule;
 use inflight::graph::plan::{Options, Pass, Program};
-use inflight::graph::precision::Precision;
 use inflight::nn::Module;
 use inflight::nn::init::initial_values;
 use inflight::nn::losses::Loss;

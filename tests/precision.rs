@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{config, model, rows};
+use common::{config, devices, model, rows};
 use inflight::batch::{DType, SampleSpec, Slot, StepHeader, TargetSpec};
 use inflight::executor::{Done, Executor, Wants};
 use inflight::graph::op::{LOSS_SCALE_LOG2, LOSS_SCALE_LOG2_MAX};
@@ -48,7 +48,7 @@ fn train(trainer: Trainer) -> (Vec<f64>, Summary) {
 
 /// Trains in both precisions and expects the same losses, the mean over some steps within `tolerance`.
 fn follow(name: &str, config: RunConfig, tolerance: f64) {
-    let data = fashion();
+    let (data, device) = (fashion(), config.device.clone());
     let losses = |config: RunConfig| {
         let model = by_name(name, data.spec()).expect("the model fits");
         train(Trainer::builder(model, data.clone()).config(config).start().expect("starts"))
@@ -57,7 +57,11 @@ fn follow(name: &str, config: RunConfig, tolerance: f64) {
     assert_eq!(summary.loss_scale, Some(65536.0));
     assert_eq!(summary.skipped, 0);
     let apart = full.iter().zip(&halved).map(|(a, b)| (a - b).abs() / a).fold(0.0, f64::max);
-    eprintln!("{name}: at most {apart:.1e} apart, loss {:?} to {:?}", full[0], full.last());
+    eprintln!(
+        "{device}: {name}: at most {apart:.1e} apart, loss {:?} to {:?}",
+        full[0],
+        full.last()
+    );
     assert_ne!(full, halved, "something must have been rounded");
     assert_close(&halved, &full, 0.0, tolerance);
     assert!(full.last() < full.first().map(|first| 0.7 * first).as_ref(), "the model learns");
@@ -71,12 +75,16 @@ fn fashion_config(device: &str, steps: u64) -> RunConfig {
 
 #[test]
 fn mlp_learns_as_in_32_bits() {
-    follow("mlp", fashion_config("cpu", 40), 2e-2);
+    for device in devices() {
+        follow("mlp", fashion_config(device, 40), 2e-2);
+    }
 }
 
 #[test]
 fn cnn_learns_as_in_32_bits() {
-    follow("cnn", RunConfig { lr: Some(0.01), ..fashion_config("cpu", 40) }, 2e-2);
+    for device in devices() {
+        follow("cnn", RunConfig { lr: Some(0.01), ..fashion_config(device, 40) }, 2e-2);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{config, devices, model, rows};
+use inflight::nn::optimizers::OptimizerConfig;
 use inflight::train::checkpoint;
 use inflight::train::event::{Event, StepReport, Summary};
 use inflight::{RunConfig, Trainer};
@@ -89,8 +90,20 @@ fn resuming_a_run_with_averaged_weights_is_bit_exact() {
 }
 
 #[test]
+fn resuming_a_run_with_mixed_batches_and_spared_norms_is_bit_exact() {
+    let mut optimizer = OptimizerConfig::adamw();
+    if let OptimizerConfig::AdamW { decay_norms_and_biases, .. } = &mut optimizer {
+        *decay_norms_and_biases = false;
+    }
+    let (steps, mixup, cutmix) = (Some(4), Some(0.4), Some(1.0));
+    check_every_step(&RunConfig { steps, optimizer, mixup, cutmix, ..config("cpu") });
+}
+
+#[test]
 fn resuming_a_run_in_mixed_precision_is_bit_exact() {
-    check_every_step(&RunConfig { precision: "f16".into(), steps: Some(6), ..config("cpu") });
+    for device in devices() {
+        check_every_step(&RunConfig { precision: "f16".into(), steps: Some(5), ..config(device) });
+    }
 }
 
 #[test]

@@ -2,6 +2,6 @@
 
 @group(0) @binding(5) var<storage, read_write> y: array<StoreY>;
 
-fn add_residual(value: f32, i: u32) -> f32 {
+fn add_residual(value: Element, i: u32) -> Element {
     return value;
 }

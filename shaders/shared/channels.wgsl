@@ -1,14 +1,17 @@
-// Sums over all but the second dimension of x[ROWS, CHANNELS, PLANE]; needs dispatch.wgsl.
+// Walks x[ROWS, CHANNELS, PLANE] channel by channel; needs dispatch.wgsl. Elements are one number or four.
 //
 // A channel is shared among ROW_SPLITS × PLANE_LANES invocations, numbered so that neighbours read
-// neighbouring elements; each writes one partial result at its own index, so the partial results are
-// again [ROW_SPLITS, CHANNELS, PLANE_LANES]. No barriers and no atomics: the order of sums is fixed.
+// neighbouring elements; what belongs to the channel is read once. In sums over all but the channels each
+// writes one partial result at its own index, so the partial results are again [ROW_SPLITS, CHANNELS,
+// PLANE_LANES]. No barriers and no atomics: the order of sums is fixed.
 
 override ROWS: u32;
 override CHANNELS: u32;
 override PLANE: u32;
 override ROW_SPLITS: u32 = 1u;
 override PLANE_LANES: u32 = 1u;
+// Numbers in an element of a plane.
+override NUMBERS: u32 = 1u;
 
 struct Share {
     index: u32,

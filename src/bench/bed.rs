@@ -50,22 +50,40 @@ impl Bed {
         }
     }
 
+    /// Finds out whether the device still works.
+    ///
+    /// # Errors
+    /// When it was lost.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Bed::Gpu(stopwatch) => stopwatch.context().check(),
+            Bed::Twins => Ok(()),
+        }
+    }
+
     /// Measures what the device can do at best.
     ///
     /// # Errors
     /// When the device is lost or does not hold the buffers.
     pub fn ceilings(&mut self, quick: bool) -> Result<Ceilings> {
-        let passes = if quick { 3 } else { 9 };
-        let effort = Effort { passes, seconds: 1.0 };
+        // The shortest of many counts: other work on the machine only ever makes a pass longer.
+        let (passes, seconds) = if quick { (7, 0.5) } else { (25, 2.0) };
+        let effort = Effort { passes, seconds };
         match self {
             Bed::Gpu(stopwatch) => {
+                let context = stopwatch.context();
+                let (has_half, has_units) = (context.has_half(), context.caps().cooperative);
                 let bytes_per_s = device::copy_bytes_per_s(stopwatch, effort)?;
-                let f32 = device::multiply_add_flops_per_s(stopwatch, DType::F32, effort)?;
-                let f16 = match stopwatch.context().has_f16() {
-                    true => Some(device::multiply_add_flops_per_s(stopwatch, DType::F16, effort)?),
-                    false => None,
-                };
-                Ok(Ceilings { bytes_per_s, f32_flops_per_s: f32, f16_flops_per_s: f16 })
+                let mut flops = |dtype| device::multiply_add_flops_per_s(stopwatch, dtype, effort);
+                let f32_flops_per_s = flops(DType::F32)?;
+                let half = has_half.then(|| flops(DType::F16)).transpose()?;
+                let units = has_units.then(|| device::matrix_flops_per_s(stopwatch, effort));
+                Ok(Ceilings {
+                    bytes_per_s,
+                    f32_flops_per_s,
+                    f16_flops_per_s: half,
+                    matrix_flops_per_s: units.transpose()?,
+                })
             }
             Bed::Twins => ceilings::of_twins(effort),
         }

@@ -19,6 +19,17 @@ pub struct Ceilings {
     pub f32_flops_per_s: f64,
     /// The same in `f16`, where the device has it.
     pub f16_flops_per_s: Option<f64>,
+    /// Operations a second of the matrix units, `f16` squares added up in `f32`, where the device has them.
+    pub matrix_flops_per_s: Option<f64>,
+}
+
+impl Ceilings {
+    /// Operations a second at best; of `half` precision the faster of the ways that the device has.
+    pub fn flops_per_s(&self, half: bool) -> f64 {
+        let halves = [self.f16_flops_per_s, self.matrix_flops_per_s];
+        let halves = halves.into_iter().flatten().filter(|_| half);
+        halves.fold(self.f32_flops_per_s, f64::max)
+    }
 }
 
 /// Floats of each side of the copy: beyond the caches of common processors.
@@ -60,6 +71,7 @@ pub(super) fn of_twins(effort: Effort) -> Result<Ceilings> {
         bytes_per_s: (2 * size_of_val(&x[..])) as f64 / copy.low_s,
         f32_flops_per_s: (2 * lanes * CHAINS * ROUNDS) as f64 / arithmetic.low_s,
         f16_flops_per_s: None,
+        matrix_flops_per_s: None,
     })
 }
 

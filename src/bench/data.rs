@@ -3,7 +3,8 @@
 use half::f16;
 
 use crate::batch::{DType, StepHeader};
-use crate::graph::op::Op;
+use crate::graph::op::{CONTROL_LEN, Op, PoolGeometry};
+use crate::graph::plan::CONTROL_NAME;
 use crate::graph::{Role, Tensor};
 
 /// A number around 0 for each place; neighbours differ, and so do rows of any common length (2039 is prime).
@@ -17,22 +18,39 @@ pub(super) fn input(op: &Op, binding: usize, tensor: &Tensor, header: &StepHeade
         return bytemuck::bytes_of(header).to_vec();
     }
     let len = tensor.len();
-    let control = matches!(op, Op::OptimizerUpdate { .. }) && binding == 1;
-    if control {
-        // As after a first step, without clipping.
-        let words: [f32; 8] = [0.1, 0.001, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0];
+    if tensor.name == CONTROL_NAME {
+        // As after a first step, without clipping and without a scale of the loss.
+        let mut words = [0.0f32; CONTROL_LEN];
+        words[..8].copy_from_slice(&[0.1, 0.001, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
         return bytemuck::bytes_of(&words).to_vec();
+    }
+    if let (Op::MaxPool2dGrad { geometry }, 1) = (op, binding) {
+        return maxima(geometry, tensor);
     }
     // What has one dimension may be a variance or a sum of squares, which are positive.
     let positive = tensor.shape.len() == 1;
     let float = |i| if positive { 0.75 + 0.5 * number(i) } else { number(i) };
     match tensor.dtype {
         DType::U8 => (0..len).map(|i| (i * 31 % 251) as u8).collect(),
-        // Labels and places in a window: small ones exist everywhere.
+        // Labels: the first ones exist everywhere.
         DType::U32 => (0..len).flat_map(|i| (i as u32 % 2).to_le_bytes()).collect(),
         DType::F32 => (0..len).flat_map(|i| float(i).to_le_bytes()).collect(),
         DType::F16 => (0..len).flat_map(|i| f16::from_f32(float(i)).to_le_bytes()).collect(),
     }
+}
+
+/// Where each window could have its maximum: in its first element.
+fn maxima(geometry: &PoolGeometry, index: &Tensor) -> Vec<u8> {
+    let (rows, columns) = (index.shape[2], index.shape[3]);
+    let PoolGeometry { kernel, stride, padding } = geometry;
+    // As wide as it is at least; a wider image only means that other elements are hit.
+    let width = ((columns - 1) * stride[1] + kernel[1]).saturating_sub(2 * padding[1]).max(1);
+    let first = |i: usize, axis: usize| (i * stride[axis]).saturating_sub(padding[axis]);
+    let place = |i: usize| {
+        let (row, column) = (i / columns % rows, i % columns);
+        first(row, 0) * width + first(column, 1)
+    };
+    (0..index.len()).flat_map(|i| (place(i) as u32).to_le_bytes()).collect()
 }
 
 /// The numbers behind the bytes of a tensor.
@@ -71,9 +89,9 @@ pub(super) fn fault(dtype: DType, found: &[f32], expected: Option<&[f32]>) -> Op
     }
     let most = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     let allowed = tolerance(dtype) * most;
-    // Written so that what is not a number does not pass.
-    let wrong = |(a, b): (&f32, &f32)| !((a - b).abs() <= allowed);
-    let i = found.iter().zip(expected).position(wrong)?;
+    // Asked so that what is not a number does not pass.
+    let right = |(a, b): (&f32, &f32)| (a - b).abs() <= allowed;
+    let i = found.iter().zip(expected).position(|pair| !right(pair))?;
     Some(format!("element {i} is {}, its twin has {}", found[i], expected[i]))
 }
 

@@ -7,20 +7,16 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::twin::Twin;
-use super::{Bed, Ceilings, Options, Score, data, spec_for};
+use super::{Bed, Ceilings, Options, Score, data, program};
 use crate::batch::{DType, StepHeader};
 use crate::error::Result;
 use crate::gpu::kernel::{Binding, Bound};
-use crate::gpu::lower::lower;
-use crate::gpu::stopwatch::{Effort, Lap, Stopwatch, measure};
+use crate::gpu::stopwatch::{Effort, Stopwatch, Trial, measure};
+use crate::gpu::tune::{Choices, Task, Tuner};
 use crate::graph::cost::Cost;
 use crate::graph::op::{Activation, Op};
 use crate::graph::plan::{Pass, Plan};
 use crate::graph::{Role, Tensor};
-use crate::nn::losses::Loss;
-use crate::nn::models;
-use crate::nn::optimizers::OptimizerConfig;
-use crate::train::compile::{Blueprint, Training, compile};
 
 /// Sides of the square products.
 const SIDES: [usize; 5] = [256, 512, 1024, 2048, 4096];
@@ -51,6 +47,9 @@ pub struct Row {
     /// The model whose step it is of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The tile that tuning chose, where it is not the one that follows from the shape.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tile: Option<String>,
     /// How long it took, and how that compares.
     #[serde(flatten)]
     pub score: Score,
@@ -80,8 +79,16 @@ pub fn run(
     options: &Options,
     mut each: impl FnMut(Outcome) -> Result<()>,
 ) -> Result<()> {
-    for kernel in list(options)? {
-        each(kernel.outcome(bed, ceilings, options.effort())?)?;
+    let kernels = list(options)?;
+    let choices = match bed {
+        Bed::Gpu(stopwatch) => {
+            let tasks = kernels.iter().map(Kernel::task);
+            Tuner::new(options.tune).tasks(tasks, stopwatch.context()).choices
+        }
+        Bed::Twins => Choices::default(),
+    };
+    for kernel in kernels {
+        each(kernel.outcome(bed, ceilings, &choices, options.effort())?)?;
     }
     Ok(())
 }
@@ -98,7 +105,7 @@ pub fn list(options: &Options) -> Result<Vec<Kernel>> {
         kernels.extend(all.map(|transposed| Kernel::square(side, transposed)));
     }
     for model in &options.models {
-        kernels.extend(of_model(model, options.batch_size)?);
+        kernels.extend(of_model(model, options)?);
     }
     let mut seen = HashSet::new();
     kernels.retain(|kernel| seen.insert(kernel.identity()));
@@ -106,17 +113,8 @@ pub fn list(options: &Options) -> Result<Vec<Kernel>> {
 }
 
 /// The operations of a model's training step.
-fn of_model(model: &str, batch_size: usize) -> Result<Vec<Kernel>> {
-    let spec = spec_for(model);
-    let program = compile(&Blueprint {
-        model: &models::by_name(model, &spec)?,
-        spec: &spec,
-        batch_size,
-        mean: &[],
-        std: &[],
-        loss: Loss::for_target(&spec),
-        training: Some(Training::new(OptimizerConfig::adamw().rule())),
-    })?;
+fn of_model(model: &str, options: &Options) -> Result<Vec<Kernel>> {
+    let program = program(model, options)?;
     let plan = &program.plans[&Pass::Train];
     Ok(plan.nodes.iter().map(|node| Kernel::of_node(model, plan, node)).collect())
 }
@@ -157,30 +155,60 @@ impl Kernel {
         Cost::of(&self.op, &self.inputs.iter().collect::<Vec<_>>(), &refs(&self.outputs))
     }
 
-    fn outcome(&self, bed: &mut Bed, ceilings: &Ceilings, effort: Effort) -> Result<Outcome> {
-        let left_out = |why| Ok(Outcome::LeftOut { name: self.name.clone(), why });
-        let found = match bed {
-            Bed::Gpu(stopwatch) => self.on_gpu(stopwatch, effort),
-            Bed::Twins => self.on_twins(effort),
+    fn task(&self) -> Task {
+        let (inputs, outputs) = (self.inputs.clone(), self.outputs.clone());
+        Task { op: self.op, inputs, outputs, times: 1 }
+    }
+
+    fn outcome(
+        &self,
+        bed: &mut Bed,
+        ceilings: &Ceilings,
+        choices: &Choices,
+        effort: Effort,
+    ) -> Result<Outcome> {
+        let timed = match self.ready(bed, choices) {
+            Ok(Ok(mut ready)) => {
+                measure(effort, |repetitions| ready.run(repetitions)).map_err(|e| e.to_string())
+            }
+            Ok(Err(why)) => Err(why),
+            Err(error) => Err(error.to_string()),
         };
-        let lap = match found {
-            Ok(Ok(lap)) => lap,
-            Ok(Err(why)) => return left_out(why),
-            Err(error) => {
+        let lap = match timed {
+            Ok(lap) => lap,
+            Err(why) => {
                 // What does not fit is no failure of the device, which must go on working.
-                if let Bed::Gpu(stopwatch) = bed {
-                    stopwatch.context().check()?;
-                }
-                return left_out(error.to_string());
+                bed.check()?;
+                return Ok(Outcome::LeftOut { name: self.name.clone(), why });
             }
         };
-        let flops_per_s = match self.outputs.first().map(|y| y.dtype) {
-            Some(DType::F16) => ceilings.f16_flops_per_s.unwrap_or(ceilings.f32_flops_per_s),
-            _ => ceilings.f32_flops_per_s,
-        };
+        let half = self.outputs.first().is_some_and(|y| y.dtype == DType::F16);
+        let flops_per_s = ceilings.flops_per_s(half);
         let score = Score::new(self.cost(), lap, flops_per_s, ceilings.bytes_per_s);
-        let (name, model) = (self.name.clone(), self.model.clone());
-        Ok(Outcome::Timed(Row { suite: "kernels", name, model, score }))
+        let (inputs, outputs) = (refs(&self.inputs), refs(&self.outputs));
+        let bound = Bound { inputs: &inputs, outputs: &outputs };
+        Ok(Outcome::Timed(Row {
+            suite: "kernels",
+            name: self.name.clone(),
+            model: self.model.clone(),
+            tile: choices.get(&self.op, bound).map(|tile| tile.to_string()),
+            score,
+        }))
+    }
+
+    /// The kernel on a device, after its result was found right; or what is wrong with it.
+    ///
+    /// # Errors
+    /// When it does not fit, the driver refuses it, or the device is lost.
+    pub fn ready<'b>(
+        &self,
+        bed: &'b mut Bed,
+        choices: &Choices,
+    ) -> Result<Result<Ready<'b>, String>> {
+        match bed {
+            Bed::Gpu(stopwatch) => self.on_gpu(stopwatch, choices),
+            Bed::Twins => Ok(self.on_twins()),
+        }
     }
 
     /// The header of a step with a full batch.
@@ -199,8 +227,11 @@ impl Kernel {
         self.inputs.iter().enumerate().map(each).collect()
     }
 
-    /// The time on an adapter, or why its result cannot be trusted.
-    fn on_gpu(&self, stopwatch: &mut Stopwatch, effort: Effort) -> Result<Result<Lap, String>> {
+    fn on_gpu<'b>(
+        &self,
+        stopwatch: &'b mut Stopwatch,
+        choices: &Choices,
+    ) -> Result<Result<Ready<'b>, String>> {
         let (inputs, outputs) = (refs(&self.inputs), refs(&self.outputs));
         let rig = stopwatch.rig(&inputs, &outputs)?;
         let data = self.data();
@@ -208,7 +239,7 @@ impl Kernel {
             stopwatch.load(&rig, Binding::Input(i), bytes)?;
         }
         let bound = Bound { inputs: &inputs, outputs: &outputs };
-        let lowered = lower(&self.op, bound, &stopwatch.context().caps());
+        let lowered = choices.lower(&self.op, bound, &stopwatch.context().caps());
         let trial = stopwatch.prepare(&rig, &lowered)?;
         stopwatch.run(&trial, 1)?;
         let mut twin = (self.cost().flops <= COMPARED_FLOPS).then(|| self.twin(&data));
@@ -218,30 +249,60 @@ impl Kernel {
         for (i, y) in self.outputs.iter().enumerate() {
             let found = data::numbers(y.dtype, &stopwatch.read(&rig, i)?);
             let expected = twin.as_ref().map(|twin| twin.numbers(i));
+            let (found, expected) = match self.op {
+                // Each device has partial sums of its own, whose sum is the same.
+                Op::GradSquares => (sum(&found), expected.map(|x| sum(&x))),
+                _ => (found, expected),
+            };
             if let Some(why) = data::fault(y.dtype, &found, expected.as_deref()) {
                 return Ok(Err(format!("its result {i} is wrong: {why}")));
             }
         }
-        stopwatch.time(&trial, effort).map(Ok)
+        Ok(Ok(Ready::Gpu(stopwatch, Box::new(trial))))
     }
 
-    /// The time of the twin, which is itself the measure of what is right.
-    fn on_twins(&self, effort: Effort) -> Result<Result<Lap, String>> {
+    /// The twin is itself the measure of what is right: its results need only be finite.
+    fn on_twins(&self) -> Result<Ready<'static>, String> {
         let mut twin = self.twin(&self.data());
         twin.run();
         for (i, y) in self.outputs.iter().enumerate() {
             if let Some(why) = data::fault(y.dtype, &twin.numbers(i), None) {
-                return Ok(Err(format!("its result {i} is wrong: {why}")));
+                return Err(format!("its result {i} is wrong: {why}"));
             }
         }
-        let lap = measure(effort, |repetitions| {
-            let began = Instant::now();
-            // In the pool, as a whole pass of the executor is.
-            rayon::scope(|_| (0..repetitions).for_each(|_| twin.run()));
-            Ok(began.elapsed().as_secs_f64())
-        });
-        lap.map(Ok)
+        Ok(Ready::Twins(Box::new(twin)))
     }
+}
+
+/// A kernel that has been found right on a device, to be run as often as one likes.
+#[derive(Debug)]
+pub enum Ready<'b> {
+    /// On an adapter.
+    Gpu(&'b Stopwatch, Box<Trial>),
+    /// On the processor.
+    Twins(Box<Twin>),
+}
+
+impl Ready<'_> {
+    /// Runs it so often in one pass, and returns the seconds of the pass.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub fn run(&mut self, repetitions: usize) -> Result<f64> {
+        match self {
+            Ready::Gpu(stopwatch, trial) => stopwatch.run(trial, repetitions),
+            Ready::Twins(twin) => {
+                let began = Instant::now();
+                // In the pool, as a whole pass of the executor is.
+                rayon::scope(|_| (0..repetitions).for_each(|_| twin.run()));
+                Ok(began.elapsed().as_secs_f64())
+            }
+        }
+    }
+}
+
+fn sum(numbers: &[f32]) -> Vec<f32> {
+    vec![numbers.iter().map(|&x| f64::from(x)).sum::<f64>() as f32]
 }
 
 fn refs(tensors: &[Tensor]) -> Vec<&Tensor> {
@@ -291,14 +352,19 @@ fn name(op: &Op, inputs: &[Tensor], outputs: &[Tensor]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::executor::Tune;
 
     fn options(models: &[&str]) -> Options {
         let models = models.iter().map(|&model| model.into()).collect();
-        Options { quick: true, models, batch_size: 4 }
+        Options { quick: true, models, batch_size: 4, precision: "f32".into(), tune: Tune::Off }
     }
 
-    const CEILINGS: Ceilings =
-        Ceilings { bytes_per_s: 1e9, f32_flops_per_s: 1e9, f16_flops_per_s: None };
+    const CEILINGS: Ceilings = Ceilings {
+        bytes_per_s: 1e9,
+        f32_flops_per_s: 1e9,
+        f16_flops_per_s: None,
+        matrix_flops_per_s: None,
+    };
 
     #[test]
     fn the_list_holds_squares_and_each_operation_of_the_models_once() {
@@ -319,16 +385,33 @@ mod tests {
         assert!(super::list(&options(&["vgg"])).is_err());
     }
 
-    #[test]
-    fn every_kernel_of_the_models_is_timed_on_the_twins() {
+    fn time_all(bed: &mut Bed) {
         let effort = Effort { passes: 1, seconds: 0.0 };
-        for kernel in of_model("cnn", 2).expect("known") {
-            match kernel.outcome(&mut Bed::Twins, &CEILINGS, effort).expect("runs") {
+        for kernel in of_model("cnn", &options(&[])).expect("known") {
+            let outcome = kernel.outcome(bed, &CEILINGS, &Choices::default(), effort);
+            match outcome.expect("runs") {
                 Outcome::Timed(row) => {
                     assert!(row.score.lap.median_s > 0.0 && row.score.share > 0.0, "{row:?}");
                     assert_eq!(row.score.cost, kernel.cost());
                 }
                 Outcome::LeftOut { name, why } => panic!("{name}: {why}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_of_a_model_is_timed_on_the_twins() {
+        time_all(&mut Bed::Twins);
+    }
+
+    #[test]
+    fn every_kernel_of_a_model_is_right_and_timed_on_an_adapter() {
+        match Bed::open("llvmpipe") {
+            Ok(mut bed) => time_all(&mut bed),
+            Err(error) => {
+                let required = std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1");
+                assert!(!required, "REQUIRE_GPU=1 and {error}");
+                eprintln!("SKIPPED: no adapter to measure");
             }
         }
     }
@@ -341,7 +424,8 @@ mod tests {
         kernel.op = Op::Scale { factor: f32::INFINITY };
         kernel.inputs.truncate(1);
         let effort = Effort { passes: 1, seconds: 0.0 };
-        let outcome = kernel.outcome(&mut Bed::Twins, &CEILINGS, effort).expect("runs");
+        let outcome =
+            kernel.outcome(&mut Bed::Twins, &CEILINGS, &Choices::default(), effort).expect("runs");
         assert!(matches!(&outcome, Outcome::LeftOut { why, .. } if why.contains("wrong")));
     }
 }

@@ -14,12 +14,20 @@ mod twin;
 
 pub use bed::Bed;
 pub use ceilings::Ceilings;
+pub use twin::Twin;
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::batch::{DType, SampleSpec, TargetSpec};
+use crate::error::Result;
+use crate::executor::Tune;
 use crate::gpu::stopwatch::{Effort, Lap};
 use crate::graph::cost::Cost;
+use crate::graph::plan::Program;
+use crate::source::{Source, Synthetic};
+use crate::{RunConfig, Trainer};
 
 /// What to measure, and for how long.
 #[derive(Clone, Debug)]
@@ -30,9 +38,21 @@ pub struct Options {
     pub models: Vec<String>,
     /// Samples a batch.
     pub batch_size: usize,
+    /// Precision of the models, as [`RunConfig::precision`] has it.
+    pub precision: String,
+    /// How much to tune before measuring.
+    pub tune: Tune,
 }
 
 impl Options {
+    /// Checks that every model can be built, before anything is measured.
+    ///
+    /// # Errors
+    /// When a model is not known, or a setting is out of range.
+    pub fn validate(&self) -> Result<()> {
+        self.models.iter().try_for_each(|model| program(model, self).map(drop))
+    }
+
     fn effort(&self) -> Effort {
         match self.quick {
             true => Effort { passes: 7, seconds: 0.3 },
@@ -74,13 +94,33 @@ impl Score {
 }
 
 /// Samples as a model is usually trained on: those of Fashion-MNIST for the small ones, of CIFAR-10 for others.
-fn spec_for(model: &str) -> SampleSpec {
+///
+/// # Errors
+/// None for these shapes.
+fn samples(model: &str) -> Result<Arc<dyn Source>> {
     let input_shape = match model {
         "mlp" | "cnn" => vec![1, 28, 28],
         _ => vec![3, 32, 32],
     };
     let target = TargetSpec::Class { classes: 10 };
-    SampleSpec { input_shape, input_dtype: DType::U8, target }
+    let spec = SampleSpec { input_shape, input_dtype: DType::U8, target };
+    Ok(Arc::new(Synthetic::new(1024, spec, 1)?))
+}
+
+/// The program that trains a model, with AdamW.
+///
+/// # Errors
+/// When the model is not known, or a setting is out of range.
+fn program(model: &str, options: &Options) -> Result<Program> {
+    let samples = samples(model)?;
+    let config = RunConfig {
+        model: model.into(),
+        batch_size: options.batch_size,
+        precision: options.precision.clone(),
+        ..Default::default()
+    };
+    let built = config.model.build(samples.spec())?;
+    Trainer::builder(built, samples).config(config).program()
 }
 
 #[cfg(test)]

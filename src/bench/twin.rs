@@ -49,7 +49,7 @@ impl Memory {
 
 /// An operation with the memory it works on.
 #[derive(Debug)]
-pub(super) struct Twin {
+pub struct Twin {
     op: Op,
     header: StepHeader,
     inputs: Vec<Memory>,

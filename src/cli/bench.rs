@@ -5,8 +5,9 @@ use std::time::Instant;
 use clap::ValueEnum;
 use inflight::Result;
 use inflight::bench::kernels::{self, Outcome};
-use inflight::bench::{Bed, Ceilings, Options, Score};
+use inflight::bench::{Bed, Ceilings, Options, Score, train};
 use inflight::executor::DeviceInfo;
+use inflight::executor::Tune;
 use inflight::nn::models;
 use serde::Serialize;
 
@@ -27,6 +28,12 @@ pub struct Args {
     /// Samples a batch
     #[arg(long, short, value_name = "B", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
+    /// f32, or f16 for mixed precision
+    #[arg(long, value_name = "P", default_value = "f32")]
+    precision: String,
+    /// How much to tune on an adapter before measuring: off, fast (3 s) or full
+    #[arg(long, value_name = "T", default_value = "fast")]
+    tune: Tune,
     /// Fewer repetitions and smaller sizes
     #[arg(long)]
     quick: bool,
@@ -39,6 +46,8 @@ pub struct Args {
 enum Suite {
     /// Single operations, checked against their twins
     Kernels,
+    /// Whole steps of models, samples in place
+    Train,
     /// Both
     All,
 }
@@ -69,14 +78,22 @@ pub fn run(args: Args) -> Result<()> {
         quick: args.quick,
         models: if args.model.is_empty() { named.collect() } else { args.model.clone() },
         batch_size: args.batch_size as usize,
+        precision: args.precision.clone(),
+        tune: args.tune,
     };
+    options.validate()?;
     let mut bed = Bed::open(&args.device)?;
     let device = bed.device();
     print::note(format!("device: {} ({}, {})", device.name, device.kind, device.backend));
     let ceilings = bed.ceilings(options.quick)?;
     print::note(ceilings_line(&ceilings));
     let mut done = Done { event: "done", device, ceilings, rows: 0, left_out: 0, wall_s: 0.0 };
-    measure_kernels(&mut bed, &options, &args, &mut done)?;
+    if args.suite != Suite::Train {
+        measure_kernels(&mut bed, &options, &args, &mut done)?;
+    }
+    if args.suite != Suite::Kernels {
+        measure_steps(&bed, &options, &args, &mut done)?;
+    }
     done.wall_s = began.elapsed().as_secs_f64();
     if args.json {
         return print::json(&done);
@@ -86,12 +103,15 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn ceilings_line(ceilings: &Ceilings) -> String {
-    let f16 = ceilings.f16_flops_per_s.map(|x| format!(", f16 {}", print::amount(x, "flop/s")));
+    let more = |what, x: Option<f64>| {
+        x.map_or(String::new(), |x| format!(", {what} {}", print::amount(x, "flop/s")))
+    };
     format!(
-        "at best: copy {}, multiply-adds f32 {}{}",
+        "at best: copy {}, multiply-adds f32 {}{}{}",
         print::amount(ceilings.bytes_per_s, "B/s"),
         print::amount(ceilings.f32_flops_per_s, "flop/s"),
-        f16.unwrap_or_default(),
+        more("f16", ceilings.f16_flops_per_s),
+        more("matrix units", ceilings.matrix_flops_per_s),
     )
 }
 
@@ -117,6 +137,56 @@ fn measure_kernels(bed: &mut Bed, options: &Options, args: &Args, done: &mut Don
             Ok(())
         }
     })
+}
+
+fn measure_steps(bed: &Bed, options: &Options, args: &Args, done: &mut Done) -> Result<()> {
+    if !args.json {
+        print::data(heading());
+    }
+    let ceilings = done.ceilings;
+    train::run(bed, &ceilings, options, |row| {
+        done.rows += 1;
+        if args.json {
+            return print::json(&Line { event: "bench", row: &row });
+        }
+        print::data(table_line(&row.name, &row.score));
+        details(&row).into_iter().for_each(|line| print::data(format!("    {line}")));
+        Ok(())
+    })
+}
+
+/// What stands below a model's line.
+fn details(row: &train::Row) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{} steps/s, {} samples/s · floor: operations {}, bytes {} ({} a step)",
+        print::rate(row.steps_per_s),
+        print::rate(row.samples_per_s),
+        print::duration(row.compute_floor_s),
+        print::duration(row.bandwidth_floor_s),
+        print::bytes(row.score.cost.bytes),
+    )];
+    if let Some(launch) = &row.launch {
+        let idle = row.idle_share.map(|share| format!(" · device idle {}", print::percent(share)));
+        lines.push(format!(
+            "{} dispatches, {} barriers · on the host: record {}, submit {}{}",
+            launch.dispatches,
+            launch.barriers,
+            print::duration(launch.record_s),
+            print::duration(launch.submit_s),
+            idle.unwrap_or_default(),
+        ));
+    }
+    let first = &row.first_step;
+    lines.push(format!(
+        "first step after {} (adapter {}, plan {}, tune {}, compile {}, result {})",
+        print::duration(first.total_s),
+        print::duration(first.adapter_s),
+        print::duration(first.plan_s),
+        print::duration(first.tune_s),
+        print::duration(first.compile_s),
+        print::duration(first.result_s),
+    ));
+    lines
 }
 
 fn heading() -> String {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use inflight::config::RunConfig;
+use inflight::executor::Tune;
 use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
@@ -15,7 +16,7 @@ const ON: &str = "true";
 /// The settings of a run; each overrides the key of the same name in a config file.
 #[derive(Debug, Default, clap::Args)]
 pub struct Flags {
-    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50), or a TOML file with [[model.layers]] [default: cnn]
+    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny), or a TOML file with [[model.layers]] [default: cnn]
     #[arg(long, short, value_name = "M")]
     model: Option<String>,
     /// Passes over the training samples [default: 5]
@@ -39,6 +40,9 @@ pub struct Flags {
     /// Weight decay of the optimizer [default: 0.01 for adamw, else 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
+    /// Whether norms and biases decay as well, as they do in PyTorch [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = ON)]
+    decay_norms_and_biases: Option<bool>,
     /// How the learning rate changes: constant, step, cosine or one-cycle
     #[arg(long, value_name = "NAME")]
     schedule: Option<String>,
@@ -69,6 +73,9 @@ pub struct Flags {
     /// auto, cpu, gpu, gpu:K, or a part of an adapter's name (see `inflight devices`) [default: auto]
     #[arg(long, short, value_name = "D")]
     device: Option<String>,
+    /// How much to tune on an adapter before training: off, fast (3 s) or full [default: fast]
+    #[arg(long, value_name = "T")]
+    tune: Option<Tune>,
     /// Preparing threads; 0 means one a core [default: 0]
     #[arg(long, value_name = "W")]
     workers: Option<usize>,
@@ -124,6 +131,7 @@ impl Flags {
         set(&mut config.accumulate, self.accumulate);
         set(&mut config.seed, self.seed);
         set(&mut config.device, self.device.clone());
+        set(&mut config.tune, self.tune);
         set(&mut config.workers, self.workers);
         set(&mut config.slots, self.slots);
         set(&mut config.max_slot_bytes, self.max_slot_bytes);
@@ -202,6 +210,15 @@ impl Flags {
                 | OptimizerConfig::AdamW { weight_decay, .. } => *weight_decay = value,
             }
         }
+        if let Some(value) = self.decay_norms_and_biases {
+            match &mut config.optimizer {
+                OptimizerConfig::Sgd { decay_norms_and_biases, .. }
+                | OptimizerConfig::Adam { decay_norms_and_biases, .. }
+                | OptimizerConfig::AdamW { decay_norms_and_biases, .. } => {
+                    *decay_norms_and_biases = value;
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -254,11 +271,16 @@ mod tests {
     #[test]
     fn every_flag_overrides_its_key() {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
-                    --weight-decay 0.2 --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
-                    --seed 6 --device cpu --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
+                    --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
+                    --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
                     --drop-last --no-eval --precision f16 --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
-        let optimizer = OptimizerConfig::Sgd { momentum: 0.1, nesterov: false, weight_decay: 0.2 };
+        let optimizer = OptimizerConfig::Sgd {
+            momentum: 0.1,
+            nesterov: false,
+            weight_decay: 0.2,
+            decay_norms_and_biases: false,
+        };
         let expected = RunConfig {
             dataset: None,
             epochs: Some(3),
@@ -274,6 +296,7 @@ mod tests {
             accumulate: 5,
             seed: 6,
             device: "cpu".into(),
+            tune: Tune::Full,
             workers: 8,
             slots: 9,
             sync: true,

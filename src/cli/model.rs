@@ -24,7 +24,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50), or a TOML file with [[model.layers]]
+    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny), or a TOML file with [[model.layers]]
     #[arg(value_name = "M")]
     model: String,
     /// Shape it to the samples of this data set

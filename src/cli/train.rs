@@ -256,7 +256,7 @@ fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
     let duration = |s: f64| format!("{s:.3} s");
     print::note(format!(
         "{} samples in {:.1} s of training: {} samples/s · first step after {:.2} s (open data {}, plan {}, \
-         adapter {}, compile {}, first batch {}, first result {})",
+         adapter {}, tune {}, compile {}, first batch {}, first result {})",
         print::count(summary.samples),
         summary.train_s,
         print::rate(summary.samples_per_s),
@@ -264,6 +264,7 @@ fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
         duration(first.open_data_s),
         duration(first.plan_s),
         duration(first.adapter_s),
+        duration(first.tune_s),
         duration(first.compile_s),
         duration(first.first_batch_s),
         duration(first.first_result_s),

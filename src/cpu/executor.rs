@@ -193,6 +193,8 @@ impl<T: Real> executor::Executor for Executor<T> {
             output,
             snapshot: wants.snapshot.then(|| self.snapshot()),
             device_busy,
+            recorded: Duration::ZERO,
+            handed_over: Duration::ZERO,
         });
         Ok(())
     }

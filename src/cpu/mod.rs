@@ -4,6 +4,7 @@
 //! over [`Real`]: `f32` trains, `f64` checks gradients by finite differences. Their results are the same
 //! to the last bit for any number of threads, since work is divided by its shape alone.
 
+pub mod attention;
 pub mod batch_norm;
 pub mod bias;
 pub mod call;
@@ -26,8 +27,10 @@ pub mod optimizer;
 mod parallel;
 pub mod pool;
 mod real;
+pub mod rearrange;
 pub mod reduce;
 pub mod soft_loss;
+mod special;
 #[cfg(test)]
 mod testing;
 mod winograd;
@@ -66,6 +69,10 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::Scale { .. }
         | Op::Cast => elementwise::run(call),
         Op::Reduce { .. } | Op::Broadcast { .. } => reduce::run(call),
+        Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
+            rearrange::run(call);
+        }
+        Op::Attention { .. } | Op::AttentionGrad { .. } => attention::run(call),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
@@ -93,6 +100,8 @@ pub fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> Sc
         Op::Conv2d { .. } | Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } => {
             conv2d::scratch_len(op, inputs, outputs)
         }
+        Op::Attention { .. } => attention::scratch_len(&inputs[0], &outputs[1]),
+        Op::AttentionGrad { .. } => attention::scratch_len(&inputs[1], &inputs[3]),
         _ => ScratchLen::default(),
     }
 }

@@ -7,6 +7,8 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::special;
+
 /// Numbers that are rounded at a time, on the stack.
 const HALF_CHUNK: usize = 256;
 
@@ -94,7 +96,7 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn exp(self) -> f32 {
-        f32::exp(self)
+        special::exp(self)
     }
     #[inline(always)]
     fn ln(self) -> f32 {
@@ -102,7 +104,7 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn erf(self) -> f32 {
-        libm::erff(self)
+        special::erf(self)
     }
     #[inline(always)]
     fn is_finite(self) -> bool {

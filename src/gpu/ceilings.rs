@@ -4,7 +4,7 @@
 
 use super::kernel::{Binding, DeviceCaps, Dispatch, Lowered, Shader, Store};
 use super::lower::{WORKGROUP, fold};
-use super::stopwatch::{Effort, Stopwatch};
+use super::stopwatch::{Effort, Rig, Stopwatch, Trial};
 use crate::batch::DType;
 use crate::error::Result;
 use crate::graph::{Role, Tensor};
@@ -20,6 +20,11 @@ const MOVES: [usize; 3] = [1, 8, 64];
 const CHAINS: [usize; 4] = [1, 2, 4, 8];
 /// Multiply-adds of four numbers that follow one another in a round, as `multiply_add.wgsl` has it.
 const STEPS: usize = 16;
+
+/// Invocations of a workgroup of `matrix_multiply.wgsl`, its subgroups, and the side of their squares.
+const UNIT_LANES: usize = 128;
+const UNIT_TEAMS: usize = 4;
+const UNIT_SIDE: usize = 16;
 
 /// Bytes a second that a streaming copy reads and writes.
 ///
@@ -42,14 +47,9 @@ pub fn copy_bytes_per_s(stopwatch: &mut Stopwatch, effort: Effort) -> Result<f64
         }
     };
     stopwatch.fill(&rig, &[&x])?;
-    let mut best: f64 = 0.0;
-    for moves in MOVES {
-        let lowered = stream_copy(bytes / 16 / moves, &stopwatch.context().caps());
-        let trial = stopwatch.prepare(&rig, &lowered)?;
-        let lap = stopwatch.time(&trial, effort)?;
-        best = best.max(2.0 * bytes as f64 / lap.low_s);
-    }
-    Ok(best)
+    let caps = stopwatch.context().caps();
+    let forms = MOVES.map(|moves| (stream_copy(bytes / 16 / moves, &caps), 2 * bytes));
+    best_per_s(stopwatch, &rig, &forms, effort)
 }
 
 /// Operations a second of multiply-adds in registers, a multiply-add being two.
@@ -69,17 +69,51 @@ pub fn multiply_add_flops_per_s(
     let rig = stopwatch.rig(&[&x], &[&y])?;
     // So that sums neither overflow nor become so small that they are slow.
     stopwatch.load(&rig, Binding::Input(0), bytemuck::bytes_of(&[0.75f32, 0.5]))?;
-    let mut best: f64 = 0.0;
-    for chains in CHAINS {
-        for fused in [true, false] {
-            let lowered = multiply_add(dtype, chains, fused, [groups, rounds], &caps);
-            let trial = stopwatch.prepare(&rig, &lowered)?;
-            let lap = stopwatch.time(&trial, effort)?;
-            let flops = 2 * 4 * chains * STEPS * rounds * invocations;
-            best = best.max(flops as f64 / lap.low_s);
+    let form = |(chains, fused)| {
+        let flops = 2 * 4 * chains * STEPS * rounds * invocations;
+        (multiply_add(dtype, chains, fused, [groups, rounds], &caps), flops)
+    };
+    let forms = CHAINS.into_iter().flat_map(|chains| [(chains, true), (chains, false)]);
+    let forms: Vec<(Lowered, usize)> = forms.map(form).collect();
+    best_per_s(stopwatch, &rig, &forms, effort)
+}
+
+/// Operations a second of products of f16 squares added to f32 ones, by the matrix units.
+///
+/// # Errors
+/// When the adapter has none that kernels use, or the device is lost.
+pub fn matrix_flops_per_s(stopwatch: &mut Stopwatch, effort: Effort) -> Result<f64> {
+    let (groups, rounds) = (2048, 1024);
+    let (x, y) = (tensor(2, DType::F32), tensor(4 * UNIT_LANES * groups, DType::F32));
+    let rig = stopwatch.rig(&[&x], &[&y])?;
+    stopwatch.load(&rig, Binding::Input(0), bytemuck::bytes_of(&[0.75f32, 0.5]))?;
+    let form = |chains| {
+        let flops = 2 * UNIT_SIDE.pow(3) * UNIT_TEAMS * chains * rounds * groups;
+        (matrix_multiply(chains, [groups, rounds]), flops)
+    };
+    best_per_s(stopwatch, &rig, &CHAINS.map(form), effort)
+}
+
+/// The most that any form of a measurement does in a second: each is tried once, the best one then timed.
+/// Its shortest time counts, since other work on the machine only ever makes it longer.
+fn best_per_s(
+    stopwatch: &mut Stopwatch,
+    rig: &Rig,
+    forms: &[(Lowered, usize)],
+    effort: Effort,
+) -> Result<f64> {
+    let mut best: Option<(f64, Trial, f64)> = None;
+    for (lowered, amount) in forms {
+        let (trial, amount) = (stopwatch.prepare(rig, lowered)?, *amount as f64);
+        stopwatch.run(&trial, 1)?;
+        let per_s = amount / stopwatch.run(&trial, 1)?;
+        if best.as_ref().is_none_or(|(most, ..)| per_s > *most) {
+            best = Some((per_s, trial, amount));
         }
     }
-    Ok(best)
+    let Some((once, trial, amount)) = best else { return Ok(0.0) };
+    let lap = stopwatch.time(&trial, effort)?;
+    Ok(once.max(amount / lap.low_s))
 }
 
 fn tensor(len: usize, dtype: DType) -> Tensor {
@@ -127,4 +161,101 @@ fn multiply_add(
         guarded: true,
     };
     Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] }
+}
+
+fn matrix_multiply(chains: usize, [groups, rounds]: [usize; 2]) -> Lowered {
+    let shader = Shader::new(
+        "matrix_multiply",
+        vec![include_str!("../../shaders/bench/matrix_multiply.wgsl")],
+    );
+    let dispatch = Dispatch {
+        shader: shader
+            .with_extension("f16")
+            .with_extension("wgpu_cooperative_matrix")
+            .with_const("CHAINS", chains as u32),
+        constants: vec![("ROUNDS", rounds as f64)],
+        bindings: vec![Binding::Input(0), Binding::Output(0)],
+        workgroups: [groups as u32, 1, 1],
+        guarded: true,
+    };
+    Lowered { dispatches: vec![dispatch], scratch_bytes: vec![] }
+}
+
+#[cfg(test)]
+mod tests {
+    use wgpu::naga;
+
+    use super::*;
+    use crate::gpu::Context;
+    use crate::testing::assert_close;
+
+    const CAPS: DeviceCaps = DeviceCaps {
+        max_workgroups: 65535,
+        workgroup_bytes: 32768,
+        max_invocations: 256,
+        software: false,
+        subgroup_size: 32,
+        cooperative: true,
+    };
+
+    /// Takes a shader through all that happens to it before the driver sees it.
+    fn expect_valid(dispatch: &Dispatch) {
+        use naga::valid::{Capabilities, ValidationFlags, Validator};
+        let source = dispatch.shader.source();
+        let module = naga::front::wgsl::parse_str(&source)
+            .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+        let constants = dispatch.constants.iter().map(|&(name, x)| (name.into(), x)).collect();
+        let entry = Some((naga::ShaderStage::Compute, "main"));
+        naga::back::pipeline_constants::process_overrides(&module, &info, entry, &constants)
+            .unwrap_or_else(|error| panic!("{error} in {source}"));
+    }
+
+    #[test]
+    fn shaders_are_valid_also_those_that_this_machine_cannot_run() {
+        let mut all = vec![stream_copy(1000, &CAPS)];
+        for chains in CHAINS {
+            all.push(multiply_add(DType::F16, chains, true, [8, 4], &CAPS));
+            all.push(matrix_multiply(chains, [8, 4]));
+        }
+        all.iter().for_each(|lowered| expect_valid(&lowered.dispatches[0]));
+    }
+
+    #[test]
+    fn multiply_adds_are_all_done() {
+        let context = Context::open("llvmpipe").unwrap_or_else(|error| {
+            let required = std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1");
+            assert!(!required, "REQUIRE_GPU=1 and {error}");
+            None
+        });
+        let Some(context) = context else { return eprintln!("SKIPPED: no adapter to measure") };
+        let mut stopwatch = Stopwatch::new(context).expect("a few bytes");
+        let invocations = 2 * WORKGROUP as usize;
+        let (x, y) = (tensor(2, DType::F32), tensor(invocations, DType::F32));
+        let rig = stopwatch.rig(&[&x], &[&y]).expect("small");
+        let [factor, term] = [0.999f32, 0.5];
+        let factors = [factor, term];
+        stopwatch.load(&rig, Binding::Input(0), bytemuck::bytes_of(&factors)).expect("small");
+        let (chains, rounds) = (2, 3);
+        let expected: Vec<f64> = (0..invocations)
+            .map(|i| {
+                let sum = |factor: f32, term: f32| {
+                    let term = f64::from(term) * (i % 7) as f64;
+                    let step = |sum: f64, _| sum * f64::from(factor) + term;
+                    (0..STEPS * rounds).fold(term, step)
+                };
+                2.0 * chains as f64 * (sum(factor, term) + sum(term, factor))
+            })
+            .collect();
+        for fused in [true, false] {
+            let caps = stopwatch.context().caps();
+            let lowered = multiply_add(DType::F32, chains, fused, [2, rounds], &caps);
+            let trial = stopwatch.prepare(&rig, &lowered).expect("the driver takes it");
+            assert!(stopwatch.run(&trial, 1).expect("runs") > 0.0);
+            let found = stopwatch.read(&rig, 0).expect("reads");
+            assert_close(&bytemuck::pod_collect_to_vec::<u8, f32>(&found), &expected, 1e-3, 1e-5);
+        }
+    }
 }

@@ -7,6 +7,7 @@ use super::kernel::{Binding, Dispatch, Lowered};
 use super::objects::Objects;
 use super::pipelines::Pipelines;
 use super::survey::Lowering;
+use super::tune::Choices;
 use crate::error::{Error, Result};
 use crate::graph::plan::{ActivationBuffer, Pass, Place, Plan, Program};
 use crate::graph::{Arena, Node, TensorId};
@@ -75,8 +76,8 @@ impl Compiled {
     ///
     /// # Errors
     /// When the device lacks memory or a limit, or the driver refuses a shader.
-    pub(super) fn new(program: &Program, objects: &mut Objects) -> Result<Self> {
-        let lowering = Lowering::new(program, &objects.context.caps());
+    pub(super) fn new(program: &Program, choices: &Choices, objects: &mut Objects) -> Result<Self> {
+        let lowering = Lowering::new(program, choices, &objects.context.caps());
         let memory = Memory::new(program, &lowering.scratch_bytes, objects)?;
         let dispatches = lowering.passes.values().flatten().flat_map(|lowered| &lowered.dispatches);
         let pipelines = Pipelines::compile(dispatches, objects)?;

@@ -161,11 +161,6 @@ impl Context {
         }
     }
 
-    /// Whether shaders may compute with `f16`.
-    pub fn has_f16(&self) -> bool {
-        self.device.features().contains(wgpu::Features::SHADER_F16)
-    }
-
     /// Returns what went wrong on the device since it was opened, if anything did.
     ///
     /// # Errors

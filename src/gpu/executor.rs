@@ -8,10 +8,11 @@ use super::compute::Compiled;
 use super::context::{Context, PollFailure};
 use super::objects::Objects;
 use super::readback::{Arrivals, Arrived, Kind, Pool, Read, map_on_submit};
+use super::tune::Tuner;
 use super::upload::Ring;
 use crate::batch::Slot;
 use crate::error::{Error, Result};
-use crate::executor::{self, DeviceInfo, Done, Snapshot, Wants};
+use crate::executor::{self, DeviceInfo, Done, Snapshot, Tune, Wants};
 use crate::graph::Arena;
 use crate::graph::op::{CONTROL_LEN, METRICS_LEN};
 use crate::graph::plan::{Pass, Program};
@@ -37,6 +38,8 @@ pub struct Executor {
     /// When the oldest pass in flight began to be the oldest.
     oldest_since: Instant,
     compile_s: f64,
+    tune_s: f64,
+    tuned: usize,
 }
 
 /// A submitted pass.
@@ -47,14 +50,31 @@ struct InFlight {
     submission: wgpu::SubmissionIndex,
     arrivals: Arc<Arrivals>,
     reads: Vec<Read>,
+    recorded: Duration,
+    handed_over: Duration,
 }
 
 impl Executor {
-    /// Allocates and compiles everything that `program` needs, with a ring of `slots` slots.
+    /// Allocates and compiles everything that `program` needs, with a ring of `slots` slots. Nothing is
+    /// tuned.
     ///
     /// # Errors
     /// When the device lacks memory or a limit, or the driver refuses a shader.
     pub fn new(context: Arc<Context>, program: Arc<Program>, slots: usize) -> Result<Self> {
+        Self::tuned(context, program, slots, &Tuner::new(Tune::Off))
+    }
+
+    /// As [`Executor::new`], with what `tuner` chooses. It is asked before anything else is allocated.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn tuned(
+        context: Arc<Context>,
+        program: Arc<Program>,
+        slots: usize,
+        tuner: &Tuner,
+    ) -> Result<Self> {
+        let tuning = tuner.program(&program, &context);
         let start = Instant::now();
         if program.stores_half() && !context.has_half() {
             return Err(Error::device(
@@ -64,7 +84,7 @@ impl Executor {
             .hint("--precision f32, or another of the adapters that `inflight devices` lists"));
         }
         let mut objects = Objects::new(context);
-        let compiled = Compiled::new(&program, &mut objects)?;
+        let compiled = Compiled::new(&program, &tuning.choices, &mut objects)?;
         let compile_s = start.elapsed().as_secs_f64();
         let ring = Ring::new(slots, program.slot.slot_bytes, &mut objects)?;
         let mut pool = Pool::default();
@@ -82,6 +102,8 @@ impl Executor {
             in_flight: VecDeque::with_capacity(slots),
             oldest_since: start,
             compile_s,
+            tune_s: tuning.seconds,
+            tuned: tuning.timed,
             program: Arc::clone(&program),
         };
         if !program.consts.is_empty() {
@@ -206,6 +228,8 @@ impl Executor {
             output: None,
             snapshot: None,
             device_busy: None,
+            recorded: pass.recorded,
+            handed_over: pass.handed_over,
         };
         for read in pass.reads {
             let kind = read.kind;
@@ -248,6 +272,8 @@ impl executor::Executor for Executor {
         DeviceInfo {
             allocated_bytes: self.objects.allocated_bytes,
             pipelines: self.compiled.pipelines.len(),
+            tune_s: self.tune_s,
+            tuned: self.tuned,
             compile_s: self.compile_s,
             ..context.device_info()
         }
@@ -261,6 +287,7 @@ impl executor::Executor for Executor {
 
     fn submit(&mut self, pass: Pass, slot: Slot, wants: Wants) -> Result<()> {
         self.context().check()?;
+        let start = Instant::now();
         let index = self.ring.take_back(slot)?;
         let reads = self.reads(wants)?;
         let mut encoder = self.context().device.create_command_encoder(&Default::default());
@@ -272,12 +299,23 @@ impl executor::Executor for Executor {
         let arrivals = Arc::new(Arrivals::default());
         map_on_submit(&encoder, slot, wgpu::MapMode::Write, &arrivals);
         reads.iter().for_each(|read| read.map_on_submit(&encoder, &arrivals));
-        let submission = self.context().queue.submit([encoder.finish()]);
+        let commands = encoder.finish();
+        let recorded = start.elapsed();
+        let submission = self.context().queue.submit([commands]);
+        let handed_over = start.elapsed() - recorded;
         self.context().check()?;
         if self.in_flight.is_empty() {
             self.oldest_since = Instant::now();
         }
-        self.in_flight.push_back(InFlight { pass, slot: index, submission, arrivals, reads });
+        self.in_flight.push_back(InFlight {
+            pass,
+            slot: index,
+            submission,
+            arrivals,
+            reads,
+            recorded,
+            handed_over,
+        });
         Ok(())
     }
 

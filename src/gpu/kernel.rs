@@ -73,6 +73,12 @@ impl Shader {
         Self { name, parts, consts: vec![], stores: vec![], enables: vec![] }
     }
 
+    /// Adds a part; their order does not matter.
+    pub fn with_part(mut self, part: &'static str) -> Self {
+        self.parts.push(part);
+        self
+    }
+
     /// Sets `const NAME = VALUEu;`.
     pub fn with_const(mut self, name: &'static str, value: u32) -> Self {
         self.consts.push((name, value));

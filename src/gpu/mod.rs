@@ -8,6 +8,7 @@ pub mod kernel;
 pub mod lower;
 pub mod stopwatch;
 pub mod survey;
+pub mod tune;
 
 mod compute;
 mod executor;

@@ -50,14 +50,14 @@ impl PipelineCache {
 }
 
 /// Where caches go: `$XDG_CACHE_HOME/inflight`, else `~/.cache/inflight`.
-fn folder() -> Option<PathBuf> {
+pub(super) fn folder() -> Option<PathBuf> {
     let absolute =
         |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     base.map(|base| base.join("inflight"))
 }
 
-fn write_atomically(file: &Path, data: &[u8]) -> std::io::Result<()> {
+pub(super) fn write_atomically(file: &Path, data: &[u8]) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut temporary = tempfile::NamedTempFile::new_in(folder)?;

@@ -103,7 +103,7 @@ pub struct Rig {
 /// A lowered operation, compiled and bound to a rig.
 #[derive(Debug)]
 pub struct Trial {
-    pipelines: Pipelines,
+    pipelines: Arc<Pipelines>,
     steps: Vec<(usize, wgpu::BindGroup, [u32; 3])>,
 }
 
@@ -211,13 +211,49 @@ impl Stopwatch {
     /// # Errors
     /// When the driver refuses a shader, or scratch memory does not fit.
     pub fn prepare(&mut self, rig: &Rig, lowered: &Lowered) -> Result<Trial> {
-        let sizes = &lowered.scratch_bytes;
-        let scratch = sizes.iter().map(|&bytes| self.buffer(bytes)).collect::<Result<Vec<_>>>()?;
+        let ways = std::slice::from_ref(lowered);
+        let pipelines = Arc::new(self.compile(ways)?);
+        let scratch = self.scratch(ways)?;
+        self.trial(rig, lowered, &scratch, pipelines)
+    }
+
+    /// As [`Stopwatch::prepare`], of several ways to do the same, compiled side by side; none for what the
+    /// driver refuses or has no memory for.
+    pub fn prepare_all(&mut self, rig: &Rig, ways: &[Lowered]) -> Vec<Option<Trial>> {
+        let all = self.compile(ways).and_then(|pipelines| Ok((pipelines, self.scratch(ways)?)));
+        match all {
+            Ok((pipelines, scratch)) => {
+                let pipelines = Arc::new(pipelines);
+                let trial = |way| self.trial(rig, way, &scratch, Arc::clone(&pipelines)).ok();
+                ways.iter().map(trial).collect()
+            }
+            // One of them cannot be; the others may still do.
+            Err(_) => ways.iter().map(|lowered| self.prepare(rig, lowered).ok()).collect(),
+        }
+    }
+
+    fn compile(&mut self, ways: &[Lowered]) -> Result<Pipelines> {
         // What is only tried is not worth a place on the disk.
         let cache = PipelineCache::default();
-        let dispatches = lowered.dispatches.iter();
-        let pipelines = Pipelines::compile_with(dispatches, &mut self.objects, &cache)?;
-        let bind = |dispatch| self.bind(rig, &scratch, dispatch, &pipelines);
+        let dispatches = ways.iter().flat_map(|lowered| &lowered.dispatches);
+        Pipelines::compile_with(dispatches, &mut self.objects, &cache)
+    }
+
+    /// Scratch memory that does for any of these, which run one after the other.
+    fn scratch(&mut self, ways: &[Lowered]) -> Result<Vec<wgpu::Buffer>> {
+        let count = ways.iter().map(|way| way.scratch_bytes.len()).max().unwrap_or(0);
+        let size = |i| ways.iter().filter_map(|way| way.scratch_bytes.get(i).copied()).max();
+        (0..count).map(|i| self.buffer(size(i).unwrap_or(0))).collect()
+    }
+
+    fn trial(
+        &self,
+        rig: &Rig,
+        lowered: &Lowered,
+        scratch: &[wgpu::Buffer],
+        pipelines: Arc<Pipelines>,
+    ) -> Result<Trial> {
+        let bind = |dispatch| self.bind(rig, lowered, dispatch, scratch, &pipelines);
         let steps = lowered.dispatches.iter().map(bind).collect::<Result<_>>()?;
         Ok(Trial { pipelines, steps })
     }
@@ -225,8 +261,9 @@ impl Stopwatch {
     fn bind(
         &self,
         rig: &Rig,
-        scratch: &[wgpu::Buffer],
+        lowered: &Lowered,
         dispatch: &Dispatch,
+        scratch: &[wgpu::Buffer],
         pipelines: &Pipelines,
     ) -> Result<(usize, wgpu::BindGroup, [u32; 3])> {
         let entries: Vec<_> = (0..)
@@ -234,11 +271,11 @@ impl Stopwatch {
             .map(|(slot, &binding)| {
                 let (buffer, bytes) = match binding {
                     Binding::ScratchRead(i) | Binding::ScratchWrite(i) => {
-                        (&scratch[i], scratch[i].size())
+                        (&scratch[i], lowered.scratch_bytes[i] as u64)
                     }
                     _ => (rig.buffer(binding), rig.size(binding)),
                 };
-                let size = wgpu::BufferSize::new(bytes);
+                let size = wgpu::BufferSize::new(bytes.next_multiple_of(4));
                 let resource = wgpu::BufferBinding { buffer, offset: 0, size };
                 wgpu::BindGroupEntry {
                     binding: slot,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::context::Context;
 use super::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered};
-use super::lower::lower;
+use super::tune::Choices;
 use crate::graph::plan::{Pass, Place, Plan, Program};
 use crate::graph::{Node, Tensor, TensorId};
 
@@ -28,7 +28,7 @@ pub struct Counts {
 impl Survey {
     /// Finds out what `program` would be on a device.
     pub fn new(program: &Program, context: &Context) -> Self {
-        Lowering::new(program, &context.caps()).survey(program)
+        Lowering::new(program, &Choices::default(), &context.caps()).survey(program)
     }
 }
 
@@ -42,14 +42,14 @@ pub(super) struct Lowering {
 }
 
 impl Lowering {
-    /// Lowers every operation of every plan.
-    pub(super) fn new(program: &Program, caps: &DeviceCaps) -> Self {
+    /// Lowers every operation of every plan, by the tile chosen for it where there is one.
+    pub(super) fn new(program: &Program, choices: &Choices, caps: &DeviceCaps) -> Self {
         let mut passes: BTreeMap<Pass, Vec<Lowered>> = BTreeMap::new();
         let mut scratch_bytes: Vec<usize> = Vec::new();
         for (&pass, plan) in &program.plans {
             let nodes = plan.nodes.iter();
             let nodes: Vec<Lowered> = nodes
-                .map(|node| with_bound(plan, node, |bound| lower(&node.op, bound, caps)))
+                .map(|node| with_bound(plan, node, |bound| choices.lower(&node.op, bound, caps)))
                 .collect();
             for bytes in nodes.iter().map(|lowered| &lowered.scratch_bytes) {
                 scratch_bytes.resize(scratch_bytes.len().max(bytes.len()), 0);

@@ -206,6 +206,20 @@ impl Backward<'_> {
                 let sum = self.graph.push_one(reduce, &[dy])?;
                 self.push_to(Op::Scale { factor }, &[sum], &[x])
             }
+            Op::Concat { axis } => self.concat(&node.inputs, dy, axis),
+            Op::Slice { axis, start, .. } => {
+                let len = self.graph.shape(x)[axis];
+                self.push_to(Op::Unslice { axis, start, len }, &[dy], &[x])
+            }
+            Op::Unslice { axis, start, .. } => {
+                let len = self.graph.shape(x)[axis];
+                self.push_to(Op::Slice { axis, start, len }, &[dy], &[x])
+            }
+            Op::Transpose => self.push_to(Op::Transpose, &[dy], &[x]),
+            Op::Attention { heads, causal } => {
+                let inputs = [dy, x, y, node.outputs[1]];
+                self.push_to(Op::AttentionGrad { heads, causal }, &inputs, &[x])
+            }
             Op::BatchNorm { eps, activation, .. } => {
                 let dy = self.before_activation(activation, dy, y)?;
                 self.batch_norm(node, dy, eps)
@@ -263,6 +277,19 @@ impl Backward<'_> {
                 false => self.push_to(product(false, !tb), &[dy, b], &[a])?,
                 true => self.push_to(product(tb, true), &[b, dy], &[a])?,
             }
+        }
+        Ok(())
+    }
+
+    /// Each of the two gets its stretch of the gradient.
+    fn concat(&mut self, inputs: &[TensorId], dy: TensorId, axis: usize) -> Result<()> {
+        let mut start = 0;
+        for &x in inputs {
+            let len = self.graph.shape(x)[axis];
+            if self.wanted(x) {
+                self.push_to(Op::Slice { axis, start, len }, &[dy], &[x])?;
+            }
+            start += len;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ pub mod memory;
 pub mod op;
 pub mod plan;
 pub mod precision;
+mod shapes;
 
 use crate::batch::DType;
 use crate::error::Result;

@@ -3,7 +3,7 @@
 //! One operation is one shader in `shaders/`, one twin in `cpu/`, one name. A kernel binds the
 //! inputs and then the outputs, in the order written here. Images are `[n, c, h, w]`.
 
-use super::Tensor;
+use super::{Tensor, shapes};
 use crate::batch::DType;
 use crate::error::{Error, Result};
 
@@ -80,6 +80,16 @@ pub enum UpdateRule {
 }
 
 impl UpdateRule {
+    /// The same rule without weight decay.
+    pub fn without_decay(mut self) -> Self {
+        match &mut self {
+            UpdateRule::Sgd { weight_decay, .. } | UpdateRule::Adam { weight_decay, .. } => {
+                *weight_decay = 0.0;
+            }
+        }
+        self
+    }
+
     /// How many moment arenas it keeps (0 to 2).
     pub fn moments(&self) -> usize {
         match self {
@@ -223,6 +233,48 @@ pub enum Op {
         len: usize,
         /// The factor.
         factor: f32,
+    },
+    /// `a[.., k, ..], b[.., l, ..] | y[.., k + l, ..]`: one after the other along a dimension.
+    Concat {
+        /// The dimension.
+        axis: usize,
+    },
+    /// `x[.., whole, ..] | y[.., len, ..]`: elements `start..start + len` along a dimension.
+    Slice {
+        /// The dimension.
+        axis: usize,
+        /// The first element.
+        start: usize,
+        /// How many.
+        len: usize,
+    },
+    /// `x[.., k, ..] | y[.., len, ..]`: x from `start` on along a dimension, zeros before and behind it.
+    Unslice {
+        /// The dimension.
+        axis: usize,
+        /// Where x stands.
+        start: usize,
+        /// The dimension's length in y.
+        len: usize,
+    },
+    /// `x[n, a, b] | y[n, b, a]`.
+    Transpose,
+    /// `qkv[n, t, 3d] | y[n, t, d], lse[n, heads, t]`: softmax(q kᵀ / √(d / heads)) v of each sample and head
+    /// (Vaswani et al., 2017). A row of `qkv` holds the queries of all heads, then their keys, then their
+    /// values, as PyTorch's `in_proj` makes them; `lse` is the logarithm of each softmax's sum, from which
+    /// the gradient makes the weights again, so that no t × t matrix is kept (Dao et al., 2022).
+    Attention {
+        /// Heads that the d features are divided into.
+        heads: usize,
+        /// Whether a token attends only to those up to itself.
+        causal: bool,
+    },
+    /// `dy[n, t, d], qkv[n, t, 3d], y[n, t, d], lse[n, heads, t] | dqkv[n, t, 3d]`.
+    AttentionGrad {
+        /// As in [`Op::Attention`].
+        heads: usize,
+        /// As in [`Op::Attention`].
+        causal: bool,
     },
     /// `x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]`: mean and biased
     /// variance over the `header.count` valid samples; the running ones move by `momentum` towards
@@ -396,6 +448,12 @@ impl Op {
             Op::LossScale => "loss_scale",
             Op::Reduce { .. } => "reduce",
             Op::Broadcast { .. } => "broadcast",
+            Op::Concat { .. } => "concat",
+            Op::Slice { .. } => "slice",
+            Op::Unslice { .. } => "unslice",
+            Op::Transpose => "transpose",
+            Op::Attention { .. } => "attention",
+            Op::AttentionGrad { .. } => "attention_grad",
             Op::BatchNormStats { .. } => "batch_norm_stats",
             Op::BatchNorm { .. } => "batch_norm",
             Op::BatchNormParamGrad { .. } => "batch_norm_param_grad",
@@ -537,6 +595,19 @@ impl Op {
                 y.insert(*axis, *len);
                 Ok(vec![(y, DType::F32)])
             }
+            Op::Concat { axis } => Ok(vec![f32s(&shapes::concat(shape(0), shape(1), *axis)?)]),
+            Op::Slice { axis, start, len } => {
+                Ok(vec![f32s(&shapes::slice(shape(0), *axis, *start, *len)?)])
+            }
+            Op::Unslice { axis, start, len } => {
+                Ok(vec![f32s(&shapes::unslice(shape(0), *axis, *start, *len)?)])
+            }
+            Op::Transpose => Ok(vec![f32s(&shapes::transpose(shape(0))?)]),
+            Op::Attention { heads, .. } => {
+                let [y, lse] = shapes::attention(shape(0), *heads)?;
+                Ok(vec![f32s(&y), f32s(&lse)])
+            }
+            Op::AttentionGrad { .. } => Ok(vec![f32s(shape(1))]),
             Op::BatchNormStats { .. } => {
                 expect(shape(0).len() >= 2, || {
                     format!("batch norm takes [n, c, ..], found {:?}", shape(0))

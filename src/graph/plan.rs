@@ -110,7 +110,8 @@ pub struct Program {
     pub arenas: BTreeMap<Arena, usize>,
     /// The shared activation buffers.
     pub activations: Vec<ActivationBuffer>,
-    /// Parameters in [`Arena::Params`], in the order in which the model made them.
+    /// Parameters in [`Arena::Params`], in their order there: that in which the model made them, but for those that
+    /// were reserved first.
     pub params: Vec<Variable>,
     /// States in [`Arena::State`].
     pub states: Vec<Variable>,
@@ -260,17 +261,34 @@ impl ProgramBuilder {
     /// # Errors
     /// When two parameters share a name and differ, or a graph names one twice.
     pub fn reserve_params(&mut self, graph: &Graph) -> Result<usize> {
-        let mut seen = HashSet::new();
+        self.reserve_params_if(graph, |_| true)?;
+        Ok(self.params.len)
+    }
+
+    /// As [`ProgramBuilder::reserve_params`], for those parameters alone that `first` holds for: the first time they
+    /// come to lie before all others. Returns where they end.
+    ///
+    /// # Errors
+    /// As [`ProgramBuilder::reserve_params`].
+    pub fn reserve_params_if(
+        &mut self,
+        graph: &Graph,
+        first: impl Fn(&Tensor) -> bool,
+    ) -> Result<usize> {
+        let (mut seen, mut end) = (HashSet::new(), 0);
         for tensor in &graph.tensors {
             if let Role::Param(init) = tensor.role {
                 if !seen.insert(&tensor.name) {
                     return Err(Error::graph(&tensor.name, "two parameters have this name")
                         .hint("giving each layer its own name"));
                 }
-                self.params.offset(tensor, init)?;
+                if first(tensor) {
+                    let offset = self.params.offset(tensor, init)?;
+                    end = end.max((offset + tensor.len()).next_multiple_of(ALIGN));
+                }
             }
         }
-        Ok(self.params.len)
+        Ok(end)
     }
 
     /// Adds a pass; `keep` are tensors that must still hold their value when it ends. [`Pass::Eval`] reads the

@@ -77,6 +77,10 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             | Op::Dropout { .. }
             | Op::Reduce { .. }
             | Op::Broadcast { .. }
+            | Op::Concat { .. }
+            | Op::Slice { .. }
+            | Op::Unslice { .. }
+            | Op::Transpose
             | Op::MaxPool2d { .. }
             | Op::MaxPool2dGrad { .. }
             | Op::AvgPool2d { .. }
@@ -103,7 +107,8 @@ pub fn takes(op: &Op, side: Side) -> Takes {
         (Op::Bias, Input(0) | Output(0)) | (Op::BiasGrad, Input(0)) => Either,
         (Op::BatchNormStats { .. }, Input(0)) => Either,
         (Op::BatchNorm { .. }, Input(0 | 5) | Output(0)) => Either,
-        (Op::LayerNorm { .. }, Input(0) | Output(0)) => Either,
+        (Op::LayerNorm { .. } | Op::Attention { .. }, Input(0) | Output(0)) => Either,
+        (Op::AttentionGrad { .. }, Input(0..=2) | Output(0)) => Either,
         (Op::BatchNormParamGrad { .. } | Op::LayerNormParamGrad, Input(0 | 1)) => Either,
         (Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad, Input(0 | 1) | Output(0)) => {
             Either

@@ -231,7 +231,8 @@ fn expect_buildable(graph: &Graph, weight: &[usize]) -> Result<()> {
     Err(fault(graph, message).hint("fewer features"))
 }
 
-fn expect_image(graph: &Graph, x: TensorId, layer: &str) -> Result<[usize; 4]> {
+/// The four dimensions of images that `layer` takes.
+pub(super) fn expect_image(graph: &Graph, x: TensorId, layer: &str) -> Result<[usize; 4]> {
     graph.shape(x).try_into().map_err(|_| {
         let message = format!(
             "{layer} takes images [n, channels, height, width], found an input of shape {:?}",

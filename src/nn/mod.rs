@@ -12,6 +12,7 @@ pub mod optimizers;
 pub mod resnet;
 pub mod schedules;
 pub mod sequential;
+pub mod vit;
 
 use std::sync::Arc;
 

@@ -11,11 +11,12 @@ use super::Module;
 use super::layers::Layer;
 use super::resnet::{Depth, ResNet};
 use super::sequential::Sequential;
+use super::vit::{Size, VisionTransformer};
 use crate::batch::SampleSpec;
 use crate::error::{Error, Result};
 
 /// The models that have a name.
-pub const NAMES: [&str; 5] = ["mlp", "cnn", "resnet18", "resnet34", "resnet50"];
+pub const NAMES: [&str; 6] = ["mlp", "cnn", "resnet18", "resnet34", "resnet50", "vit-tiny"];
 
 /// The model of a config: a name (`model = "cnn"`) or a list of layers (`[[model.layers]]`).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -91,7 +92,7 @@ impl From<Vec<Layer>> for ModelConfig {
 /// `net.4`. `cnn`: two of conv 3×3 (16, then 32 channels) · relu · max-pool 2, then flatten · linear
 /// 128 · relu · linear, its modules `net.0`, `net.3`, `net.7` and `net.9`.
 ///
-/// `resnet18`, `resnet34` and `resnet50`: see [`ResNet`].
+/// `resnet18`, `resnet34` and `resnet50`: see [`ResNet`]. `vit-tiny`: see [`VisionTransformer`].
 ///
 /// # Errors
 /// For a name that is not one of [`NAMES`], and for data that the model does not fit.
@@ -107,6 +108,7 @@ pub fn by_name(name: &str, spec: &SampleSpec) -> Result<Arc<dyn Module>> {
         "resnet18" => resnet(Depth::ResNet18),
         "resnet34" => resnet(Depth::ResNet34),
         "resnet50" => resnet(Depth::ResNet50),
+        "vit-tiny" => VisionTransformer::new(Size::TINY, spec).map(shared),
         _ => {
             let known = NAMES.join(", ");
             return Err(Error::config("model", format!("found {name:?}, expected one of {known}"))

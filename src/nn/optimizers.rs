@@ -21,6 +21,9 @@ pub enum OptimizerConfig {
         /// L2 penalty added to the gradient.
         #[serde(default)]
         weight_decay: f64,
+        /// Whether parameters of one dimension, which are those of norms and biases, decay as well.
+        #[serde(default = "yes")]
+        decay_norms_and_biases: bool,
     },
     /// Adam (Kingma and Ba, 2015), as `torch.optim.Adam`.
     Adam {
@@ -36,6 +39,9 @@ pub enum OptimizerConfig {
         /// L2 penalty added to the gradient.
         #[serde(default)]
         weight_decay: f64,
+        /// Whether parameters of one dimension, which are those of norms and biases, decay as well.
+        #[serde(default = "yes")]
+        decay_norms_and_biases: bool,
     },
     /// AdamW (Loshchilov and Hutter, 2019), as `torch.optim.AdamW`.
     AdamW {
@@ -51,6 +57,9 @@ pub enum OptimizerConfig {
         /// Decay of the parameters, apart from the gradient.
         #[serde(default = "decay")]
         weight_decay: f64,
+        /// Whether parameters of one dimension, which are those of norms and biases, decay as well.
+        #[serde(default = "yes")]
+        decay_norms_and_biases: bool,
     },
 }
 
@@ -74,24 +83,46 @@ fn decay() -> f64 {
     0.01
 }
 
+/// As PyTorch, where who wants it otherwise makes groups of parameters.
+fn yes() -> bool {
+    true
+}
+
 impl OptimizerConfig {
     /// The optimizers that have a name.
     pub const NAMES: [&str; 3] = ["sgd", "adam", "adamw"];
 
     /// SGD with momentum 0.9.
     pub fn sgd() -> Self {
-        OptimizerConfig::Sgd { momentum: momentum(), nesterov: false, weight_decay: 0.0 }
+        OptimizerConfig::Sgd {
+            momentum: momentum(),
+            nesterov: false,
+            weight_decay: 0.0,
+            decay_norms_and_biases: true,
+        }
     }
 
     /// Adam with PyTorch's defaults.
     pub fn adam() -> Self {
-        OptimizerConfig::Adam { beta1: beta1(), beta2: beta2(), eps: eps(), weight_decay: 0.0 }
+        OptimizerConfig::Adam {
+            beta1: beta1(),
+            beta2: beta2(),
+            eps: eps(),
+            weight_decay: 0.0,
+            decay_norms_and_biases: true,
+        }
     }
 
     /// AdamW with PyTorch's defaults.
     pub fn adamw() -> Self {
         let (beta1, beta2, eps) = (beta1(), beta2(), eps());
-        OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay: decay() }
+        OptimizerConfig::AdamW {
+            beta1,
+            beta2,
+            eps,
+            weight_decay: decay(),
+            decay_norms_and_biases: true,
+        }
     }
 
     /// An optimizer with its defaults, by name.
@@ -126,7 +157,7 @@ impl OptimizerConfig {
     /// Naming the key, what was found and what is expected.
     pub fn validate(&self) -> Result<()> {
         match *self {
-            OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
+            OptimizerConfig::Sgd { momentum, nesterov, weight_decay, .. } => {
                 expect_share("momentum", momentum)?;
                 if nesterov && momentum == 0.0 {
                     let message = "nesterov needs a momentum above 0, found 0";
@@ -134,8 +165,8 @@ impl OptimizerConfig {
                 }
                 expect_not_negative("weight_decay", weight_decay)
             }
-            OptimizerConfig::Adam { beta1, beta2, eps, weight_decay }
-            | OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay } => {
+            OptimizerConfig::Adam { beta1, beta2, eps, weight_decay, .. }
+            | OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay, .. } => {
                 expect_share("beta1", beta1)?;
                 expect_share("beta2", beta2)?;
                 expect_not_negative("eps", eps)?;
@@ -144,22 +175,31 @@ impl OptimizerConfig {
         }
     }
 
-    /// What it does to parameters.
+    /// Whether norms and biases decay as well.
+    pub fn decays_norms_and_biases(&self) -> bool {
+        match *self {
+            OptimizerConfig::Sgd { decay_norms_and_biases, .. }
+            | OptimizerConfig::Adam { decay_norms_and_biases, .. }
+            | OptimizerConfig::AdamW { decay_norms_and_biases, .. } => decay_norms_and_biases,
+        }
+    }
+
+    /// What it does to parameters that decay.
     pub fn rule(&self) -> UpdateRule {
         let adam = |beta1: f64, beta2: f64, eps: f64, weight_decay: f64, decoupled| {
             let (beta1, beta2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
             UpdateRule::Adam { beta1, beta2, eps, weight_decay: weight_decay as f32, decoupled }
         };
         match *self {
-            OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => UpdateRule::Sgd {
+            OptimizerConfig::Sgd { momentum, nesterov, weight_decay, .. } => UpdateRule::Sgd {
                 momentum: momentum as f32,
                 nesterov,
                 weight_decay: weight_decay as f32,
             },
-            OptimizerConfig::Adam { beta1, beta2, eps, weight_decay } => {
+            OptimizerConfig::Adam { beta1, beta2, eps, weight_decay, .. } => {
                 adam(beta1, beta2, eps, weight_decay, false)
             }
-            OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay } => {
+            OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay, .. } => {
                 adam(beta1, beta2, eps, weight_decay, true)
             }
         }
@@ -217,7 +257,12 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         let sgd = |momentum, nesterov, weight_decay| {
-            let config = OptimizerConfig::Sgd { momentum, nesterov, weight_decay };
+            let config = OptimizerConfig::Sgd {
+                momentum,
+                nesterov,
+                weight_decay,
+                decay_norms_and_biases: true,
+            };
             config.validate().expect_err("must be refused").to_string()
         };
         assert!(sgd(1.0, false, 0.0).starts_with("config: optimizer.momentum: found 1"));
@@ -225,7 +270,13 @@ mod tests {
         assert!(sgd(0.0, true, 0.0).contains("optimizer.nesterov"));
         assert!(sgd(0.9, false, f64::INFINITY).contains("optimizer.weight_decay"));
         let adam = |beta1, beta2, eps| {
-            let config = OptimizerConfig::Adam { beta1, beta2, eps, weight_decay: 0.0 };
+            let config = OptimizerConfig::Adam {
+                beta1,
+                beta2,
+                eps,
+                weight_decay: 0.0,
+                decay_norms_and_biases: false,
+            };
             config.validate().expect_err("must be refused").to_string()
         };
         assert!(adam(-0.1, 0.9, 1e-8).contains("optimizer.beta1"));

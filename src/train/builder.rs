@@ -129,6 +129,7 @@ impl TrainerBuilder {
             loss,
             training: Some(Training {
                 rule: config.optimizer.rule(),
+                decay_norms_and_biases: config.optimizer.decays_norms_and_biases(),
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,
                 ema: config.ema,
@@ -165,7 +166,7 @@ impl TrainerBuilder {
         config.check_ring(program.slot.slot_bytes, slots)?;
         let agenda = self.agenda()?;
         let plan_s = planning.elapsed().as_secs_f64();
-        let mut executor = device::open(&config.device, program.clone(), slots)?;
+        let mut executor = device::open_tuned(&config.device, program.clone(), slots, config.tune)?;
         let progress = self.load(&program, &mut *executor)?;
         let device = executor.device();
         let (total_steps, steps_per_epoch) = (agenda.total_steps(), agenda.steps_per_epoch());
@@ -191,6 +192,7 @@ impl TrainerBuilder {
             open_data_s: self.open_data.as_secs_f64(),
             plan_s,
             adapter_s: device.open_s,
+            tune_s: device.tune_s,
             compile_s: device.compile_s,
             ..Default::default()
         };

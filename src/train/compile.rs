@@ -1,5 +1,7 @@
 //! From a model to a program: input conversion, the model, the loss and its gradient, metrics, the optimizer.
 
+use std::ops::Range;
+
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::Result;
 use crate::graph::grad::backward;
@@ -34,6 +36,8 @@ pub struct Blueprint<'a> {
 pub struct Training {
     /// The rule of the update.
     pub rule: UpdateRule,
+    /// Whether weight decay is for all parameters; else those of one dimension, of norms and biases, are spared.
+    pub decay_norms_and_biases: bool,
     /// Largest global norm of the gradients; `None` leaves them.
     pub clip_norm: Option<f32>,
     /// Batches whose gradients are averaged into one update.
@@ -50,7 +54,15 @@ impl Training {
     /// Plain training by `rule`: 32 bits, no clipping, accumulation, average or mixing.
     pub fn new(rule: UpdateRule) -> Self {
         let (mixing, precision) = (Mixing::default(), Precision::F32);
-        Self { rule, clip_norm: None, accumulate: 1, ema: None, mixing, precision }
+        Self {
+            rule,
+            decay_norms_and_biases: true,
+            clip_norm: None,
+            accumulate: 1,
+            ema: None,
+            mixing,
+            precision,
+        }
     }
 }
 
@@ -79,23 +91,40 @@ pub fn compile_with(blueprint: &Blueprint<'_>, options: Options) -> Result<Progr
         let several = training.accumulate > 1;
         if several {
             let (mut graph, _) = train_graph(blueprint, training)?;
-            let params_len = builder.reserve_params(&graph)?;
-            accumulate(&mut graph, params_len);
+            let Lengths { params, .. } = Lengths::reserve(&mut builder, &graph, training)?;
+            accumulate(&mut graph, params);
             builder.add(Pass::Accumulate, graph, &[])?;
         }
         let (mut graph, control) = train_graph(blueprint, training)?;
-        let params_len = builder.reserve_params(&graph)?;
+        let lengths = Lengths::reserve(&mut builder, &graph, training)?;
         if several {
-            accumulate(&mut graph, params_len);
+            accumulate(&mut graph, lengths.params);
         }
         let gradients = if several { Arena::GradSums } else { Arena::Grads };
-        optimizer(&mut graph, params_len, gradients, training, control);
+        optimizer(&mut graph, lengths, gradients, training, control);
         builder.add(Pass::Train, graph, &[])?;
     }
     let mut graph = Graph::new();
     let (output, _) = forward(&mut graph, blueprint, Mode::Eval, false)?;
     builder.add(Pass::Eval, graph, &[output])?;
     Ok(builder.build(output))
+}
+
+/// How much of the arena of parameters decays, and its whole length: what decays lies first.
+#[derive(Clone, Copy)]
+struct Lengths {
+    decaying: usize,
+    params: usize,
+}
+
+impl Lengths {
+    /// Makes room for the parameters of `graph`.
+    fn reserve(builder: &mut ProgramBuilder, graph: &Graph, training: &Training) -> Result<Self> {
+        let nothing_decays = training.rule == training.rule.without_decay();
+        let all = training.decay_norms_and_biases || nothing_decays;
+        let decaying = builder.reserve_params_if(graph, |param| all || param.shape.len() > 1)?;
+        Ok(Self { decaying, params: builder.reserve_params(graph)? })
+    }
 }
 
 /// Forward and backward of a training step, and the optimizer's control.
@@ -175,9 +204,14 @@ fn input(graph: &mut Graph, blueprint: &Blueprint<'_>) -> Result<TensorId> {
     Ok(x)
 }
 
-/// Offsets and lengths of the stretches that the optimizer works on.
-fn stretches(params_len: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..params_len).step_by(STRETCH_LEN).map(move |at| (at, STRETCH_LEN.min(params_len - at)))
+/// Offsets and lengths of the stretches of the first `len` elements that the optimizer works on.
+fn stretches(len: usize) -> impl Iterator<Item = (usize, usize)> {
+    stretches_of(0..len)
+}
+
+fn stretches_of(range: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+    let end = range.end;
+    range.step_by(STRETCH_LEN).map(move |at| (at, STRETCH_LEN.min(end - at)))
 }
 
 fn stretch(graph: &mut Graph, arena: Arena, (offset, len): (usize, usize)) -> TensorId {
@@ -197,7 +231,7 @@ fn accumulate(graph: &mut Graph, params_len: usize) {
 /// Adds the norm of all gradients, the decision, the update of all parameters, and their average.
 fn optimizer(
     graph: &mut Graph,
-    params_len: usize,
+    lengths: Lengths,
     from: Arena,
     training: &Training,
     control: TensorId,
@@ -206,8 +240,8 @@ fn optimizer(
     let header = graph.header();
     // The partial sums of all stretches lie one behind another, after the step's metrics.
     let partials_at = 64;
-    let count = stretches(params_len).count();
-    for (i, part) in stretches(params_len).enumerate() {
+    let count = stretches(lengths.params).count();
+    for (i, part) in stretches(lengths.params).enumerate() {
         let gradients = stretch(graph, from, part);
         let partials = (partials_at + i * GRAD_PARTIALS, GRAD_PARTIALS);
         let partials = stretch(graph, Arena::Metrics, partials);
@@ -222,17 +256,23 @@ fn optimizer(
     let scaled = training.precision == Precision::F16;
     let decide = Op::OptimizerControl { max_norm, beta1, beta2, scaled };
     graph.push_into(decide, &[partials], &[control]);
-    for part in stretches(params_len) {
+    let updates = [
+        (training.rule, 0..lengths.decaying),
+        (training.rule.without_decay(), lengths.decaying..lengths.params),
+    ];
+    let updates = updates
+        .into_iter()
+        .flat_map(|(rule, range)| stretches_of(range).map(move |part| (rule, part)));
+    for (rule, part) in updates {
         let gradients = stretch(graph, from, part);
         let mut outputs = vec![stretch(graph, Arena::Params, part)];
-        for arena in [Arena::First, Arena::Second].into_iter().take(training.rule.moments()) {
+        for arena in [Arena::First, Arena::Second].into_iter().take(rule.moments()) {
             outputs.push(stretch(graph, arena, part));
         }
-        let update = Op::OptimizerUpdate { rule: training.rule };
-        graph.push_into(update, &[gradients, control, header], &outputs);
+        graph.push_into(Op::OptimizerUpdate { rule }, &[gradients, control, header], &outputs);
     }
     if let Some(decay) = training.ema {
-        for part in stretches(params_len) {
+        for part in stretches(lengths.params) {
             let parameters = stretch(graph, Arena::Params, part);
             let average = stretch(graph, Arena::Average, part);
             let op = Op::MovingAverage { share: (1.0 - decay) as f32 };

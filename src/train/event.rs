@@ -86,6 +86,8 @@ pub struct FirstStep {
     pub plan_s: f64,
     /// Opening the adapter.
     pub adapter_s: f64,
+    /// Choosing among variants of kernels.
+    pub tune_s: f64,
     /// Compiling shaders and creating pipelines.
     pub compile_s: f64,
     /// From then until the first batch was filled.

@@ -191,7 +191,7 @@ impl Run {
             launch_s: times.launch_s - if shared_cores { busy_s.min(times.launch_s) } else { 0.0 },
             device_wait_s: times.wait_s,
             device_busy_s: busy_s,
-            compile_s: device.open_s + device.compile_s,
+            compile_s: device.open_s + device.tune_s + device.compile_s,
             workers: self.workers,
             slots: self.slots,
             passes: times.passes,

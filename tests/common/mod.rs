@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use inflight::batch::{DType, SampleSpec, TargetSpec};
+use inflight::executor::Tune;
 use inflight::graph::op::Op;
 use inflight::graph::{Graph, TensorId};
 use inflight::nn::layers::Layer;
@@ -171,6 +172,7 @@ pub fn config(device: &str) -> RunConfig {
         seed: 7,
         workers: 2,
         lr: Some(0.01),
+        tune: Tune::Off,
         ..Default::default()
     }
 }

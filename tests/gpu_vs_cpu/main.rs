@@ -2,6 +2,7 @@
 //! full and partial batches. Without an adapter these tests skip aloud; `REQUIRE_GPU=1` makes that a
 //! failure.
 
+mod attention;
 mod bench;
 mod dense;
 mod elementwise;
@@ -12,6 +13,7 @@ mod mix;
 mod norms;
 mod optimizer;
 mod pooling;
+mod rearrange;
 mod sums;
 
 use inflight::batch::StepHeader;

@@ -42,9 +42,11 @@ CURVES = [
     ("mlp", NESTEROV, 5e-3, SHORT),
 ]  # fmt: skip
 # The first steps of larger models, on NOISE images of the given shape.
+TINY_VIT = {"depth": 2, "width": 24, "heads": 3}
 LARGER = [
-    ("resnet18", {"shape": [3, 16, 16], "batch_size": 4}, SGD, 1e-3, 4),
-    ("resnet50", {"shape": [3, 16, 16], "batch_size": 4}, SGD, 1e-5, 2),
+    ("resnet18", {"shape": [3, 16, 16], "batch_size": 4}, SGD, 1e-4, 4),
+    ("resnet50", {"shape": [3, 16, 16], "batch_size": 4}, SGD, 1e-6, 2),
+    ("vit", {"shape": [3, 16, 16], "batch_size": 4}, ADAMW, 1e-3, SHORT),
 ]
 NOISE = 10
 MEAN, STD = 0.2860, 0.3530
@@ -113,6 +115,51 @@ def residual(name):
             module.weight.data.copy_(torch.from_numpy(initial_normal(f"{prefix}.weight", shape, std, SEED)))
     start_fan_in("fc", model.fc)
     return model
+
+
+class Block(nn.Module):
+    """A block of timm's VisionTransformer."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+
+    def forward(self, x):
+        n, t, d = x.shape
+        qkv = self.attn["qkv"](self.norm1(x)).reshape(n, t, 3, self.heads, d // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) / math.sqrt(d // self.heads)).softmax(-1)
+        x = x + self.attn["proj"]((weights @ v).transpose(1, 2).reshape(n, t, d))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+
+
+class Vit(nn.Module):
+    """timm's VisionTransformer with a class token, for images whose side is a multiple of 4."""
+
+    def __init__(self, shape, depth, width, heads):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, shape[1] * shape[2] // 16 + 1, width))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(shape[0], width, 4, stride=4)})
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 10)
+        stds = {"cls_token": 1e-6, "pos_embed": 0.02}
+        for prefix, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+                stds[f"{prefix}.weight"] = 0.02
+        for name, parameter in self.named_parameters():
+            if name in stds:
+                parameter.data.copy_(torch.from_numpy(initial_normal(name, parameter.shape, stds[name], SEED)))
+        start_fan_in("patch_embed.proj", self.patch_embed["proj"])
+
+    def forward(self, x):
+        x = self.patch_embed["proj"](x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        return self.head(self.norm(self.blocks(x))[:, 0])
 
 
 class Model(nn.Module):
@@ -203,8 +250,10 @@ def main():
         normalise = lambda x: (x / 255 - NOISE_MEAN) / NOISE_STD
         images, labels = noise(given["shape"])
         batch = given["batch_size"]
-        kept = determined(model, lambda: residual(model), images, labels, normalise, settings, lr, steps, batch)
-        curves.append({"model": model, "noise": given, "lr": lr, "optimizer": settings, "losses": kept})
+        make_model = lambda: Vit(given["shape"], **TINY_VIT) if model == "vit" else residual(model)
+        kept = determined(model, make_model, images, labels, normalise, settings, lr, steps, batch)
+        size = {"size": TINY_VIT} if model == "vit" else {}
+        curves.append({"model": model, **size, "noise": given, "lr": lr, "optimizer": settings, "losses": kept})
     rows = ",\n".join(json.dumps(curve) for curve in curves)
     head = json.dumps({"torch": torch.__version__, "seed": SEED, "batch_size": BATCH})
     (HERE / "reference.json").write_text(f'{head[:-1]}, "curves": [\n{rows}\n]}}\n')

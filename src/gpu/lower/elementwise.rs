@@ -1,6 +1,6 @@
 //! Operations that map elements to elements.
 
-use super::{Constants, channels, element_shader, elements, shader, single};
+use super::{Constants, by, channels, element_shader, elements, part, shader, single};
 use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Shader};
 use crate::graph::op::{LOSS_SCALE_LOG2, Op};
 
@@ -13,11 +13,16 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             // Four bytes, which are a word, to an invocation.
             (shader!("normalize_u8", "dispatch"), channel_constants(&x.shape), len.div_ceil(4))
         }
-        Op::Bias => (shader!("bias", "dispatch"), channel_constants(&x.shape), len),
         Op::Relu => (element_shader!(four, "relu", "dispatch"), vec![], elements(len)),
         Op::ReluGrad => (element_shader!(four, "relu_grad", "dispatch"), vec![], elements(len)),
-        Op::Gelu => (shader!("gelu", "dispatch", "gelu"), vec![], len),
-        Op::GeluGrad => (shader!("gelu_grad", "dispatch", "gelu"), vec![], len),
+        Op::Gelu => {
+            let shader = element_shader!(four, "gelu", "dispatch", "gelu");
+            (shader.with_part(by(four, part!("gelu1"), part!("gelu4"))), vec![], elements(len))
+        }
+        Op::GeluGrad => {
+            let shader = element_shader!(four, "gelu_grad", "dispatch", "gelu");
+            (shader.with_part(by(four, part!("gelu1"), part!("gelu4"))), vec![], elements(len))
+        }
         Op::Add => (element_shader!(four, "add", "dispatch"), vec![], elements(len)),
         Op::AddReluGrad => {
             (element_shader!(four, "add_relu_grad", "dispatch"), vec![], elements(len))
@@ -48,7 +53,9 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
                 ("SCALE", f64::from(1.0 / (1.0 - p))),
                 ("SALT", f64::from(salt)),
             ];
-            (shader!("dropout", "dispatch", "header", "rng"), constants, len)
+            let shader = element_shader!(four, "dropout", "dispatch", "header", "rng")
+                .with_part(by(four, part!("dropout1"), part!("dropout4")));
+            (shader, constants, elements(len))
         }
         _ => unreachable!("not an elementwise operation: {}", op.name()),
     };

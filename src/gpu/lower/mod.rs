@@ -3,12 +3,14 @@
 //! Shapes and attributes reach a shader as pipeline-overridable constants, so the driver sees them as
 //! literals, and operations that agree in all of them share one pipeline.
 
+mod attention;
 mod elementwise;
 mod losses;
 mod mix;
 mod norm;
 mod optimizer;
 mod pooling;
+mod rearrange;
 mod sums;
 
 use super::dense;
@@ -34,6 +36,14 @@ macro_rules! shader {
 }
 use shader;
 
+/// A shared part, for `Shader::with_part`.
+macro_rules! part {
+    ($part:literal) => {
+        include_str!(concat!("../../../shaders/shared/", $part, ".wgsl"))
+    };
+}
+use part;
+
 /// As `shader!`, of a shader that computes with four elements at once where `$four` holds.
 macro_rules! element_shader {
     ($four:expr, $name:literal $(, $part:literal)*) => {
@@ -45,6 +55,11 @@ macro_rules! element_shader {
     };
 }
 use element_shader;
+
+/// The part for four elements at once, or the one for one.
+fn by(four: bool, one_part: &'static str, four_part: &'static str) -> &'static str {
+    if four { four_part } else { one_part }
+}
 
 /// Whether a shader over so many numbers can take four at once.
 fn by_four(len: usize) -> bool {
@@ -64,7 +79,6 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::Conv2dInputGrad { .. }
         | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps, None),
         Op::NormalizeU8
-        | Op::Bias
         | Op::Relu
         | Op::ReluGrad
         | Op::Gelu
@@ -81,7 +95,11 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::MaxPool2dGrad { .. }
         | Op::AvgPool2d { .. }
         | Op::AvgPool2dGrad { .. } => pooling::lower(op, bound, caps),
-        Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
+        Op::Bias | Op::BiasGrad | Op::Reduce { .. } => sums::lower(op, bound, caps),
+        Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
+            rearrange::lower(op, bound, caps)
+        }
+        Op::Attention { .. } | Op::AttentionGrad { .. } => attention::lower(op, bound, caps),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }

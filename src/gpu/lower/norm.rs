@@ -1,46 +1,35 @@
 //! Batch norm and layer norm.
 
 use super::sums::{Shares, reduce};
-use super::{Constants, WORKGROUP, activation_code, channels, dispatch, row_lanes, shader, single};
+use super::{
+    WORKGROUP, activation_code, by, dispatch, element_shader, part, row_lanes, shader, single,
+};
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
 use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Store};
 use crate::graph::Tensor;
-use crate::graph::op::Op;
+use crate::graph::op::{Activation, Op};
 
 pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     match *op {
         Op::BatchNormStats { momentum } => batch_norm_stats(momentum, bound, caps),
         Op::BatchNorm { eps, activation, residual } => {
-            let shader = match residual {
-                false => shader!(
-                    "batch_norm",
-                    "dispatch",
-                    "gelu",
-                    "activation",
-                    "batch_norm_value",
-                    "batch_norm_plain"
-                ),
-                true => shader!(
-                    "batch_norm",
-                    "dispatch",
-                    "gelu",
-                    "activation",
-                    "batch_norm_value",
-                    "batch_norm_residual"
-                )
-                .with_stores(false, [("StoreResidual", bound.inputs[5])]),
-            };
-            let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
-            let shader = shader.with_stores(false, tensors);
-            let constants = with_shape(bound, eps, ("ACTIVATION", activation_code(activation)));
-            single(shader, constants, bound, bound.outputs[0].len(), caps)
+            batch_norm(eps, activation, residual, bound, caps)
         }
         Op::BatchNormParamGrad { eps, relu } => batch_norm_param_grad(eps, relu, bound, caps),
         Op::BatchNormInputGrad { eps, relu } => {
-            let shader = shader!("batch_norm_input_grad", "dispatch", "header", "batch_norm_value")
-                .with_stores(false, gradient_stores(bound));
-            let constants = with_shape(bound, eps, ("RELU", f64::from(u8::from(relu))));
-            single(shader, constants, bound, bound.outputs[0].len(), caps)
+            let shares = Shares::of_map(&bound.outputs[0].shape, caps);
+            let shader = element_shader!(
+                shares.four,
+                "batch_norm_input_grad",
+                "dispatch",
+                "header",
+                "channels",
+                "batch_norm_value"
+            )
+            .with_stores(shares.four, gradient_stores(bound));
+            let mut constants = shares.constants();
+            constants.extend([("EPS", f64::from(eps)), ("RELU", f64::from(u8::from(relu)))]);
+            single(shader, constants, bound, shares.len(), caps)
         }
         Op::LayerNorm { eps } => {
             let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
@@ -57,10 +46,36 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     }
 }
 
-/// What a shader over all elements takes.
-fn with_shape(bound: Bound, eps: f32, own: (&'static str, f64)) -> Constants {
-    let [_, channels, plane] = channels(&bound.outputs[0].shape);
-    vec![("CHANNELS", channels as f64), ("PLANE", plane as f64), ("EPS", f64::from(eps)), own]
+fn batch_norm(
+    eps: f32,
+    activation: Activation,
+    residual: bool,
+    bound: Bound,
+    caps: &DeviceCaps,
+) -> Lowered {
+    let shares = Shares::of_map(&bound.outputs[0].shape, caps);
+    let four = shares.four;
+    let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
+    let shader = element_shader!(
+        four,
+        "batch_norm",
+        "dispatch",
+        "channels",
+        "gelu",
+        "activation",
+        "batch_norm_value"
+    )
+    .with_part(by(four, part!("activation1"), part!("activation4")))
+    .with_stores(four, tensors);
+    let shader = match residual {
+        false => shader.with_part(part!("batch_norm_plain")),
+        true => shader
+            .with_part(part!("batch_norm_residual"))
+            .with_stores(four, [("StoreResidual", bound.inputs[5])]),
+    };
+    let mut constants = shares.constants();
+    constants.extend([("EPS", f64::from(eps)), ("ACTIVATION", activation_code(activation))]);
+    single(shader, constants, bound, shares.len(), caps)
 }
 
 /// Storage of `dy, x, .. | dx`.
@@ -75,10 +90,10 @@ fn param_gradient_stores<'a>(bound: Bound<'a>) -> [(&'static str, &'a Tensor); 2
 
 fn batch_norm_stats(momentum: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let shape = &bound.inputs[0].shape;
-    let shares = Shares::of(shape);
+    let shares = Shares::of(shape, caps);
     let partial = dispatch(
-        shader!("batch_norm_stats_partial", "dispatch", "header", "channels")
-            .with_stores(false, [("StoreX", bound.inputs[0])]),
+        element_shader!(shares.four, "batch_norm_stats_partial", "dispatch", "header", "channels")
+            .with_stores(shares.four, [("StoreX", bound.inputs[0])]),
         shares.constants(),
         vec![Input(0), Input(1), ScratchWrite(0), ScratchWrite(1)],
         shares.len(),
@@ -98,14 +113,20 @@ fn batch_norm_stats(momentum: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
 
 fn batch_norm_param_grad(eps: f32, relu: bool, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let shape = &bound.inputs[1].shape;
-    let shares = Shares::of(shape);
+    let shares = Shares::of(shape, caps);
     let mut constants = shares.constants();
     constants.push(("EPS", f64::from(eps)));
     let mut gated = constants.clone();
     gated.push(("RELU", f64::from(u8::from(relu))));
     let partial = dispatch(
-        shader!("batch_norm_param_grad_partial", "dispatch", "channels", "batch_norm_value")
-            .with_stores(false, param_gradient_stores(bound)),
+        element_shader!(
+            shares.four,
+            "batch_norm_param_grad_partial",
+            "dispatch",
+            "channels",
+            "batch_norm_value"
+        )
+        .with_stores(shares.four, param_gradient_stores(bound)),
         gated,
         (0..6).map(Input).chain([ScratchWrite(0), ScratchWrite(1)]).collect(),
         shares.len(),

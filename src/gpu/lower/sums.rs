@@ -1,7 +1,8 @@
-//! Sums over dimensions. Long ones go in two passes: many invocations make partial sums, a second
+//! Channels, biases, and sums over dimensions. Long ones go in two passes: many invocations make partial sums, a second
 //! dispatch sums those. There are no atomics, so the order of every sum is fixed.
 
-use super::{Constants, channels, dispatch, shader};
+use super::{Constants, by_four, channels, dispatch, element_shader, elements, shader, single};
+use crate::batch::DType;
 use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Store};
 use crate::graph::op::{Op, Reduction};
 
@@ -14,6 +15,7 @@ const ONE_PASS: usize = 512;
 
 pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     match *op {
+        Op::Bias => bias(bound, caps),
         Op::BiasGrad => bias_grad(bound, caps),
         Op::Reduce { reduction, axis } => {
             let shape = &bound.inputs[0].shape;
@@ -37,24 +39,39 @@ pub(super) struct Shares {
     dims: [usize; 3],
     row_splits: usize,
     plane_lanes: usize,
+    /// Whether an element is four numbers.
+    pub(super) four: bool,
 }
 
 impl Shares {
-    /// The shares for a tensor of this shape: one if a channel has few elements.
-    pub(super) fn of(shape: &[usize]) -> Self {
-        let dims @ [rows, _, plane] = channels(shape);
+    /// The shares for a sum over a tensor of this shape: one if a channel has few elements.
+    pub(super) fn of(shape: &[usize], caps: &DeviceCaps) -> Self {
+        let [rows, channels, plane] = channels(shape);
+        let four = by_four(plane);
+        let dims @ [_, _, elements] = [rows, channels, self::elements(plane)];
         if rows * plane < ONE_PASS {
-            return Self { dims, row_splits: 1, plane_lanes: 1 };
+            return Self { dims, row_splits: 1, plane_lanes: 1, four };
         }
-        let plane_lanes = plane.min(64);
+        let plane_lanes = elements.min(lanes(caps));
         let row_splits = (SHARES / plane_lanes).clamp(1, rows);
-        Self { dims, row_splits, plane_lanes }
+        Self { dims, row_splits, plane_lanes, four }
+    }
+
+    /// The shares for a map over a tensor of this shape: on GPUs few elements each, so that there are many;
+    /// on software adapters as for a sum, since there a loop is cheaper than an invocation.
+    pub(super) fn of_map(shape: &[usize], caps: &DeviceCaps) -> Self {
+        let shares = Self::of(shape, caps);
+        let [rows, _, elements] = shares.dims;
+        match caps.software {
+            true => shares,
+            false => Self { row_splits: rows, plane_lanes: elements.min(lanes(caps)), ..shares },
+        }
     }
 
     /// One share a channel over the partial results of these.
     fn of_partials(self) -> Self {
         let dims = [self.row_splits, self.dims[1], self.plane_lanes];
-        Self { dims, row_splits: 1, plane_lanes: 1 }
+        Self { dims, row_splits: 1, plane_lanes: 1, four: false }
     }
 
     /// How many invocations, and how many partial results.
@@ -75,27 +92,42 @@ impl Shares {
             ("PLANE", plane),
             ("ROW_SPLITS", self.row_splits),
             ("PLANE_LANES", self.plane_lanes),
+            ("NUMBERS", if self.four { 4 } else { 1 }),
         ]
         .map(|(name, value)| (name, value as f64))
         .to_vec()
     }
 }
 
+/// Invocations that walk a plane side by side: a workgroup on GPUs; on software adapters a vector, so that
+/// each vector reads on from where it is, as processors fetch ahead.
+fn lanes(caps: &DeviceCaps) -> usize {
+    if caps.software { 8 } else { 64 }
+}
+
+fn bias(bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let shares = Shares::of_map(&bound.inputs[0].shape, caps);
+    let shader = element_shader!(shares.four, "bias", "dispatch", "channels")
+        .with_stores(shares.four, [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])]);
+    single(shader, shares.constants(), bound, shares.len(), caps)
+}
+
 fn bias_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
-    let shares = Shares::of(&bound.inputs[0].shape);
-    let store = Store::of(bound.inputs[0].dtype, false);
-    let pass = |shares: Shares, from, store, to| {
-        let shader = shader!("bias_grad", "dispatch", "channels").with_store("StoreDy", store);
+    let shares = Shares::of(&bound.inputs[0].shape, caps);
+    let dtype = bound.inputs[0].dtype;
+    let pass = |shares: Shares, from, dtype, to| {
+        let shader = element_shader!(shares.four, "bias_grad", "dispatch", "channels")
+            .with_store("StoreDy", Store::of(dtype, shares.four));
         dispatch(shader, shares.constants(), vec![from, to], shares.len(), caps)
     };
     if shares.is_single() {
-        let dispatches = vec![pass(shares, Binding::Input(0), store, Binding::Output(0))];
+        let dispatches = vec![pass(shares, Binding::Input(0), dtype, Binding::Output(0))];
         return Lowered { dispatches, scratch_bytes: vec![] };
     }
     Lowered {
         dispatches: vec![
-            pass(shares, Binding::Input(0), store, Binding::ScratchWrite(0)),
-            pass(shares.of_partials(), Binding::ScratchRead(0), Store::F32, Binding::Output(0)),
+            pass(shares, Binding::Input(0), dtype, Binding::ScratchWrite(0)),
+            pass(shares.of_partials(), Binding::ScratchRead(0), DType::F32, Binding::Output(0)),
         ],
         scratch_bytes: vec![4 * shares.len()],
     }

@@ -112,7 +112,12 @@ fn every_bit_comes_back() {
     for optimizer in [
         OptimizerConfig::adamw(),
         OptimizerConfig::sgd(),
-        OptimizerConfig::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 },
+        OptimizerConfig::Sgd {
+            momentum: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+            decay_norms_and_biases: true,
+        },
     ] {
         let program = program_of(5, optimizer);
         let snapshot = noise(&program, 1);

@@ -1,10 +1,8 @@
 //! Mixup and cutmix in a run: the same on every repeat and resume, in training only, and learning goes on.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{CLASSES, config, devices, model, rows};
+use crate::common::{CLASSES, config, devices, model, rows};
 use inflight::batch::{DType, SampleSpec, TargetSpec};
 use inflight::nn::layers::Layer;
 use inflight::nn::sequential::Sequential;

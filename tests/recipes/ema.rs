@@ -1,10 +1,8 @@
 //! The moving average of the weights: what it is, and that it is what is evaluated and saved.
 
-mod common;
-
 use std::path::Path;
 
-use common::{config, devices, model, rows};
+use crate::common::{config, devices, model, rows};
 use inflight::graph::Arena;
 use inflight::testing::assert_close;
 use inflight::train::Parameter;
