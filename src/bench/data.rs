@@ -3,7 +3,8 @@
 use half::f16;
 
 use crate::batch::{DType, StepHeader};
-use crate::graph::op::{Op, PoolGeometry};
+use crate::graph::op::{CONTROL_LEN, Op, PoolGeometry};
+use crate::graph::plan::CONTROL_NAME;
 use crate::graph::{Role, Tensor};
 
 /// A number around 0 for each place; neighbours differ, and so do rows of any common length (2039 is prime).
@@ -17,10 +18,10 @@ pub(super) fn input(op: &Op, binding: usize, tensor: &Tensor, header: &StepHeade
         return bytemuck::bytes_of(header).to_vec();
     }
     let len = tensor.len();
-    let control = matches!(op, Op::OptimizerUpdate { .. }) && binding == 1;
-    if control {
-        // As after a first step, without clipping.
-        let words: [f32; 8] = [0.1, 0.001, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0];
+    if tensor.name == CONTROL_NAME {
+        // As after a first step, without clipping and without a scale of the loss.
+        let mut words = [0.0f32; CONTROL_LEN];
+        words[..8].copy_from_slice(&[0.1, 0.001, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
         return bytemuck::bytes_of(&words).to_vec();
     }
     if let (Op::MaxPool2dGrad { geometry }, 1) = (op, binding) {

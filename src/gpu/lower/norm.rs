@@ -116,7 +116,7 @@ fn batch_norm_stats(momentum: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
         let scratch_bytes = vec![4 * tiles.total(); 2];
         return Lowered { dispatches: vec![partial, merge], scratch_bytes };
     }
-    let shares = Shares::of(&x.shape);
+    let shares = Shares::of(&x.shape, caps);
     let shader =
         element_shader!(shares.four, "batch_norm_stats_partial", "dispatch", "header", "channels")
             .with_stores(shares.four, [("StoreX", x)]);
@@ -147,7 +147,7 @@ fn batch_norm_param_grad(eps: f32, relu: bool, bound: Bound, caps: &DeviceCaps) 
             (tiles.dispatch(shader, own, bindings, caps), Shares::of_tiles(shape, tiles.count))
         }
         None => {
-            let shares = Shares::of(shape);
+            let shares = Shares::of(shape, caps);
             let shader = element_shader!(
                 shares.four,
                 "batch_norm_param_grad_partial",
