@@ -56,8 +56,11 @@ fn kernel(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What is taken from the times of a step.
+type Seconds = fn(&StepTimes) -> f64;
+
 fn host(criterion: &mut Criterion) {
-    let measures: [(&str, fn(&StepTimes) -> f64); 2] =
+    let measures: [(&str, Seconds); 2] =
         [("record", |step| step.record_s), ("submit", |step| step.submit_s)];
     for device in devices().iter().filter(|device| *device != "cpu") {
         let bed = Bed::open(device).expect("the device opens");
