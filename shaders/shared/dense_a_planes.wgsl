@@ -3,8 +3,6 @@
 
 @group(0) @binding(0) var<storage, read> a: array<AStore>;
 
-override PLANE: u32;
-
 const A_ALONG_INNER = true;
 
 struct Row {

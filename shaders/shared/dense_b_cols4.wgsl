@@ -1,4 +1,4 @@
-// b stored transposed, as [cols, inner] with inner a multiple of four.
+// b stored transposed, as [groups, cols, inner] with inner a multiple of four.
 
 @group(0) @binding(1) var<storage, read> b: array<BStore>;
 
@@ -9,7 +9,7 @@ struct Col {
 }
 
 fn col_of(group: u32, col: u32) -> Col {
-    return Col(min(col, COLS - 1u) * (INNER / 4u));
+    return Col((group * COLS + min(col, COLS - 1u)) * (INNER / 4u));
 }
 
 fn b_quad(col: Col, k: u32) -> vec4<f32> {

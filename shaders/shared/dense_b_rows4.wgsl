@@ -1,4 +1,4 @@
-// b as [inner, cols] with cols a multiple of four.
+// b as [groups, inner, cols] with cols a multiple of four.
 
 @group(0) @binding(1) var<storage, read> b: array<BStore>;
 
@@ -9,7 +9,7 @@ struct Col {
 }
 
 fn col_of(group: u32, col: u32) -> Col {
-    return Col(min(col, COLS - 1u) / 4u);
+    return Col(group * INNER * (COLS / 4u) + min(col, COLS - 1u) / 4u);
 }
 
 fn b_quad(col: Col, k: u32) -> vec4<f32> {

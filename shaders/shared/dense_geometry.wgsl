@@ -15,6 +15,15 @@ override STRIDE_Y: u32;
 override STRIDE_X: u32;
 override PAD_Y: u32;
 override PAD_X: u32;
+// Elements of the plane that images are counted by.
+override PLANE: u32;
+// For the gradient of an image: a phase's first tap, its first pixel, and its pixels in each direction.
+override PHASE_Y: u32 = 0u;
+override PHASE_X: u32 = 0u;
+override FIRST_Y: u32 = 0u;
+override FIRST_X: u32 = 0u;
+override PHASE_HEIGHT: u32 = 1u;
+override PHASE_WIDTH: u32 = 1u;
 
 // A tap: channel within the group, row and column within the kernel.
 struct Tap {

@@ -99,11 +99,10 @@ fn max_halves<T: Real>(x: &[T], w: usize, y: &mut [T], index: &mut [u32]) {
     let rows = x.chunks_exact(2 * w).zip(y.chunks_exact_mut(ow).zip(index.chunks_exact_mut(ow)));
     for (oy, (x, (y, index))) in rows.enumerate() {
         let (above, below) = x.split_at(w);
-        let pairs = above.chunks_exact(2).zip(below.chunks_exact(2));
-        let first = (2 * oy * w) as u32;
-        for ((corner, (a, b)), (y, index)) in
-            (first..).step_by(2).zip(pairs).zip(y.iter_mut().zip(index))
-        {
+        let pairs = above.as_chunks::<2>().0.iter().zip(below.as_chunks::<2>().0);
+        let first = 2 * oy * w;
+        for (ox, ((a, b), (y, index))) in pairs.zip(y.iter_mut().zip(index)).enumerate() {
+            let corner = (first + 2 * ox) as u32;
             let w = w as u32;
             let top = larger((a[0], corner), (a[1], corner + 1));
             let bottom = larger((b[0], corner + w), (b[1], corner + w + 1));

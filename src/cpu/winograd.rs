@@ -35,7 +35,7 @@ const TILES: usize = 64;
 /// stay in a cache.
 const GRAD_BLOCKS: usize = 4;
 /// Fewer channels than this on either side are not worth the transforms.
-const MIN_CHANNELS: usize = 32;
+const MIN_CHANNELS: usize = 16;
 
 /// A convolution by 3 × 3 with stride 1.
 #[derive(Clone, Copy, Debug)]

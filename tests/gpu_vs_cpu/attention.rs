@@ -8,12 +8,8 @@ use crate::{header, normal};
 /// Samples, tokens, heads, features of a head, and whether a token attends only to those up to itself. Heads
 /// of the last are so wide that 32 KiB of workgroup memory hold only narrower tiles for the gradient. Few,
 /// since each takes seven pipelines, and as many again for 16 bits.
-const CASES: [([usize; 4], bool); 4] = [
-    ([1, 1, 1, 1], false),
-    ([2, 33, 3, 8], true),
-    ([1, 65, 2, 13], false),
-    ([2, 18, 1, 72], true),
-];
+const CASES: [([usize; 4], bool); 4] =
+    [([1, 1, 1, 1], false), ([2, 33, 3, 8], true), ([1, 65, 2, 13], false), ([2, 18, 1, 72], true)];
 
 /// Runs an attention and its gradient, which reads what the attention wrote.
 fn attention(case: [usize; 4], causal: bool) -> Bench {

@@ -166,7 +166,7 @@ impl Conv {
 
 /// Every kind of geometry: strides, padding, uneven kernels and images, planes and kernels of a
 /// multiple of four and not, one tap, one pixel, groups, depthwise.
-const CONVOLUTIONS: [Conv; 10] = [
+const CONVOLUTIONS: [Conv; 14] = [
     Conv::new([3, 1, 8, 8], 16, [3, 3]).with([1, 1], [1, 1], 1),
     Conv::new([2, 3, 5, 7], 5, [1, 1]),
     Conv::new([3, 2, 9, 6], 33, [3, 3]).with([2, 2], [1, 1], 1),
@@ -177,6 +177,12 @@ const CONVOLUTIONS: [Conv; 10] = [
     Conv::new([3, 6, 6, 5], 10, [3, 3]).with([1, 1], [1, 1], 2),
     Conv::new([2, 6, 6, 8], 6, [3, 3]).with([2, 2], [1, 1], 6),
     Conv::new([3, 3, 5, 5], 6, [1, 1]).with([1, 1], [0, 0], 3),
+    // Each channel a group of its own, with one output and with two.
+    Conv::new([2, 70, 7, 9], 70, [3, 3]).with([1, 1], [1, 1], 70),
+    Conv::new([5, 4, 23, 31], 8, [5, 3]).with([2, 1], [2, 0], 4),
+    // Pixels that no window, and taps that few pixels reach.
+    Conv::new([2, 5, 7, 6], 4, [1, 1]).with([2, 2], [0, 0], 1),
+    Conv::new([2, 3, 9, 8], 6, [2, 3]).with([3, 2], [1, 2], 1),
 ];
 
 #[test]
@@ -221,6 +227,24 @@ fn conv2d_weight_gradients_over_many_pixels() {
         Conv::new([5, 2, 23, 21], outputs, [3, 3]).with([1, 1], [1, 1], 1).gradients(&mut bench);
     }
     check(&bench, 5 * 23 * 21);
+}
+
+/// Enough channels and tiles for Winograd's transforms: heights of whole tiles and not, tiles by fours and
+/// not.
+const WIDE: [Conv; 2] = [
+    Conv::new([16, 32, 8, 8], 36, [3, 3]).with([1, 1], [1, 1], 1),
+    Conv::new([11, 36, 9, 8], 32, [3, 3]).with([1, 1], [1, 1], 1),
+];
+
+#[test]
+fn conv2d_of_many_channels() {
+    for case in WIDE {
+        let mut bench = Bench::new(1, header(1));
+        case.forward(&mut bench, true, Activation::Relu);
+        case.gradients(&mut bench);
+        // Winograd's transforms round more than sums do: results are up to about 100 here.
+        bench.check(2e-3, 1e-5);
+    }
 }
 
 #[test]

@@ -187,12 +187,20 @@ fn the_weight_gradient_adds_up_the_whole_batch() {
 
 #[test]
 fn threads_change_no_bit() {
-    let case = Case { x: [67, 4, 9, 9], w: [6, 2, 3, 3], ..cases()[4] };
+    same_bits_in_pools(Case { x: [67, 4, 9, 9], w: [6, 2, 3, 3], ..cases()[4] });
+    same_bits_in_pools(Case { x: [67, 4, 9, 9], w: [4, 1, 3, 3], ..cases()[4] });
+    same_bits_in_pools(Case { x: [67, 32, 9, 9], w: [80, 32, 3, 3], ..winograd_cases()[0] });
+}
+
+#[track_caller]
+fn same_bits_in_pools(case: Case) {
+    let case =
+        Case { geometry: ConvGeometry { groups: case.x[1] / case.w[1], ..case.geometry }, ..case };
     let geometry = case.geometry;
     let (x, w, dy) = (normal(1, len(case.x)), normal(2, len(case.w)), normal(3, len(case.y())));
     let (xs, ws, ys) = (case.x.to_vec(), case.w.to_vec(), case.y().to_vec());
     in_pools(|| {
-        let mut all = forward::<f32>(case, &x, &w, &[0.5; 6]);
+        let mut all = forward::<f32>(case, &x, &w, &vec![0.5; case.w[0]]);
         let shapes = [ys.clone(), ws.clone()];
         let op = Op::Conv2dInputGrad { geometry };
         all.extend(&run_op::<f32>(op, &[&dy, &w], &shapes, std::slice::from_ref(&xs))[0]);

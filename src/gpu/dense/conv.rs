@@ -1,21 +1,21 @@
 //! Convolutions and their gradients as products, one product for each group of channels.
 
-use super::product::{Epilogue, Packing, Product, Work};
+use super::product::{Epilogue, Product, Step, Work};
 use super::shaders::{self, Types, Variant};
-use super::types;
+use super::{depthwise, types, winograd};
 use crate::batch::DType;
-use crate::gpu::kernel::{Binding, Bound};
+use crate::gpu::kernel::{Binding, Bound, DeviceCaps};
 use crate::graph::op::{Activation, ConvGeometry};
 
 /// The shapes of a convolution.
-struct Shapes {
-    images: usize,
+pub(super) struct Shapes {
+    pub images: usize,
     /// Of x: channels, height, width.
-    x: [usize; 3],
+    pub x: [usize; 3],
     /// Of y: channels, height, width.
-    y: [usize; 3],
-    kernel: [usize; 2],
-    geometry: ConvGeometry,
+    pub y: [usize; 3],
+    pub kernel: [usize; 2],
+    pub geometry: ConvGeometry,
 }
 
 impl Shapes {
@@ -30,7 +30,7 @@ impl Shapes {
     }
 
     /// Channels of x in a group.
-    fn inputs(&self) -> usize {
+    pub fn inputs(&self) -> usize {
         self.x[0] / self.geometry.groups
     }
 
@@ -40,12 +40,12 @@ impl Shapes {
     }
 
     /// Elements of a kernel's window.
-    fn taps(&self) -> usize {
+    pub fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
 
     /// What `shared/dense_geometry.wgsl` takes, and the elements of the plane that a part counts by.
-    fn constants(&self, plane: usize) -> Vec<(&'static str, f64)> {
+    pub fn constants(&self, plane: usize) -> Vec<(&'static str, f64)> {
         let ConvGeometry { stride, padding, .. } = self.geometry;
         [
             ("CHANNELS", self.x[0]),
@@ -78,9 +78,17 @@ pub(super) fn forward(
     bias: bool,
     activation: Activation,
     bound: Bound,
+    caps: &DeviceCaps,
 ) -> Work {
     let [x, w, y] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
     let shapes = Shapes::new(x, w, y, geometry);
+    let epilogue = Epilogue { bias: bias.then_some(Binding::Input(2)), activation };
+    if depthwise::suits(&shapes) {
+        return depthwise::forward(&shapes, epilogue, bound);
+    }
+    if winograd::suits(&shapes, bound, caps) {
+        return winograd::convolution(&shapes, epilogue, false);
+    }
     let inner = shapes.inputs() * shapes.taps();
     let packed = !inner.is_multiple_of(4);
     let weights = if packed { Binding::ScratchRead(0) } else { Binding::Input(1) };
@@ -93,40 +101,138 @@ pub(super) fn forward(
         cols: shapes.images * plane,
         inner,
         operands: [weights, Binding::Input(0)],
+        output: Binding::Output(0),
         a_along_inner: true,
         cut: true,
-        epilogue: Epilogue { bias: bias.then_some(Binding::Input(2)), activation },
+        epilogue,
         constants: shapes.constants(plane),
         variant: Variant::conv2d(types, plane.is_multiple_of(4)),
     };
-    Work { packing: packed.then(|| packing(&product, &shapes, bound, false)), product }
+    let mut work = Work::default();
+    if packed {
+        work.before.push(packing(&product, &shapes, bound, None, 0));
+        work.scratch.push(packed_len(&product));
+    }
+    work.products.push(product);
+    work
 }
 
 /// dx from dy and w.
-pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound) -> Work {
+pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps) -> Work {
     let [dy, w, x] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
     let shapes = Shapes::new(x, w, dy, geometry);
-    let plane = Shapes::plane(shapes.x);
-    let types = Types { a: DType::F32, ..types(bound, [1, 0]) };
-    let product = Product {
-        groups: geometry.groups,
-        rows: shapes.inputs(),
-        cols: shapes.images * plane,
-        inner: shapes.outputs() * shapes.taps(),
-        operands: [Binding::ScratchRead(0), Binding::Input(0)],
-        a_along_inner: true,
-        cut: true,
-        epilogue: Epilogue::default(),
-        constants: shapes.constants(plane),
-        variant: Variant::conv2d_input_grad(types, plane.is_multiple_of(4)),
-    };
-    Work { packing: Some(packing(&product, &shapes, bound, true)), product }
+    if depthwise::suits(&shapes) {
+        return depthwise::input_grad(&shapes, bound);
+    }
+    if winograd::suits(&shapes, bound, caps) {
+        return winograd::convolution(&shapes, Epilogue::default(), true);
+    }
+    let [sy, sx] = geometry.stride;
+    let phases = (0..sy).flat_map(|y| (0..sx).map(move |x| [y, x]));
+    let phases: Vec<Phase> = phases.filter_map(|first| Phase::new(first, &shapes)).collect();
+    let mut work = Work::default();
+    let reached: usize = phases.iter().map(|phase| phase.size[0] * phase.size[1]).sum();
+    if reached < Shapes::plane(shapes.x) {
+        // Some pixels are reached by no tap.
+        work.before.push(zero(bound));
+    }
+    for (i, phase) in phases.iter().enumerate() {
+        let product = phase.product(&shapes, bound, i);
+        work.before.push(packing(&product, &shapes, bound, Some(phase), i));
+        work.scratch.push(packed_len(&product));
+        work.products.push(product);
+    }
+    work
+}
+
+/// Pixels of x that are reached by the same taps of the kernel: all of them, unless the stride is
+/// larger than one.
+struct Phase {
+    /// The first of the taps; the others follow by the stride.
+    tap: [usize; 2],
+    /// Their numbers.
+    taps: [usize; 2],
+    /// The first of the pixels; the others follow by the stride.
+    pixel: [usize; 2],
+    /// Their numbers in an image.
+    size: [usize; 2],
+}
+
+impl Phase {
+    /// The phase with that first tap, if it has taps and pixels.
+    fn new(tap: [usize; 2], shapes: &Shapes) -> Option<Self> {
+        let ConvGeometry { stride, padding, .. } = shapes.geometry;
+        let along = |i: usize| {
+            let taps = shapes.kernel[i].saturating_sub(tap[i]).div_ceil(stride[i]);
+            // A pixel at p stands at p + padding in the padded image, and its first tap at the
+            // remainder of that.
+            let pixel = (tap[i] + stride[i] - padding[i] % stride[i]) % stride[i];
+            let pixels = shapes.x[1 + i].saturating_sub(pixel).div_ceil(stride[i]);
+            (taps, pixel, pixels)
+        };
+        let [y, x] = [along(0), along(1)];
+        let some = y.0 * x.0 * y.2 * x.2 > 0;
+        some.then_some(Self { tap, taps: [y.0, x.0], pixel: [y.1, x.1], size: [y.2, x.2] })
+    }
+
+    fn constants(&self) -> [(&'static str, f64); 6] {
+        [
+            ("PHASE_Y", self.tap[0]),
+            ("PHASE_X", self.tap[1]),
+            ("FIRST_Y", self.pixel[0]),
+            ("FIRST_X", self.pixel[1]),
+            ("PHASE_HEIGHT", self.size[0]),
+            ("PHASE_WIDTH", self.size[1]),
+        ]
+        .map(|(name, value)| (name, value as f64))
+    }
+
+    /// The product that makes its pixels, from the packed weights in a scratch buffer.
+    fn product(&self, shapes: &Shapes, bound: Bound, scratch: usize) -> Product {
+        let plane = Shapes::plane(shapes.x);
+        let phase = shapes.geometry.stride != [1, 1];
+        let types = Types { a: DType::F32, ..types(bound, [1, 0]) };
+        let mut constants = shapes.constants(plane);
+        constants.extend(self.constants());
+        Product {
+            groups: shapes.geometry.groups,
+            rows: shapes.inputs(),
+            cols: shapes.images * self.size[0] * self.size[1],
+            inner: shapes.outputs() * self.taps[0] * self.taps[1],
+            operands: [Binding::ScratchRead(scratch), Binding::Input(0)],
+            output: Binding::Output(0),
+            a_along_inner: true,
+            cut: true,
+            epilogue: Epilogue::default(),
+            constants,
+            variant: Variant::conv2d_input_grad(types, phase, !phase && plane.is_multiple_of(4)),
+        }
+    }
+}
+
+/// Zeros for the whole output.
+fn zero(bound: Bound) -> Step {
+    let output = bound.outputs[0];
+    let four = output.len().is_multiple_of(4);
+    let elements = if four { output.len() / 4 } else { output.len() };
+    Step {
+        shader: shaders::zero(output.dtype, four),
+        constants: vec![("LEN", elements as f64)],
+        bindings: vec![Binding::Output(0)],
+        elements,
+    }
 }
 
 /// dw from x and dy.
-pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound) -> Work {
+pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps) -> Work {
     let [x, dy, w] = [&bound.inputs[0].shape, &bound.inputs[1].shape, &bound.outputs[0].shape];
     let shapes = Shapes::new(x, w, dy, geometry);
+    if depthwise::suits(&shapes) {
+        return depthwise::weight_grad(&shapes, bound, caps);
+    }
+    if winograd::suits(&shapes, bound, caps) {
+        return winograd::weight_grad(&shapes);
+    }
     let plane = Shapes::plane(shapes.y);
     let cols = shapes.inputs() * shapes.taps();
     let [planes, fours] = [plane, cols].map(|len| len.is_multiple_of(4));
@@ -136,24 +242,47 @@ pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound) -> Work {
         cols,
         inner: shapes.images * plane,
         operands: [Binding::Input(1), Binding::Input(0)],
+        output: Binding::Output(0),
         a_along_inner: true,
         cut: true,
         epilogue: Epilogue::default(),
         constants: shapes.constants(plane),
         variant: Variant::conv2d_weight_grad(types(bound, [1, 0]), planes, fours),
     };
-    Work { packing: None, product }
+    product.into()
 }
 
-/// The weights as rows of a product, in scratch memory; `turned`: for the gradient of the image.
-fn packing(product: &Product, shapes: &Shapes, bound: Bound, turned: bool) -> Packing {
-    let constants = vec![
-        ("ROWS", product.rows as f64),
-        ("GROUPS", product.groups as f64),
-        ("INNER", product.inner as f64),
-        ("TAPS", shapes.taps() as f64),
-        ("TURNED", f64::from(u8::from(turned))),
+/// Numbers of packed weights.
+fn packed_len(product: &Product) -> usize {
+    product.groups * product.rows * product.inner.next_multiple_of(4)
+}
+
+/// Writes the weights into a scratch buffer as the rows of a product, those of a phase for the gradient of
+/// the image.
+fn packing(
+    product: &Product,
+    shapes: &Shapes,
+    bound: Bound,
+    phase: Option<&Phase>,
+    scratch: usize,
+) -> Step {
+    let [phase_y, phase_x] = phase.map_or([0, 0], |phase| phase.tap);
+    let constants = [
+        ("ROWS", product.rows),
+        ("GROUPS", product.groups),
+        ("INNER", product.inner),
+        ("TURNED", usize::from(phase.is_some())),
+        ("KERNEL_HEIGHT", shapes.kernel[0]),
+        ("KERNEL_WIDTH", shapes.kernel[1]),
+        ("STRIDE_Y", shapes.geometry.stride[0]),
+        ("STRIDE_X", shapes.geometry.stride[1]),
+        ("PHASE_Y", phase_y),
+        ("PHASE_X", phase_x),
     ];
-    let elements = product.groups * product.rows * product.inner.next_multiple_of(4);
-    Packing { shader: shaders::conv2d_pack(bound.inputs[1].dtype), constants, elements }
+    Step {
+        shader: shaders::conv2d_pack(bound.inputs[1].dtype),
+        constants: constants.map(|(name, value)| (name, value as f64)).to_vec(),
+        bindings: vec![Binding::Input(1), Binding::ScratchWrite(scratch)],
+        elements: packed_len(product),
+    }
 }

@@ -8,11 +8,12 @@
 //! product.
 
 mod conv;
+mod depthwise;
 mod product;
 mod shaders;
 pub mod tile;
+mod winograd;
 
-#[cfg(test)]
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -29,7 +30,7 @@ use crate::graph::op::{Activation, Op};
 /// none for what is not a dense operation or leaves no choice. They differ in time, never in a bit of
 /// the result.
 pub fn candidates(op: &Op, bound: Bound, caps: &DeviceCaps) -> Vec<Tile> {
-    work(op, bound).map_or_else(Vec::new, |work| work.product.candidates(caps))
+    work(op, bound, caps).map_or_else(Vec::new, |work| work.candidates(caps))
 }
 
 /// The dispatches of a matrix product, a convolution or a gradient of one, with `tile` if that is one
@@ -38,24 +39,23 @@ pub fn candidates(op: &Op, bound: Bound, caps: &DeviceCaps) -> Vec<Tile> {
 /// # Panics
 /// When given any other operation.
 pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps, tile: Option<Tile>) -> Lowered {
-    match work(op, bound) {
+    match work(op, bound, caps) {
         Some(work) => work.lower(tile, caps),
         None => panic!("{} is not a dense operation", op.name()),
     }
 }
 
 /// What a dense operation comes down to.
-fn work(op: &Op, bound: Bound) -> Option<Work> {
+fn work(op: &Op, bound: Bound, caps: &DeviceCaps) -> Option<Work> {
     match *op {
         Op::MatMul { transpose_a, transpose_b, bias, activation } => {
-            let product = matmul([transpose_a, transpose_b], bias, activation, bound);
-            Some(Work { packing: None, product })
+            Some(matmul([transpose_a, transpose_b], bias, activation, bound).into())
         }
         Op::Conv2d { geometry, bias, activation } => {
-            Some(conv::forward(geometry, bias, activation, bound))
+            Some(conv::forward(geometry, bias, activation, bound, caps))
         }
-        Op::Conv2dInputGrad { geometry } => Some(conv::input_grad(geometry, bound)),
-        Op::Conv2dWeightGrad { geometry } => Some(conv::weight_grad(geometry, bound)),
+        Op::Conv2dInputGrad { geometry } => Some(conv::input_grad(geometry, bound, caps)),
+        Op::Conv2dWeightGrad { geometry } => Some(conv::weight_grad(geometry, bound, caps)),
         _ => None,
     }
 }
@@ -78,6 +78,7 @@ fn matmul(
         cols,
         inner,
         operands: [Binding::Input(0), Binding::Input(1)],
+        output: Binding::Output(0),
         a_along_inner: !transpose_a,
         cut: true,
         epilogue: Epilogue { bias: bias.then_some(Binding::Input(2)), activation },

@@ -21,37 +21,63 @@ const SOFTWARE_WORKGROUPS: usize = 32;
 const WASTE_MAX: f64 = 2.0;
 const WASTE_MAX_UNTRIED: f64 = 1.25;
 
-/// A product with what must be done before it.
-#[derive(Clone, Debug)]
+/// Products, nearly always one, with what must be done before them and after them.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Work {
-    /// A dispatch that fills scratch memory of so many bytes, number 0, from which the product reads.
-    pub packing: Option<Packing>,
-    pub product: Product,
+    pub before: Vec<Step>,
+    pub products: Vec<Product>,
+    pub after: Vec<Step>,
+    /// Numbers in each of the scratch buffers that the steps and the products name.
+    pub scratch: Vec<usize>,
 }
 
-/// Weights written into scratch memory as the product reads them.
+/// One of the small dispatches around a product, with an invocation for each of its elements.
 #[derive(Clone, Debug)]
-pub(super) struct Packing {
+pub(super) struct Step {
     pub shader: Shader,
     pub constants: Vec<(&'static str, f64)>,
-    /// Elements written, each of them an `f32`.
+    pub bindings: Vec<Binding>,
     pub elements: usize,
 }
 
+impl Step {
+    fn dispatch(&self, caps: &DeviceCaps) -> Dispatch {
+        Dispatch {
+            shader: self.shader.clone(),
+            constants: self.constants.clone(),
+            bindings: self.bindings.clone(),
+            workgroups: fold(self.elements.div_ceil(WORKGROUP as usize), caps),
+            guarded: true,
+        }
+    }
+}
+
 impl Work {
+    /// The tiles worth trying, the default first: those of the first product. The others follow it,
+    /// or their own default where they cannot.
+    pub fn candidates(&self, caps: &DeviceCaps) -> Vec<Tile> {
+        self.products.first().map_or_else(Vec::new, |product| product.candidates(caps))
+    }
+
     /// All dispatches, with `tile` if that is a candidate.
     pub fn lower(&self, tile: Option<Tile>, caps: &DeviceCaps) -> Lowered {
-        let candidates = self.product.candidates(caps);
-        let tile = tile.filter(|tile| candidates.contains(tile)).unwrap_or(candidates[0]);
-        let mut lowered = Lowered::default();
-        if let Some(Packing { shader, constants, elements }) = &self.packing {
-            let bindings = vec![Binding::Input(1), Binding::ScratchWrite(0)];
-            let pack = elementwise(shader.clone(), constants.clone(), bindings, *elements, caps);
-            lowered.dispatches.push(pack);
-            lowered.scratch_bytes.push(elements * size_of::<f32>());
+        let mut lowered = Lowered {
+            dispatches: self.before.iter().map(|step| step.dispatch(caps)).collect(),
+            scratch_bytes: self.scratch.iter().map(|len| len * size_of::<f32>()).collect(),
+        };
+        for product in &self.products {
+            let candidates = product.candidates(caps);
+            let tile = tile.filter(|tile| candidates.contains(tile)).unwrap_or(candidates[0]);
+            product.lower(tile, caps, &mut lowered);
         }
-        self.product.lower(tile, caps, &mut lowered);
+        lowered.dispatches.extend(self.after.iter().map(|step| step.dispatch(caps)));
         lowered
+    }
+}
+
+impl From<Product> for Work {
+    fn from(product: Product) -> Self {
+        Self { products: vec![product], ..Self::default() }
     }
 }
 
@@ -64,6 +90,8 @@ pub(super) struct Product {
     pub inner: usize,
     /// Where a and b are.
     pub operands: [Binding; 2],
+    /// Where y is.
+    pub output: Binding,
     /// Whether a is read along the inner dimension.
     pub a_along_inner: bool,
     /// Whether a long sum may be cut into chunks, which are then added up as rows of `cols`.
@@ -137,7 +165,7 @@ impl Product {
         tile.count(self.rows, self.cols).iter().product::<usize>() * self.groups
     }
 
-    /// Adds the dispatches into the only output. Chunks of a sum end in scratch memory, and it is the
+    /// Adds the dispatches into y. Chunks of a sum end in scratch memory, and it is the
     /// dispatch that adds them up which does what follows the sum.
     fn lower(&self, tile: Tile, caps: &DeviceCaps, into: &mut Lowered) {
         let chunk = if self.cut { self.chunk(caps) } else { self.inner };
@@ -146,11 +174,7 @@ impl Product {
         let scratch = into.scratch_bytes.len();
         let first = if splits == 1 { self.epilogue } else { Epilogue::default() };
         let mut bindings = self.operands.to_vec();
-        bindings.push(if splits == 1 {
-            Binding::Output(0)
-        } else {
-            Binding::ScratchWrite(scratch)
-        });
+        bindings.push(if splits == 1 { self.output } else { Binding::ScratchWrite(scratch) });
         bindings.extend(first.bias);
         let [row_tiles, col_tiles] = tile.count(self.rows, self.cols);
         let [x, y, _] = fold(row_tiles * col_tiles, caps);
@@ -168,10 +192,7 @@ impl Product {
         ];
         into.dispatches.push(Dispatch {
             shader: self.variant.shader(tile, first.bias.is_some(), splits > 1, caps),
-            constants: own
-                .into_iter()
-                .chain(self.variant.of_product(&self.constants, splits > 1))
-                .collect(),
+            constants: own.iter().chain(&self.constants).copied().collect(),
             bindings,
             workgroups: [x, y, (self.groups * splits) as u32],
             guarded: true,
@@ -193,11 +214,11 @@ impl Product {
             ("COLS", self.cols as f64),
             self.epilogue.activation(),
         ];
-        constants.extend(self.variant.of_reduce(&self.constants));
-        let mut bindings = vec![Binding::ScratchRead(scratch), Binding::Output(0)];
+        constants.extend(&self.constants);
+        let mut bindings = vec![Binding::ScratchRead(scratch), self.output];
         bindings.extend(self.epilogue.bias);
         let shader = self.variant.reduce(self.epilogue.bias.is_some());
-        elementwise(shader, constants, bindings, len, caps)
+        Step { shader, constants, bindings, elements: len }.dispatch(caps)
     }
 
     /// How many elements of the sum a workgroup adds up: all of them, if there are tiles enough of the
@@ -224,21 +245,9 @@ pub(super) struct Epilogue {
 
 impl Epilogue {
     /// The constant that `shared/activation.wgsl` takes.
-    fn activation(&self) -> (&'static str, f64) {
+    pub fn activation(&self) -> (&'static str, f64) {
         ("ACTIVATION", activation_code(self.activation))
     }
-}
-
-/// A dispatch of one invocation an element, for the small shaders around a product.
-pub(super) fn elementwise(
-    shader: Shader,
-    constants: Vec<(&'static str, f64)>,
-    bindings: Vec<Binding>,
-    elements: usize,
-    caps: &DeviceCaps,
-) -> Dispatch {
-    let workgroups = fold(elements.div_ceil(WORKGROUP as usize), caps);
-    Dispatch { shader, constants, bindings, workgroups, guarded: true }
 }
 
 #[cfg(test)]
@@ -268,6 +277,7 @@ mod tests {
             cols,
             inner,
             operands: [Binding::Input(0), Binding::Input(1)],
+            output: Binding::Output(0),
             a_along_inner: true,
             cut: true,
             epilogue: Epilogue { bias: Some(Binding::Input(2)), activation: Activation::Relu },
@@ -279,7 +289,7 @@ mod tests {
     const PLAIN: Layout = Layout { transposed: false, fours: false };
 
     fn lower(product: &Product, tile: Option<Tile>, caps: &DeviceCaps) -> Lowered {
-        Work { packing: None, product: product.clone() }.lower(tile, caps)
+        Work::from(product.clone()).lower(tile, caps)
     }
 
     #[test]

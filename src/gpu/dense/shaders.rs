@@ -2,7 +2,7 @@
 
 use super::tile::{Engine, Tile};
 use crate::batch::DType;
-use crate::gpu::kernel::{DeviceCaps, Shader, Store};
+use crate::gpu::kernel::{Bound, DeviceCaps, Shader, Store};
 
 macro_rules! part {
     ($name:literal) => {
@@ -33,6 +33,8 @@ pub(super) struct Variant {
     parts: Vec<&'static str>,
     /// Where results go.
     place: &'static str,
+    /// What a convolution's parts share; nothing for matrix products.
+    geometry: &'static str,
     /// The part that adds a bias, where one is bound.
     bias: &'static str,
     types: Types,
@@ -69,6 +71,7 @@ impl Variant {
             name: "matmul",
             parts: vec![a_part, b_part],
             place: part!("matmul"),
+            geometry: "",
             bias: part!("shared/dense_bias_cols"),
             types,
             fours: [a.fours, b.fours, fours],
@@ -79,28 +82,26 @@ impl Variant {
     pub fn conv2d(types: Types, fours: bool) -> Self {
         Self {
             name: "conv2d",
-            parts: vec![
-                part!("shared/dense_a_rows4"),
-                part!("shared/dense_geometry"),
-                part!("conv2d"),
-            ],
+            parts: vec![part!("shared/dense_a_rows4"), part!("conv2d")],
             place: part!("shared/dense_y_planes"),
+            geometry: part!("shared/dense_geometry"),
             bias: part!("shared/dense_bias_rows"),
             types,
             fours: [true, false, fours],
         }
     }
 
-    /// The gradient of a convolution's image; `fours` as for the convolution.
-    pub fn conv2d_input_grad(types: Types, fours: bool) -> Self {
+    /// The gradient of a convolution's image, of all its pixels or of a phase; `fours`: whether columns
+    /// lie by fours in it.
+    pub fn conv2d_input_grad(types: Types, phase: bool, fours: bool) -> Self {
         Self {
             name: "conv2d_input_grad",
-            parts: vec![
-                part!("shared/dense_a_rows4"),
-                part!("shared/dense_geometry"),
-                part!("conv2d_input_grad"),
-            ],
-            place: part!("shared/dense_y_planes"),
+            parts: vec![part!("shared/dense_a_rows4"), part!("conv2d_input_grad")],
+            place: match phase {
+                false => part!("shared/dense_y_planes"),
+                true => part!("shared/dense_y_phase"),
+            },
+            geometry: part!("shared/dense_geometry"),
             bias: part!("shared/dense_bias_none"),
             types,
             fours: [true, false, fours],
@@ -115,8 +116,9 @@ impl Variant {
         };
         Self {
             name: "conv2d_weight_grad",
-            parts: vec![a, part!("shared/dense_geometry"), part!("conv2d_weight_grad")],
+            parts: vec![a, part!("conv2d_weight_grad")],
             place: part!("matmul"),
+            geometry: part!("shared/dense_geometry"),
             bias: part!("shared/dense_bias_none"),
             types,
             fours: [planes, false, fours],
@@ -132,6 +134,7 @@ impl Variant {
     pub fn shader(&self, tile: Tile, bias: bool, chunks: bool, caps: &DeviceCaps) -> Shader {
         let mut all =
             vec![part!("shared/dense_shape"), part!("shared/gelu"), part!("shared/activation")];
+        all.push(self.geometry);
         all.extend(&self.parts);
         all.push(if chunks { part!("matmul") } else { self.place });
         all.push(if bias { self.bias } else { part!("shared/dense_bias_none") });
@@ -165,6 +168,7 @@ impl Variant {
             part!("shared/dispatch"),
             part!("shared/gelu"),
             part!("shared/activation"),
+            self.geometry,
             self.place,
             if bias { self.bias } else { part!("shared/dense_bias_none") },
             part!("shared/dense_y"),
@@ -178,34 +182,127 @@ impl Variant {
             shader
         }
     }
-
-    /// Those of a product's constants that its shader takes; `chunks` as for the shader.
-    pub fn of_product(
-        &self,
-        constants: &[(&'static str, f64)],
-        chunks: bool,
-    ) -> impl Iterator<Item = (&'static str, f64)> {
-        let left_out = chunks && self.in_planes();
-        constants.iter().copied().filter(move |(name, _)| !left_out || *name != "PLANE")
-    }
-
-    /// Those of a product's constants that the sum of its chunks takes.
-    pub fn of_reduce(
-        &self,
-        constants: &[(&'static str, f64)],
-    ) -> impl Iterator<Item = (&'static str, f64)> {
-        let taken = self.in_planes();
-        constants.iter().copied().filter(move |(name, _)| taken && *name == "PLANE")
-    }
-
-    /// Whether results go into the planes of images.
-    fn in_planes(&self) -> bool {
-        self.place == part!("shared/dense_y_planes")
-    }
 }
 
 /// Weights of this type as padded rows.
 pub(super) fn conv2d_pack(weights: DType) -> Shader {
     Shader::new("conv2d_pack", vec![part!("shared/dispatch"), part!("conv2d_pack")])
         .with_store("WStore", Store::of(weights, false))
+}
+
+/// Zeros of this type, four at a time or one.
+pub(super) fn zero(dtype: DType, four: bool) -> Shader {
+    Shader::new("zero", vec![part!("shared/dispatch"), part!("zero")])
+        .with_store("YStore", Store::of(dtype, four))
+}
+
+/// A convolution whose channels are groups of their own, or a gradient of one: `shaders/NAME.wgsl`, after its
+/// parts; its inputs are XStore and WStore, its output is YStore.
+macro_rules! depthwise {
+    ($bound:expr, $name:literal $(, $part:expr)*) => {
+        Shader::new(
+            $name,
+            vec![
+                part!("shared/dispatch"),
+                part!("shared/dense_geometry"),
+                $($part,)*
+                part!($name),
+            ],
+        )
+        .with_store("XStore", Store::of($bound.inputs[0].dtype, false))
+        .with_store("WStore", Store::of($bound.inputs[1].dtype, false))
+        .with_store("YStore", Store::of($bound.outputs[0].dtype, false))
+    };
+}
+
+/// Such a convolution.
+pub(super) fn depthwise(bound: Bound, bias: bool) -> Shader {
+    let bias = match bias {
+        true => part!("shared/dense_bias_rows"),
+        false => part!("shared/dense_bias_none"),
+    };
+    let bias_type = bound.inputs.get(2).map_or(DType::F32, |bias| bias.dtype);
+    let [gelu, activation] = [part!("shared/gelu"), part!("shared/activation")];
+    depthwise!(bound, "conv2d_depthwise", gelu, activation, bias)
+        .with_store("BiasStore", Store::of(bias_type, false))
+}
+
+/// The gradient of its image.
+pub(super) fn depthwise_input_grad(bound: Bound) -> Shader {
+    depthwise!(bound, "conv2d_depthwise_input_grad")
+}
+
+/// The gradient of its weights, in chunks.
+pub(super) fn depthwise_weight_grad(bound: Bound, taps: usize) -> Shader {
+    depthwise!(bound, "conv2d_depthwise_weight_grad").with_const("TAPS", taps as u32)
+}
+
+/// The sum of chunks of rows that lie one after another.
+pub(super) fn sum_of_rows(dtype: DType) -> Shader {
+    let parts = vec![
+        part!("shared/dispatch"),
+        part!("shared/gelu"),
+        part!("shared/activation"),
+        part!("matmul"),
+        part!("shared/dense_bias_none"),
+        part!("shared/dense_y"),
+        part!("matmul_reduce"),
+    ];
+    Shader::new("matmul_reduce", parts).with_store("YStore", Store::of(dtype, false))
+}
+
+/// A step of a convolution by Winograd's transforms: `shaders/NAME.wgsl`, after its parts.
+macro_rules! winograd {
+    ($name:literal $(, $part:literal)*) => {
+        Shader::new(
+            $name,
+            vec![
+                part!("shared/dispatch"),
+                part!("shared/winograd"),
+                $(part!($part),)*
+                part!($name),
+            ],
+        )
+    };
+}
+
+/// Pixels, transformed.
+pub(super) fn winograd_pixels() -> Shader {
+    winograd!("winograd_pixels", "shared/winograd_tiles")
+}
+
+/// Weights, transformed.
+pub(super) fn winograd_weights() -> Shader {
+    winograd!("winograd_weights")
+}
+
+/// Results from transformed ones, with a bias or without.
+pub(super) fn winograd_results(bias: bool) -> Shader {
+    let shader = match bias {
+        true => winograd!(
+            "winograd_results",
+            "shared/winograd_tiles",
+            "shared/gelu",
+            "shared/activation",
+            "shared/dense_bias_rows"
+        ),
+        false => winograd!(
+            "winograd_results",
+            "shared/winograd_tiles",
+            "shared/gelu",
+            "shared/activation",
+            "shared/dense_bias_none"
+        ),
+    };
+    shader.with_store("BiasStore", Store::F32)
+}
+
+/// The gradient of results, transformed.
+pub(super) fn winograd_result_grads() -> Shader {
+    winograd!("winograd_result_grads", "shared/winograd_tiles")
+}
+
+/// The gradient of weights from that of transformed ones.
+pub(super) fn winograd_weight_grad() -> Shader {
+    winograd!("winograd_weight_grad")
 }

@@ -72,8 +72,13 @@ pub struct Tile {
 }
 
 impl Tile {
-    const LANES: [Tile; 4] =
-        [Self::lanes(64, 32), Self::lanes(32, 32), Self::lanes(16, 32), Self::lanes(8, 32)];
+    const LANES: [Tile; 5] = [
+        Self::lanes(64, 64),
+        Self::lanes(64, 32),
+        Self::lanes(32, 32),
+        Self::lanes(16, 32),
+        Self::lanes(8, 32),
+    ];
     const TILED: [Tile; 7] = [
         Self::tiled(128, 128),
         Self::tiled(128, 64),

@@ -90,7 +90,7 @@ fn param_gradient_stores<'a>(bound: Bound<'a>) -> [(&'static str, &'a Tensor); 2
 
 fn batch_norm_stats(momentum: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let shape = &bound.inputs[0].shape;
-    let shares = Shares::of(shape);
+    let shares = Shares::of(shape, caps);
     let partial = dispatch(
         element_shader!(shares.four, "batch_norm_stats_partial", "dispatch", "header", "channels")
             .with_stores(shares.four, [("StoreX", bound.inputs[0])]),
@@ -113,7 +113,7 @@ fn batch_norm_stats(momentum: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
 
 fn batch_norm_param_grad(eps: f32, relu: bool, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let shape = &bound.inputs[1].shape;
-    let shares = Shares::of(shape);
+    let shares = Shares::of(shape, caps);
     let mut constants = shares.constants();
     constants.push(("EPS", f64::from(eps)));
     let mut gated = constants.clone();

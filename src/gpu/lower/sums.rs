@@ -45,14 +45,14 @@ pub(super) struct Shares {
 
 impl Shares {
     /// The shares for a sum over a tensor of this shape: one if a channel has few elements.
-    pub(super) fn of(shape: &[usize]) -> Self {
+    pub(super) fn of(shape: &[usize], caps: &DeviceCaps) -> Self {
         let [rows, channels, plane] = channels(shape);
         let four = by_four(plane);
         let dims @ [_, _, elements] = [rows, channels, self::elements(plane)];
         if rows * plane < ONE_PASS {
             return Self { dims, row_splits: 1, plane_lanes: 1, four };
         }
-        let plane_lanes = elements.min(64);
+        let plane_lanes = elements.min(lanes(caps));
         let row_splits = (SHARES / plane_lanes).clamp(1, rows);
         Self { dims, row_splits, plane_lanes, four }
     }
@@ -60,11 +60,11 @@ impl Shares {
     /// The shares for a map over a tensor of this shape: on GPUs few elements each, so that there are many;
     /// on software adapters as for a sum, since there a loop is cheaper than an invocation.
     pub(super) fn of_map(shape: &[usize], caps: &DeviceCaps) -> Self {
-        let shares = Self::of(shape);
+        let shares = Self::of(shape, caps);
         let [rows, _, elements] = shares.dims;
         match caps.software {
             true => shares,
-            false => Self { row_splits: rows, plane_lanes: elements.min(64), ..shares },
+            false => Self { row_splits: rows, plane_lanes: elements.min(lanes(caps)), ..shares },
         }
     }
 
@@ -99,6 +99,12 @@ impl Shares {
     }
 }
 
+/// Invocations that walk a plane side by side: a workgroup on GPUs; on software adapters a vector, so that
+/// each vector reads on from where it is, as processors fetch ahead.
+fn lanes(caps: &DeviceCaps) -> usize {
+    if caps.software { 8 } else { 64 }
+}
+
 fn bias(bound: Bound, caps: &DeviceCaps) -> Lowered {
     let shares = Shares::of_map(&bound.inputs[0].shape, caps);
     let shader = element_shader!(shares.four, "bias", "dispatch", "channels")
@@ -107,7 +113,7 @@ fn bias(bound: Bound, caps: &DeviceCaps) -> Lowered {
 }
 
 fn bias_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
-    let shares = Shares::of(&bound.inputs[0].shape);
+    let shares = Shares::of(&bound.inputs[0].shape, caps);
     let dtype = bound.inputs[0].dtype;
     let pass = |shares: Shares, from, dtype, to| {
         let shader = element_shader!(shares.four, "bias_grad", "dispatch", "channels")
