@@ -343,7 +343,8 @@ fn a_dry_run_shows_the_plan_and_leaves_nothing() {
     let text = desk.ok("train fashion-mnist-10k --device cpu --dry-run");
     assert!(text.contains("8,000 training and 2,000 test samples"), "{text}");
     assert!(text.contains("a step: moves at least"), "{text}");
-    let train = "train fashion-mnist-10k --model cnn --batch-size 256 --device cpu --dry-run --json";
+    let train =
+        "train fashion-mnist-10k --model cnn --batch-size 256 --device cpu --dry-run --json";
     let bytes = |line: &str| desk.json(line, 0)[0]["activation_bytes"].as_u64();
     assert!(bytes(&format!("{train} --recompute")) < bytes(train));
 }
