@@ -146,9 +146,8 @@ fn stay_full(graph: &Graph, keep: &[TensorId]) -> HashSet<TensorId> {
         if is_gradient && matches!(node.op, Op::Add | Op::Scale { .. }) {
             gradients.extend(node.inputs.iter().map(|&x| graph.root(x)));
         }
-        full.extend(bindings(node).filter_map(|(side, id)| {
-            (takes(&node.op, side) == Takes::Full).then(|| graph.root(id))
-        }));
+        let fixed = bindings(node).filter(|&(side, _)| takes(&node.op, side) == Takes::Full);
+        full.extend(fixed.map(|(_, id)| graph.root(id)));
     }
     full.extend(gradients);
     full
