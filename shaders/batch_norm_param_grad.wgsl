@@ -1,5 +1,5 @@
 // batch_norm_param_grad: dy, x, gamma[c], beta[c], mean[c], var[c] | dgamma[c], dbeta[c]. The second
-// half: sums the partial sums of a channel.
+// half: sums the partial sums of a channel, by LANES invocations.
 
 override EPS: f32;
 
@@ -11,19 +11,21 @@ override EPS: f32;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
-    let channel = flat_index(grid);
-    if channel >= CHANNELS {
-        return;
-    }
+    let channel = row_of(grid);
+    let first = grid.lane % LANES;
+    let shares = select(0u, ROW_SPLITS * PLANE_LANES, channel < CHANNELS);
     var product = 0.0;
     var sum = 0.0;
-    for (var split = 0u; split < ROW_SPLITS; split++) {
-        for (var lane = 0u; lane < PLANE_LANES; lane++) {
-            let i = (split * CHANNELS + channel) * PLANE_LANES + lane;
-            product += products[i];
-            sum += sums[i];
-        }
+    for (var share = first; share < shares; share += LANES) {
+        let split = share / PLANE_LANES;
+        let i = (split * CHANNELS + channel) * PLANE_LANES + share % PLANE_LANES;
+        product += products[i];
+        sum += sums[i];
     }
-    dgamma[channel] = product / sqrt(variance[channel] + EPS);
-    dbeta[channel] = sum;
+    product = row_sum(product, grid);
+    sum = row_sum(sum, grid);
+    if channel < CHANNELS && first == 0u {
+        dgamma[channel] = product / sqrt(variance[channel] + EPS);
+        dbeta[channel] = sum;
+    }
 }

@@ -97,6 +97,9 @@ pub struct RunConfig {
     pub drop_last: bool,
     /// How activations and their gradients are stored: `f32`, or `f16` for mixed precision with a scaled loss.
     pub precision: String,
+    /// Whether forward activations are made again for the gradients instead of kept, for larger models or batches
+    /// in the same memory, at the price of up to a third more arithmetic.
+    pub recompute: bool,
     /// Weights to start from: a safetensors file with PyTorch's names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -147,6 +150,7 @@ impl Default for RunConfig {
             shuffle: true,
             drop_last: false,
             precision: "f32".into(),
+            recompute: false,
             init: None,
             out: None,
             checkpoint_every: 0,

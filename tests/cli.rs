@@ -338,9 +338,15 @@ fn a_dry_run_shows_the_plan_and_leaves_nothing() {
     assert_eq!(plan[0]["model_parameters"], 669_706);
     assert_eq!((&plan[0]["steps"], &plan[0]["steps_per_epoch"]), (&800.into(), &160.into()));
     assert!(plan[0]["ring_bytes"].as_u64() > Some(3 * 50 * 784));
+    assert!(plan[0]["step_bytes"].as_u64() > plan[0]["arena_bytes"].as_u64());
     assert!(!desk.path("runs").exists());
     let text = desk.ok("train fashion-mnist-10k --device cpu --dry-run");
     assert!(text.contains("8,000 training and 2,000 test samples"), "{text}");
+    assert!(text.contains("a step: moves at least"), "{text}");
+    let train =
+        "train fashion-mnist-10k --model cnn --batch-size 256 --device cpu --dry-run --json";
+    let bytes = |line: &str| desk.json(line, 0)[0]["activation_bytes"].as_u64();
+    assert!(bytes(&format!("{train} --recompute")) < bytes(train));
 }
 
 #[test]

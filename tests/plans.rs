@@ -2,22 +2,26 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use inflight::batch::StepHeader;
-use inflight::cpu;
 use inflight::executor::{Executor, Wants};
+use inflight::gpu::survey::Survey;
 use inflight::graph::Arena;
 use inflight::graph::cost::Cost;
 use inflight::graph::op::UpdateRule;
-use inflight::graph::plan::{Options, Pass, Program};
+use inflight::graph::plan::{ActivationBuffer, Options, Pass, Program};
 use inflight::nn::Module;
 use inflight::nn::init::initial_values;
+use inflight::nn::layers::Layer;
 use inflight::nn::losses::Loss;
+use inflight::nn::sequential::Sequential;
 use inflight::source::Source;
 use inflight::train::compile::{Blueprint, Training, compile_with};
+use inflight::{cpu, gpu};
 
-use common::{Residual, Rows, model};
+use common::{Residual, Rows, devices, model};
 
 const BATCH: usize = 6;
 const STEPS: u32 = 4;
@@ -41,8 +45,7 @@ fn program(model: &dyn Module, options: Options) -> Program {
 }
 
 /// Trains for some steps, the last sample being padding, and evaluates; all losses and what was learned.
-fn train(program: &Program) -> (Vec<f32>, Vec<f32>) {
-    let mut executor = cpu::Executor::new(program.clone(), 1).expect("an executor");
+fn train(program: &Program, executor: &mut dyn Executor) -> (Vec<f32>, Vec<f32>) {
     for (arena, variables) in [(Arena::Params, &program.params), (Arena::State, &program.states)] {
         for variable in variables {
             let values = initial_values(variable, 3);
@@ -75,7 +78,7 @@ fn train(program: &Program) -> (Vec<f32>, Vec<f32>) {
         };
         filled.write_header(&header);
         executor.submit(pass, filled, Wants::default()).expect("submits");
-        let done = executor.collect(Duration::ZERO).expect("collects").expect("is done");
+        let done = executor.collect(Duration::from_secs(60)).expect("collects").expect("is done");
         slot = Some(done.slot);
         losses.push(done.metrics[0]);
     };
@@ -88,6 +91,10 @@ fn train(program: &Program) -> (Vec<f32>, Vec<f32>) {
     (losses, learned.concat())
 }
 
+fn train_on_twins(program: &Program) -> (Vec<f32>, Vec<f32>) {
+    train(program, &mut cpu::Executor::new(program.clone(), 1).expect("an executor"))
+}
+
 fn models() -> Vec<(&'static str, Box<dyn Module>)> {
     vec![
         ("residual", Box::new(Residual { width: 4 })),
@@ -98,14 +105,96 @@ fn models() -> Vec<(&'static str, Box<dyn Module>)> {
 #[test]
 fn fused_and_unfused_programs_compute_the_same_bits() {
     for (name, model) in models() {
-        let [fused, unfused] = [true, false].map(|fuse| program(&*model, Options { fuse }));
+        let [fused, unfused] =
+            [true, false].map(|fuse| program(&*model, Options { fuse, ..Options::default() }));
         let nodes = |program: &Program| program.plans[&Pass::Train].nodes.len();
         assert!(nodes(&fused) < nodes(&unfused), "{name}: nothing was merged");
         let bytes = |program: &Program| Cost::of_plan(&program.plans[&Pass::Train]).bytes;
         assert!(bytes(&fused) < bytes(&unfused), "{name}: nothing was saved");
-        let (expected, found) = (train(&unfused), train(&fused));
+        let (expected, found) = (train_on_twins(&unfused), train_on_twins(&fused));
         assert!(expected.0.iter().all(|loss| loss.is_finite() && *loss > 0.0), "{expected:?}");
         assert!(expected.0[0] != expected.0[2], "{name} learns nothing");
         assert!(expected == found, "{name}: {:?} became {:?}", expected.0, found.0);
+    }
+}
+
+fn activation_bytes(program: &Program) -> usize {
+    program.activations.iter().map(ActivationBuffer::bytes).sum()
+}
+
+#[test]
+fn what_is_made_again_has_the_same_bits_and_takes_less_memory() {
+    // So wide that tensors are large enough to be worth making again.
+    let blocks = (0..10).flat_map(|_| {
+        [Layer::conv2d(64, 3, 1), Layer::batch_norm(), Layer::gelu(), Layer::dropout(0.1)]
+    });
+    let rows = Rows::new(1);
+    let layers = blocks.chain([Layer::flatten(), Layer::classes()]).collect();
+    let deep = Sequential::new(layers, rows.spec()).expect("fits");
+    let models: Vec<(&str, Box<dyn Module>, f64)> =
+        vec![("residual", Box::new(Residual { width: 64 }), 0.99), ("deep", Box::new(deep), 0.6)];
+    for (name, model, share) in models {
+        let [kept, again] = [false, true]
+            .map(|recompute| program(&*model, Options { recompute, ..Options::default() }));
+        let [before, after] = [&kept, &again].map(activation_bytes);
+        assert!((after as f64) < share * before as f64, "{name}: {before} became {after} bytes");
+        let (expected, found) = (train_on_twins(&kept), train_on_twins(&again));
+        assert!(expected.0.iter().all(|loss| loss.is_finite() && *loss > 0.0), "{expected:?}");
+        assert!(expected == found, "{name}: {:?} became {:?}", expected.0, found.0);
+    }
+}
+
+fn context() -> Option<Arc<gpu::Context>> {
+    devices().contains(&"llvmpipe").then(|| {
+        gpu::Context::open("llvmpipe").expect("opens").expect("a name never means the twins")
+    })
+}
+
+#[test]
+fn memory_is_foretold_to_the_byte_and_refused_where_there_is_less() {
+    let Some(software) = context() else { return };
+    for context in [software.as_hardware(), software] {
+        for (name, model) in models() {
+            let program = Arc::new(program(&*model, Options::default()));
+            let memory = Survey::new(&program, &context, 2).memory;
+            let mut executor =
+                gpu::Executor::new(context.clone(), program.clone(), 2).expect("an executor");
+            let allocated = executor.device().allocated_bytes;
+            assert_eq!(allocated, memory.total() - memory.snapshot, "{name}: {memory:?}");
+            let mut slot = executor.take_slots().expect("slots").remove(0);
+            slot.write_header(&StepHeader { count: 1, ..StepHeader::default() });
+            let wants = Wants { snapshot: true, ..Wants::default() };
+            executor.submit(Pass::Eval, slot, wants).expect("submits");
+            assert_eq!(executor.device().allocated_bytes, memory.total(), "{name}: {memory:?}");
+
+            let small = context.with_memory(10_000);
+            let error = gpu::Executor::new(small, program, 2).expect_err("too little").to_string();
+            assert!(error.contains("bytes (parameters and moments "), "{error}");
+            assert!(error.contains("the device has 10000; try --"), "{error}");
+        }
+    }
+}
+
+/// With room a GPU gives every activation a buffer of its own, and orders dispatches anew.
+#[test]
+fn with_room_dispatches_wait_less_often_and_compute_the_same_bits() {
+    let Some(software) = context() else { return };
+    let roomy = software.as_hardware();
+    for (name, model) in models() {
+        let program = Arc::new(program(&*model, Options::default()));
+        let needed = Survey::new(&program, &software, 1).memory.total();
+        let tight = roomy.with_memory(needed + needed / 2);
+        let [few, many] = [&roomy, &tight].map(|context| Survey::new(&program, context, 1));
+        assert!(few.memory.activations > many.memory.activations, "{few:?} {many:?}");
+        let counts = |survey: &Survey| survey.passes[&Pass::Train];
+        assert_eq!(counts(&few).dispatches, counts(&many).dispatches);
+        assert!(counts(&few).barriers < counts(&many).barriers, "{few:?} {many:?}");
+        let [found, expected] = [roomy.clone(), tight].map(|context| {
+            let executor = gpu::Executor::new(context, program.clone(), 1);
+            train(&program, &mut executor.expect("an executor"))
+        });
+        assert!(expected == found, "{name}: {:?} became {:?}", expected.0, found.0);
+        let twins = train_on_twins(&program);
+        inflight::testing::assert_close(&found.0, &twins.0, 1e-2, 1e-2);
     }
 }

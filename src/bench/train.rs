@@ -139,9 +139,9 @@ fn steps(bed: &Bed, ceilings: &Ceilings, options: &Options, model: &str) -> Resu
     })
 }
 
-fn launch(bed: &Bed, program: &Program, seen: &Seen) -> Option<Launch> {
+fn launch(bed: &Bed, program: &Arc<Program>, seen: &Seen) -> Option<Launch> {
     let Bed::Gpu(stopwatch) = bed else { return None };
-    let counts = Survey::new(program, stopwatch.context()).passes[&Pass::Train];
+    let counts = Survey::new(program, stopwatch.context(), SLOTS).passes[&Pass::Train];
     Some(Launch {
         dispatches: counts.dispatches,
         barriers: counts.barriers,

@@ -100,6 +100,9 @@ pub struct Flags {
     /// Precision of the computation: f32
     #[arg(long, value_name = "P")]
     precision: Option<String>,
+    /// Make activations again for the gradients instead of keeping them: less memory, more arithmetic
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = ON)]
+    recompute: Option<bool>,
     /// Weights to start from: a safetensors file with PyTorch's names
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
@@ -140,6 +143,7 @@ impl Flags {
         set(&mut config.drop_last, self.drop_last);
         set(&mut config.eval, self.no_eval.map(|no| !no));
         set(&mut config.precision, self.precision.clone());
+        set(&mut config.recompute, self.recompute);
         set(&mut config.checkpoint_every, self.checkpoint_every);
         set(&mut config.keep, self.keep);
         config.lr = self.lr.or(config.lr);
@@ -273,7 +277,7 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --precision f16 --init /w --out o --checkpoint-every 11 --keep 12";
+                    --drop-last --no-eval --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -303,6 +307,7 @@ mod tests {
             shuffle: false,
             drop_last: true,
             precision: "f16".into(),
+            recompute: true,
             init: Some("/w".into()),
             out: Some("o".into()),
             checkpoint_every: 11,

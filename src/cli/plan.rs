@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use inflight::Result;
 use inflight::config::RunConfig;
-use inflight::gpu::{self, survey::Survey};
+use inflight::gpu;
+use inflight::gpu::survey::{DeviceMemory, Survey};
+use inflight::graph::cost::Cost;
 use inflight::graph::plan::{ActivationBuffer, Pass, Program};
 use inflight::nn::Module;
 use inflight::nn::describe::describe;
@@ -28,6 +30,10 @@ struct Plan {
     ring_bytes: usize,
     arena_bytes: usize,
     activation_bytes: usize,
+    /// All that the device will hold, to the byte; absent on the twins.
+    device_bytes: Option<u64>,
+    /// Bytes that a training step moves at least.
+    step_bytes: u64,
     /// Dispatches of a training step, and how many of them wait for all before; absent on the twins.
     dispatches: Option<usize>,
     barriers: Option<usize>,
@@ -42,7 +48,7 @@ pub fn print(
     config: &RunConfig,
     dataset: &Dataset,
     model: &dyn Module,
-    program: &Program,
+    program: Program,
     steps_per_epoch: u64,
     json: bool,
 ) -> Result<()> {
@@ -51,7 +57,8 @@ pub fn print(
     config.check_ring(slot_bytes, slots)?;
     let description = describe(model, dataset.train.spec(), config.batch_size)?;
     let device = context(&config.device)?;
-    let survey = device.as_ref().map(|device| Survey::new(program, device));
+    let program = Arc::new(program);
+    let survey = device.as_ref().map(|device| Survey::new(&program, device, slots));
     let counts = survey.as_ref().and_then(|survey| survey.passes.get(&Pass::Train));
     let plan = Plan {
         event: "plan",
@@ -67,12 +74,19 @@ pub fn print(
         ring_bytes: slots * slot_bytes,
         arena_bytes: 4 * program.arenas.values().sum::<usize>(),
         activation_bytes: program.activations.iter().map(ActivationBuffer::bytes).sum(),
+        device_bytes: survey.as_ref().map(|survey| survey.memory.total()),
+        step_bytes: Cost::of_plan(&program.plans[&Pass::Train]).bytes,
         dispatches: counts.map(|counts| counts.dispatches),
         barriers: counts.map(|counts| counts.barriers),
         device: describe_device(device.as_deref()),
     };
+    let fits = || match (&survey, &device) {
+        (Some(survey), Some(device)) => survey.check_memory(&program, device),
+        _ => Ok(()),
+    };
     if json {
-        return out::json(&plan);
+        out::json(&plan)?;
+        return fits();
     }
     out::data(dataset_line(dataset));
     out::data(format!(
@@ -95,15 +109,32 @@ pub fn print(
         bytes(plan.arena_bytes),
         bytes(plan.activation_bytes)
     ));
+    let mut step = format!("a step: moves at least {}", out::bytes(plan.step_bytes));
     if let Some(counts) = counts {
-        out::data(format!(
-            "a step: {} dispatches, {} barriers",
-            out::count(counts.dispatches),
-            out::count(counts.barriers)
-        ));
+        let (dispatches, barriers) = (out::count(counts.dispatches), out::count(counts.barriers));
+        step.push_str(&format!(" · {dispatches} dispatches, {barriers} barriers"));
+    }
+    out::data(step);
+    if let Some(survey) = &survey {
+        out::data(device_memory(&survey.memory));
     }
     out::data(format!("device: {}", plan.device));
-    Ok(())
+    fits()
+}
+
+/// What the device will hold, to the byte.
+fn device_memory(memory: &DeviceMemory) -> String {
+    format!(
+        "device memory: {} bytes = parameters, gradients and moments {} + activations {} + scratch {} + batches {} \
+         + results {} + a checkpoint's copy {}",
+        out::count(memory.total()),
+        out::count(memory.arenas),
+        out::count(memory.activations),
+        out::count(memory.scratch),
+        out::count(memory.batches),
+        out::count(memory.readback),
+        out::count(memory.snapshot),
+    )
 }
 
 /// `fashion-mnist: 60,000 training and 10,000 test samples, 1 × 28 × 28 u8, 10 classes`.

@@ -63,7 +63,7 @@ pub fn run(args: Args) -> Result<()> {
             &config,
             &dataset,
             &model,
-            &builder.program()?,
+            builder.program()?,
             steps_per_epoch,
             args.json,
         );

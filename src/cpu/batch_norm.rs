@@ -346,7 +346,7 @@ mod tests {
         let grads = run_op_at::<f64>(op, &inputs, &shapes(4), &outputs, count);
         let inputs = [dy, x, gamma, beta, &mean, &var, &grads[0], &grads[1]];
         let op = Op::BatchNormInputGrad { eps: EPS, relu };
-        let dx = run_op_at::<f64>(op, &inputs, &shapes(6), &[shape.clone()], count);
+        let dx = run_op_at::<f64>(op, &inputs, &shapes(6), std::slice::from_ref(&shape), count);
         [grads[0].clone(), grads[1].clone(), dx[0].clone()]
     }
 

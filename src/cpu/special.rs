@@ -12,14 +12,8 @@ pub(super) fn exp(x: f32) -> f32 {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Adding it pushes all but the whole part out of an f32.
     const TO_WHOLE: f32 = 12_582_912.0;
-    const TERMS: [f32; 6] = [
-        1.987_569_1e-4,
-        1.398_199_9e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        1.666_666_5e-1,
-        5.000_000_1e-1,
-    ];
+    const TERMS: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
     // NaN passes through.
     let within = x.clamp(LOWEST, HIGHEST);
     let n = (within * std::f32::consts::LOG2_E + TO_WHOLE) - TO_WHOLE;

@@ -55,7 +55,7 @@ impl Winograd {
         };
         let full = |channels: usize| channels >= MIN_CHANNELS && channels.is_multiple_of(LANES);
         let worth = fits(y) && fits(x) && full(channels) && full(outputs);
-        worth.then(|| Self {
+        worth.then_some(Self {
             input: Images { channels, height: y.len, width: x.len },
             output: Images { channels: outputs, height: y.windows, width: x.windows },
             padding: [y.padding, x.padding],

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::kernel::{Binding, Dispatch, Lowered};
+use super::kernel::{Binding, Dispatch};
+use super::lowering::{LoweredNode, Lowering};
 use super::objects::Objects;
 use super::pipelines::Pipelines;
-use super::survey::Lowering;
-use super::tune::Choices;
+use super::schedule::Whole;
 use crate::error::{Error, Result};
 use crate::graph::plan::{ActivationBuffer, Pass, Place, Plan, Program};
 use crate::graph::{Arena, Node, TensorId};
@@ -19,8 +19,6 @@ pub(super) struct Memory {
     pub(super) batch: wgpu::Buffer,
     pub(super) arenas: BTreeMap<Arena, wgpu::Buffer>,
     activations: Vec<wgpu::Buffer>,
-    /// Scratch buffers by their place in [`Lowered::scratch_bytes`]: operations run one after the
-    /// other, so all share them.
     scratch: Vec<wgpu::Buffer>,
 }
 
@@ -45,6 +43,13 @@ impl Memory {
         Ok(Self { batch, arenas, activations, scratch })
     }
 
+    fn whole(&self, buffer: Whole) -> Option<&wgpu::Buffer> {
+        match buffer {
+            Whole::Place(place) => self.buffer(place),
+            Whole::Scratch(i) => self.scratch.get(i),
+        }
+    }
+
     /// The buffer behind a place, if the program has it.
     pub(super) fn buffer(&self, place: Place) -> Option<&wgpu::Buffer> {
         match place {
@@ -61,6 +66,8 @@ struct Step {
     pipeline: usize,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
+    /// Moved to reading before it, so that dispatches that follow need no barrier for them.
+    readied: Vec<wgpu::Buffer>,
 }
 
 /// A whole program, ready to be encoded.
@@ -72,24 +79,28 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    /// Lowers, allocates, compiles and binds everything that `program` needs.
+    /// Allocates, compiles and binds everything that a lowered program needs.
     ///
     /// # Errors
     /// When the device lacks memory or a limit, or the driver refuses a shader.
-    pub(super) fn new(program: &Program, choices: &Choices, objects: &mut Objects) -> Result<Self> {
-        let lowering = Lowering::new(program, choices, &objects.context.caps());
+    pub(super) fn new(lowering: Lowering, objects: &mut Objects) -> Result<Self> {
+        let program = &lowering.program;
         let memory = Memory::new(program, &lowering.scratch_bytes, objects)?;
-        let dispatches = lowering.passes.values().flatten().flat_map(|lowered| &lowered.dispatches);
-        let pipelines = Pipelines::compile(dispatches, objects)?;
+        let nodes = lowering.passes.values().flat_map(|pass| &pass.nodes);
+        let pipelines =
+            Pipelines::compile(nodes.flat_map(|node| &node.lowered.dispatches), objects)?;
         let mut passes = BTreeMap::new();
-        for (pass, nodes) in lowering.passes {
+        for (&pass, lowered) in &lowering.passes {
             let plan = &program.plans[&pass];
-            let mut steps = Vec::new();
-            for (node, lowered) in plan.nodes.iter().zip(&nodes) {
-                for dispatch in &lowered.dispatches {
-                    let binder = Binder { plan, node, lowered, memory: &memory };
-                    steps.push(binder.step(dispatch, &pipelines, objects)?);
-                }
+            let mut steps = Vec::with_capacity(lowered.order.len());
+            for (at, dispatch, scheduled) in &lowered.order {
+                let (node, lowered) = (&plan.nodes[*at], &lowered.nodes[*at]);
+                let binder = Binder { plan, node, lowered, memory: &memory };
+                let dispatch = &lowered.lowered.dispatches[*dispatch];
+                let mut step = binder.step(dispatch, &pipelines, objects)?;
+                let readied = scheduled.readied.iter().filter_map(|&buffer| memory.whole(buffer));
+                step.readied = readied.cloned().collect();
+                steps.push(step);
             }
             passes.insert(pass, steps);
         }
@@ -117,6 +128,14 @@ impl Compiled {
                 recording.set_pipeline(&self.pipelines.get(step.pipeline).pipeline);
                 current = Some(step.pipeline);
             }
+            if !step.readied.is_empty() {
+                let state = wgpu::BufferUses::STORAGE_READ_ONLY;
+                let readied = step.readied.iter();
+                recording.transition_resources(
+                    readied.map(|buffer| wgpu::BufferTransition { buffer, state }),
+                    std::iter::empty(),
+                );
+            }
             recording.set_bind_group(0, &step.bind_group, &[]);
             let [x, y, z] = step.workgroups;
             recording.dispatch_workgroups(x, y, z);
@@ -129,7 +148,7 @@ impl Compiled {
 struct Binder<'a> {
     plan: &'a Plan,
     node: &'a Node,
-    lowered: &'a Lowered,
+    lowered: &'a LoweredNode,
     memory: &'a Memory,
 }
 
@@ -164,11 +183,14 @@ impl<'a> Binder<'a> {
                 Error::device(&self.node.scope, message).caused_by(cause)
             })?;
         objects.created += 1;
-        Ok(Step { pipeline, bind_group, workgroups: dispatch.workgroups })
+        Ok(Step { pipeline, bind_group, workgroups: dispatch.workgroups, readied: vec![] })
     }
 
     fn resolve(&self, binding: Binding) -> Result<wgpu::BufferBinding<'a>> {
-        let scratch = |i: usize| (&self.memory.scratch[i], 0, self.lowered.scratch_bytes[i]);
+        let scratch = |i: usize| {
+            let buffer = &self.memory.scratch[self.lowered.scratch[i]];
+            (buffer, 0, self.lowered.lowered.scratch_bytes[i])
+        };
         let (buffer, offset, bytes) = match binding {
             Binding::Input(i) => self.tensor(self.node.inputs[i])?,
             Binding::Output(i) => self.tensor(self.node.outputs[i])?,

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::adapters::{self, kind_name};
 use super::kernel::DeviceCaps;
+use super::memory_size::device_memory_bytes;
 use crate::error::{Error, Result};
 use crate::executor::DeviceInfo;
 
@@ -29,6 +30,8 @@ pub struct Context {
     pub(super) queue: wgpu::Queue,
     pub(super) info: wgpu::AdapterInfo,
     pub(super) open_s: f64,
+    /// Device memory, where the backend tells.
+    memory_bytes: Option<u64>,
     /// Whether lowerings choose what suits a software adapter.
     software: bool,
     half: bool,
@@ -89,8 +92,10 @@ impl Context {
         }));
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let open_s = start.elapsed().as_secs_f64();
+        // A software adapter has the host's, and may tell of a part of it only.
+        let memory_bytes = if software { None } else { device_memory_bytes(adapter) };
         let half = device.features().contains(wgpu::Features::SHADER_F16);
-        Ok(Self { device, queue, info, open_s, software, half, fault })
+        Ok(Self { device, queue, info, open_s, memory_bytes, software, half, fault })
     }
 
     /// The same device, for which lowerings choose what suits a GPU in hardware, whatever it is: so a
@@ -102,6 +107,11 @@ impl Context {
     /// The same device as if its shaders had no 16-bit floats, for tests.
     pub fn without_half(&self) -> Arc<Self> {
         Arc::new(Self { half: false, ..self.same() })
+    }
+
+    /// The same device as if it had so much memory, for tests.
+    pub fn with_memory(&self, bytes: u64) -> Arc<Self> {
+        Arc::new(Self { memory_bytes: Some(bytes), ..self.same() })
     }
 
     fn same(&self) -> Self {
@@ -132,6 +142,16 @@ impl Context {
             subgroup_size: if fixed { least } else { 0 },
             cooperative: self.device.features().contains(COOPERATIVE),
         }
+    }
+
+    /// Bytes of the device's own memory, where it has some and the backend tells.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.memory_bytes
+    }
+
+    /// Whether the device can tell the time.
+    pub(super) fn has_timestamps(&self) -> bool {
+        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// Whether shaders can store 16-bit floats.

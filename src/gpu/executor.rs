@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::compute::Compiled;
 use super::context::{Context, PollFailure};
+use super::lowering::Lowering;
 use super::objects::Objects;
 use super::readback::{Arrivals, Arrived, Kind, Pool, Read, map_on_submit};
+use super::survey::DeviceMemory;
 use super::tune::Tuner;
 use super::upload::Ring;
 use crate::batch::Slot;
@@ -22,8 +24,9 @@ use crate::graph::plan::{Pass, Program};
 const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Bytes of a report: control, metrics, and two timestamps.
-const REPORT_BYTES: usize = 4 * (CONTROL_LEN + METRICS_LEN) + TIMESTAMP_BYTES;
-const TIMESTAMP_BYTES: usize = 16;
+pub(super) const REPORT_BYTES: usize = 4 * (CONTROL_LEN + METRICS_LEN) + TIMESTAMP_BYTES;
+/// Bytes of the timestamps of a pass.
+pub(super) const TIMESTAMP_BYTES: usize = 16;
 
 /// Runs a program on a GPU.
 #[derive(Debug)]
@@ -83,8 +86,11 @@ impl Executor {
             )
             .hint("--precision f32, or another of the adapters that `inflight devices` lists"));
         }
+        let lowering = Lowering::new(&program, &tuning.choices, &context, slots);
+        DeviceMemory::new(&lowering, slots, &context).check_on(&context, &program)?;
+        let program = Arc::clone(&lowering.program);
         let mut objects = Objects::new(context);
-        let compiled = Compiled::new(&program, &tuning.choices, &mut objects)?;
+        let compiled = Compiled::new(lowering, &mut objects)?;
         let compile_s = start.elapsed().as_secs_f64();
         let ring = Ring::new(slots, program.slot.slot_bytes, &mut objects)?;
         let mut pool = Pool::default();
@@ -399,7 +405,7 @@ impl Timestamps {
     /// Two timestamps for every slot, where the device has them.
     fn new(slots: usize, objects: &mut Objects) -> Result<Option<Self>> {
         let context = Arc::clone(&objects.context);
-        if !context.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        if !context.has_timestamps() {
             return Ok(None);
         }
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;

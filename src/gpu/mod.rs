@@ -12,11 +12,13 @@ pub mod tune;
 
 mod compute;
 mod executor;
+mod lowering;
 mod memory_size;
 mod objects;
 mod pipeline_cache;
 mod pipelines;
 mod readback;
+mod schedule;
 mod upload;
 
 pub use adapters::{AdapterSummary, adapters};

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use super::context::Context;
 use crate::error::{Error, Result};
 
+/// Bytes of a buffer that holds `bytes`: copies and mappings go in units of 4, and none may be empty.
+pub(super) fn allocated(bytes: usize) -> u64 {
+    (bytes.max(4) as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT)
+}
+
 /// Makes device objects, counts them, and turns a refusal into an error that says what to lower.
 #[derive(Debug)]
 pub(super) struct Objects {
@@ -31,8 +36,7 @@ impl Objects {
         usage: wgpu::BufferUsages,
         mapped_at_creation: bool,
     ) -> Result<wgpu::Buffer> {
-        // Copies and mappings go in units of 4 bytes, and no buffer may be empty.
-        let size = (bytes.max(4) as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
+        let size = allocated(bytes);
         let limit = self.context.device.limits().max_buffer_size;
         if size > limit {
             return Err(self.too_large(what, size, "the largest buffer", limit));

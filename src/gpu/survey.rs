@@ -1,18 +1,23 @@
-//! What a program becomes on a device, found by lowering it: nothing is compiled or allocated for it.
+//! What a program would be on a device, found by lowering it: nothing is compiled or allocated for it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::context::Context;
-use super::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered};
+use super::executor::{REPORT_BYTES, TIMESTAMP_BYTES};
+use super::lowering::{LoweredPass, Lowering};
+use super::objects::allocated;
 use super::tune::Choices;
-use crate::graph::plan::{Pass, Place, Plan, Program};
-use crate::graph::{Node, Tensor, TensorId};
+use crate::error::{Error, Result};
+use crate::graph::plan::{Pass, Program};
 
 /// What a program asks of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// What each pass is.
     pub passes: BTreeMap<Pass, Counts>,
+    /// The memory it takes.
+    pub memory: DeviceMemory,
 }
 
 /// How much a pass asks of the device's front end.
@@ -20,103 +25,100 @@ pub struct Survey {
 pub struct Counts {
     /// Dispatches.
     pub dispatches: usize,
-    /// Dispatches that wait for all before them, by wgpu's rule: a buffer that is bound for writing by a
-    /// dispatch or by the last one that bound it forces a barrier, whichever parts of it they touch.
+    /// Points between them at which everything before must have ended.
     pub barriers: usize,
 }
 
 impl Survey {
-    /// Finds out what `program` would be on a device.
-    pub fn new(program: &Program, context: &Context) -> Self {
-        Lowering::new(program, &Choices::default(), &context.caps()).survey(program)
-    }
-}
-
-/// A program lowered for a device.
-#[derive(Debug)]
-pub(super) struct Lowering {
-    /// What each operation of each plan became.
-    pub(super) passes: BTreeMap<Pass, Vec<Lowered>>,
-    /// Sizes of the scratch buffers, by their place in [`Lowered::scratch_bytes`].
-    pub(super) scratch_bytes: Vec<usize>,
-}
-
-impl Lowering {
-    /// Lowers every operation of every plan, by the tile chosen for it where there is one.
-    pub(super) fn new(program: &Program, choices: &Choices, caps: &DeviceCaps) -> Self {
-        let mut passes: BTreeMap<Pass, Vec<Lowered>> = BTreeMap::new();
-        let mut scratch_bytes: Vec<usize> = Vec::new();
-        for (&pass, plan) in &program.plans {
-            let nodes = plan.nodes.iter();
-            let nodes: Vec<Lowered> = nodes
-                .map(|node| with_bound(plan, node, |bound| choices.lower(&node.op, bound, caps)))
-                .collect();
-            for bytes in nodes.iter().map(|lowered| &lowered.scratch_bytes) {
-                scratch_bytes.resize(scratch_bytes.len().max(bytes.len()), 0);
-                let sizes = scratch_bytes.iter_mut().zip(bytes);
-                sizes.for_each(|(most, &bytes)| *most = bytes.max(*most));
-            }
-            passes.insert(pass, nodes);
-        }
-        Self { passes, scratch_bytes }
-    }
-
-    /// Counts what there is.
-    pub(super) fn survey(&self, program: &Program) -> Survey {
-        let count = |(pass, nodes): (&Pass, &Vec<Lowered>)| {
-            let plan = &program.plans[pass];
-            let nodes = plan.nodes.iter().zip(nodes);
-            let dispatches =
-                nodes.flat_map(|(node, lowered)| lowered.dispatches.iter().map(move |d| (node, d)));
-            let uses: Vec<_> =
-                dispatches.map(|(node, dispatch)| uses(plan, node, dispatch)).collect();
-            (*pass, Counts { dispatches: uses.len(), barriers: barriers(&uses) })
+    /// Finds out what `program` with a ring of `slots` slots would be on a device.
+    pub fn new(program: &Arc<Program>, context: &Context, slots: usize) -> Self {
+        let lowering = Lowering::new(program, &Choices::default(), context, slots);
+        let count = |(&pass, lowered): (&Pass, &LoweredPass)| {
+            let order = &lowered.order;
+            let barriers = order.iter().filter(|(_, _, scheduled)| scheduled.waits).count();
+            (pass, Counts { dispatches: order.len(), barriers })
         };
-        Survey { passes: self.passes.iter().map(count).collect() }
+        let passes = lowering.passes.iter().map(count).collect();
+        Self { passes, memory: DeviceMemory::new(&lowering, slots, context) }
+    }
+
+    /// Checks that the device has the memory.
+    ///
+    /// # Errors
+    /// With what is needed, what there is, and what would fit.
+    pub fn check_memory(&self, program: &Program, context: &Context) -> Result<()> {
+        self.memory.check_on(context, program)
     }
 }
 
-fn with_bound<R>(plan: &Plan, node: &Node, then: impl FnOnce(Bound) -> R) -> R {
-    let tensors =
-        |ids: &[TensorId]| ids.iter().map(|&id| plan.tensor(id)).collect::<Vec<&Tensor>>();
-    let (inputs, outputs) = (tensors(&node.inputs), tensors(&node.outputs));
-    then(Bound { inputs: &inputs, outputs: &outputs })
+/// Bytes of all buffers that a program takes on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Parameters, gradients, moments, states, constants and metrics.
+    pub arenas: u64,
+    /// Activations and their gradients.
+    pub activations: u64,
+    /// What operations hold between their dispatches.
+    pub scratch: u64,
+    /// The ring of slots, and the batch that the device works on.
+    pub batches: u64,
+    /// Results on their way to the host.
+    pub readback: u64,
+    /// What a checkpoint copies, from the first one on.
+    pub snapshot: u64,
 }
 
-/// A buffer as barriers see it: as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Whole {
-    Place(Place),
-    Scratch(usize),
-}
-
-/// A buffer that a dispatch binds, and whether for writing.
-type Use = (Whole, bool);
-
-fn uses(plan: &Plan, node: &Node, dispatch: &Dispatch) -> Vec<Use> {
-    let place = |id: TensorId| Whole::Place(plan.location(id).place);
-    let bindings = dispatch.bindings.iter();
-    bindings
-        .map(|binding| match *binding {
-            Binding::Input(i) => (place(node.inputs[i]), false),
-            Binding::Output(i) => (place(node.outputs[i]), true),
-            Binding::ScratchRead(i) => (Whole::Scratch(i), false),
-            Binding::ScratchWrite(i) => (Whole::Scratch(i), true),
-        })
-        .collect()
-}
-
-/// How many of these dispatches wait for all before them.
-fn barriers(dispatches: &[Vec<Use>]) -> usize {
-    let mut written: HashMap<Whole, bool> = HashMap::new();
-    let mut count = 0;
-    for uses in dispatches {
-        let waits =
-            |&(buffer, writes): &Use| written.get(&buffer).is_some_and(|&before| before || writes);
-        count += usize::from(uses.iter().any(waits));
-        written.extend(uses.iter().copied());
+impl DeviceMemory {
+    pub(super) fn new(lowering: &Lowering, slots: usize, context: &Context) -> Self {
+        let program = &lowering.program;
+        let arena = |len: usize| allocated(4 * len);
+        let timestamps = if context.has_timestamps() { allocated(TIMESTAMP_BYTES) } else { 0 };
+        let kept = program.persistent_arenas().map(|name| arena(program.arenas[&name]));
+        Self {
+            arenas: program.arenas.values().map(|&len| arena(len)).sum(),
+            activations: program.activations.iter().map(|a| allocated(a.bytes())).sum(),
+            scratch: lowering.scratch_bytes.iter().map(|&bytes| allocated(bytes)).sum(),
+            batches: (slots as u64 + 1) * allocated(program.slot.slot_bytes),
+            readback: slots as u64 * allocated(REPORT_BYTES) + timestamps,
+            snapshot: kept.sum(),
+        }
     }
-    count
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.arenas + self.activations + self.scratch + self.batches + self.readback + self.snapshot
+    }
+
+    /// Checks that it fits, where the device tells how much it has.
+    pub(super) fn check_on(&self, context: &Context, program: &Program) -> Result<()> {
+        let has = context.memory_bytes();
+        has.map_or(Ok(()), |has| self.check(has, program.slot.batch_size, context.name()))
+    }
+
+    /// Checks that it fits into `has` bytes, where a batch has `batch_size` samples.
+    fn check(&self, has: u64, batch_size: usize, device: &str) -> Result<()> {
+        let needs = self.total();
+        if needs <= has {
+            return Ok(());
+        }
+        let message = format!(
+            "the run needs {needs} bytes (parameters and moments {}, activations {}, scratch {}, batches {}, \
+             readback {}), the device has {has}",
+            self.arenas,
+            self.activations,
+            self.scratch,
+            self.batches,
+            self.readback + self.snapshot,
+        );
+        // What a smaller batch lowers; scratch may fall too, which is not counted on.
+        let by_batch = self.activations + self.batches;
+        let left = has.saturating_sub(needs - by_batch);
+        let fits = (u128::from(left) * batch_size as u128 / u128::from(by_batch.max(1))) as usize;
+        Err(Error::device(device, message).hint(match fits {
+            0 => "--recompute, or a smaller model".into(),
+            fits => format!("--batch-size {fits}, or --recompute"),
+        }))
+    }
 }
 
 #[cfg(test)]
@@ -124,19 +126,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_touches_what_was_written_waits_and_readers_do_not() {
-        let [a, b, c] = [0, 1, 2].map(|i| Whole::Place(Place::Activation(i)));
-        let (read, write) = (false, true);
-        // Independent buffers; a second reader; a writer after readers; a writer after a writer.
-        assert_eq!(barriers(&[vec![(a, write)], vec![(b, write)], vec![(c, read)]]), 0);
-        let chain = [vec![(a, write)], vec![(a, read), (b, write)], vec![(a, read), (c, write)]];
-        assert_eq!(barriers(&chain), 1);
-        assert_eq!(barriers(&[vec![(a, read)], vec![(a, read)], vec![(a, write)]]), 1);
-        assert_eq!(barriers(&[vec![(a, write)], vec![(a, write)], vec![(a, write)]]), 2);
-        // Waiting once for two buffers is one barrier, waiting for them one by one is two.
-        let both = [vec![(a, write)], vec![(b, write)], vec![(a, read), (b, read)]];
-        assert_eq!(barriers(&both), 1);
-        let each = [vec![(a, write)], vec![(b, write)], vec![(a, read)], vec![(b, read)]];
-        assert_eq!(barriers(&each), 2);
+    fn what_does_not_fit_is_refused_with_the_numbers_and_a_batch_that_fits() {
+        let memory = DeviceMemory {
+            arenas: 1000,
+            activations: 6000,
+            scratch: 500,
+            batches: 2000,
+            readback: 100,
+            snapshot: 400,
+        };
+        assert_eq!(memory.total(), 10_000);
+        memory.check(10_000, 80, "a device").expect("just fits");
+        let refusal = |has| memory.check(has, 80, "a device").expect_err("too large").to_string();
+        assert_eq!(
+            refusal(9_999),
+            "device: a device: the run needs 10000 bytes (parameters and moments 1000, activations 6000, \
+             scratch 500, batches 2000, readback 500), the device has 9999; try --batch-size 79, or --recompute"
+        );
+        assert!(refusal(6_000).contains("try --batch-size 40, or"));
+        assert!(refusal(2_050).contains("try --recompute, or a smaller model"));
+        assert!(refusal(10).contains("try --recompute, or a smaller model"));
     }
 }

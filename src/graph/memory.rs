@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::plan::ActivationBuffer;
+use super::plan::{ActivationBuffer, Place, Program};
 use super::{Graph, Role, TensorId};
 
 /// The shared activation buffers. All passes of a program use the same pool, one after the other.
@@ -15,48 +15,37 @@ pub struct Pool {
 impl Pool {
     /// Assigns a buffer to every activation of `graph`: no two that are alive at the same time get the
     /// same one, nor do an operation's inputs and outputs. Those in `keep` stay alive to the end.
+    ///
+    /// The largest are placed first, each into the smallest buffer that has room for it and is free while
+    /// it lives ("greedy by size" of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
+    /// Inference", 2020).
     pub fn assign(&mut self, graph: &Graph, keep: &[TensorId]) -> HashMap<TensorId, usize> {
-        let last_use = last_uses(graph, keep);
-        let mut free: Vec<usize> = (0..self.buffers.len()).collect();
+        let mut lives = lives(graph, keep);
+        lives.sort_by_key(|life| (std::cmp::Reverse(graph.tensor(life.root).len()), life.first));
+        let mut taken: Vec<Vec<Life>> = vec![Vec::new(); self.buffers.len()];
         let mut assigned = HashMap::new();
-        for (i, node) in graph.nodes.iter().enumerate() {
-            for &y in &node.outputs {
-                let root = graph.root(y);
-                if graph.tensor(root).role == Role::Activation && !assigned.contains_key(&root) {
-                    assigned.insert(root, self.take(graph, root, &mut free));
-                }
-            }
-            // Only now are the inputs given back, so that an output never lands on one of them.
-            let mut ended: Vec<TensorId> =
-                node.inputs.iter().chain(&node.outputs).map(|&x| graph.root(x)).collect();
-            ended.sort();
-            ended.dedup();
-            for root in ended {
-                if last_use.get(&root) == Some(&i)
-                    && let Some(&buffer) = assigned.get(&root)
-                {
-                    free.push(buffer);
-                }
-            }
+        for life in lives {
+            let buffer = self.choose(graph, &life, &taken);
+            taken.resize_with(self.buffers.len(), Vec::new);
+            assigned.insert(life.root, buffer);
+            taken[buffer].push(life);
         }
         assigned
     }
 
     /// The smallest free buffer that fits, else the largest one grown, else a new one.
-    fn take(&mut self, graph: &Graph, id: TensorId, free: &mut Vec<usize>) -> usize {
-        let tensor = graph.tensor(id);
+    fn choose(&mut self, graph: &Graph, life: &Life, taken: &[Vec<Life>]) -> usize {
+        let tensor = graph.tensor(life.root);
         let (len, dtype) = (tensor.len(), tensor.dtype);
-        let same = |&&i: &&usize| self.buffers[i].dtype == dtype;
-        let best = free
-            .iter()
-            .filter(same)
-            .filter(|&&i| self.buffers[i].len >= len)
-            .min_by_key(|&&i| self.buffers[i].len)
-            .or_else(|| free.iter().filter(same).max_by_key(|&&i| self.buffers[i].len))
-            .copied();
-        match best {
+        let free = || {
+            let same = |&i: &usize| self.buffers[i].dtype == dtype;
+            let is_free = |&i: &usize| !taken[i].iter().any(|other| life.meets(other));
+            (0..taken.len()).filter(same).filter(is_free)
+        };
+        let fitting = free().filter(|&i| self.buffers[i].len >= len);
+        let best = fitting.min_by_key(|&i| self.buffers[i].len);
+        match best.or_else(|| free().max_by_key(|&i| self.buffers[i].len)) {
             Some(buffer) => {
-                free.retain(|&i| i != buffer);
                 self.buffers[buffer].len = self.buffers[buffer].len.max(len);
                 buffer
             }
@@ -68,25 +57,91 @@ impl Pool {
     }
 }
 
-/// The last operation that touches each root tensor; tensors to keep have none.
-fn last_uses(graph: &Graph, keep: &[TensorId]) -> HashMap<TensorId, usize> {
-    let mut last = HashMap::new();
+/// From the first to the last operation that touches a root.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    root: TensorId,
+    first: usize,
+    last: usize,
+}
+
+impl Life {
+    fn meets(&self, other: &Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// The lives of all activations that are written, in the order in which they begin; those to keep have no end.
+fn lives(graph: &Graph, keep: &[TensorId]) -> Vec<Life> {
+    let mut lives: Vec<Life> = Vec::new();
+    let mut known: HashMap<TensorId, usize> = HashMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
-        for &x in node.inputs.iter().chain(&node.outputs) {
-            last.insert(graph.root(x), i);
+        for root in node.inputs.iter().map(|&x| graph.root(x)) {
+            if let Some(&at) = known.get(&root) {
+                lives[at].last = i;
+            }
+        }
+        for root in node.outputs.iter().map(|&y| graph.root(y)) {
+            if graph.tensor(root).role == Role::Activation {
+                let at = *known.entry(root).or_insert_with(|| {
+                    lives.push(Life { root, first: i, last: i });
+                    lives.len() - 1
+                });
+                lives[at].last = i;
+            }
         }
     }
-    for &id in keep {
-        last.remove(&graph.root(id));
+    for id in keep {
+        if let Some(&at) = known.get(&graph.root(*id)) {
+            lives[at].last = usize::MAX;
+        }
     }
-    last
+    lives
+}
+
+/// The same program with activations that share no buffer within a pass: more memory, for a device that runs
+/// operations side by side where they do not touch the same buffers. Passes still share.
+pub fn apart(program: &Program) -> Program {
+    let mut program = program.clone();
+    let mut buffers: Vec<ActivationBuffer> = Vec::new();
+    for plan in program.plans.values_mut() {
+        let mut taken = vec![false; buffers.len()];
+        let mut places: HashMap<TensorId, usize> = HashMap::new();
+        for &y in plan.nodes.iter().flat_map(|node| &node.outputs) {
+            let root = plan.root(y);
+            let tensor = plan.tensor(root);
+            let Place::Activation(_) = plan.location(root).place else { continue };
+            if places.contains_key(&root) {
+                continue;
+            }
+            let (len, dtype) = (tensor.len(), tensor.dtype);
+            let fits = |&i: &usize| !taken[i] && buffers[i].dtype == dtype && buffers[i].len >= len;
+            let found = (0..buffers.len()).filter(fits).min_by_key(|&i| buffers[i].len);
+            let buffer = found.unwrap_or_else(|| {
+                buffers.push(ActivationBuffer { len, dtype });
+                taken.push(false);
+                buffers.len() - 1
+            });
+            taken[buffer] = true;
+            places.insert(root, buffer);
+        }
+        for i in 0..plan.tensors.len() {
+            if let Some(&buffer) = places.get(&plan.root(TensorId(i))) {
+                plan.locations[i].place = Place::Activation(buffer);
+            }
+        }
+    }
+    program.activations = buffers;
+    program
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::DType;
-    use crate::graph::op::Op;
+    use crate::batch::{DType, SampleSpec, TargetSpec};
+    use crate::graph::op::{Op, Reduction};
+    use crate::graph::plan::{Pass, ProgramBuilder};
+    use std::collections::HashSet;
 
     #[test]
     fn a_chain_needs_two_buffers_and_neighbours_never_share() {
@@ -116,6 +171,55 @@ mod tests {
         assert_ne!(assigned[&a], assigned[&b]);
         assert_ne!(assigned[&a], assigned[&c]);
         assert_ne!(assigned[&a], assigned[&d]);
+    }
+
+    /// Small ones that come first do not take the places that large ones need later.
+    #[test]
+    fn large_tensors_share_with_large_ones() {
+        let mut g = Graph::new();
+        let mut x = g.add_tensor("x", &[4, 100], DType::F32, Role::Input);
+        for _ in 0..5 {
+            let small =
+                g.push_one(Op::Reduce { reduction: Reduction::Sum, axis: 1 }, &[x]).unwrap();
+            x = g.push_one(Op::Broadcast { axis: 1, len: 100, factor: 1.0 }, &[small]).unwrap();
+        }
+        let mut pool = Pool::default();
+        pool.assign(&g, &[x]);
+        let mut sizes: Vec<usize> = pool.buffers.iter().map(|buffer| buffer.len).collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [4, 400]);
+    }
+
+    #[test]
+    fn apart_no_two_of_a_pass_share_and_passes_do() {
+        let spec = SampleSpec {
+            input_shape: vec![6],
+            input_dtype: DType::F32,
+            target: TargetSpec::Class { classes: 2 },
+        };
+        let mut builder = ProgramBuilder::new(&spec, 1);
+        let mut output = TensorId(0);
+        for pass in [Pass::Train, Pass::Eval] {
+            let mut g = Graph::new();
+            let mut x = g.add_tensor("x", &[6], DType::F32, Role::Input);
+            for _ in 0..4 {
+                x = g.push_one(Op::Relu, &[x]).unwrap();
+            }
+            output = g.reshape(x, &[2, 3]).unwrap();
+            builder.add(pass, g, &[output]).unwrap();
+        }
+        let program = builder.build(output);
+        assert_eq!(program.activations.len(), 2);
+        let apart = apart(&program);
+        assert_eq!(apart.activations.len(), 4);
+        for plan in apart.plans.values() {
+            let places: HashSet<_> =
+                plan.nodes.iter().map(|node| plan.location(node.outputs[0]).place).collect();
+            assert_eq!(places.len(), 4);
+            // A view lies where its root does.
+            let root = plan.root(output);
+            assert_eq!(plan.location(output), plan.location(root));
+        }
     }
 
     #[test]

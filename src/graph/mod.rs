@@ -11,6 +11,7 @@ pub mod memory;
 pub mod op;
 pub mod plan;
 pub mod precision;
+pub mod recompute;
 mod shapes;
 
 use crate::batch::DType;

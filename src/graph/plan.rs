@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::fuse::fuse;
 use super::memory::Pool;
 use super::precision::{Precision, store_half};
+use super::recompute::recompute;
 use super::{Arena, Graph, Init, Node, Role, Tensor, TensorId};
 use crate::batch::{DType, SLOT_ALIGN_BYTES, SampleSpec, SlotLayout};
 use crate::error::{Error, Result};
 
 /// Which memory a tensor lies in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     /// The slot of the current batch; on a GPU its copy in device memory.
     Slot,
@@ -44,6 +45,14 @@ impl Plan {
     /// The tensor behind an id.
     pub fn tensor(&self, id: TensorId) -> &Tensor {
         &self.tensors[id.0]
+    }
+
+    /// The tensor whose memory `id` really is: itself, or what it is a view of.
+    pub fn root(&self, mut id: TensorId) -> TensorId {
+        while let Role::View(of) = self.tensor(id).role {
+            id = of;
+        }
+        id
     }
 
     /// Where a tensor lies.
@@ -124,6 +133,8 @@ pub struct Program {
     /// Where [`Op::OptimizerControl`](super::op::Op::OptimizerControl) keeps its 8 words in [`Arena::State`]
     /// (in elements), where the program trains.
     pub control_offset: Option<usize>,
+    /// Whether it was made to take little memory, see [`Options::recompute`].
+    pub frugal: bool,
 }
 
 impl Program {
@@ -187,11 +198,13 @@ pub struct ProgramBuilder {
 pub struct Options {
     /// Whether operations that one kernel can do are merged.
     pub fuse: bool,
+    /// Whether activations are made again for the gradients instead of kept.
+    pub recompute: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fuse: true }
+        Self { fuse: true, recompute: false }
     }
 }
 
@@ -304,6 +317,9 @@ impl ProgramBuilder {
         if self.precision == Precision::F16 {
             store_half(&mut graph, keep);
         }
+        if self.options.recompute {
+            recompute(&mut graph, keep);
+        }
         let assigned = self.pool.assign(&graph, keep);
         let mut locations = Vec::with_capacity(graph.tensors.len());
         for i in 0..graph.tensors.len() {
@@ -389,6 +405,7 @@ impl ProgramBuilder {
             plans: self.plans,
             output,
             control_offset,
+            frugal: self.options.recompute,
         }
     }
 }

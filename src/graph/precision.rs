@@ -146,8 +146,8 @@ fn stay_full(graph: &Graph, keep: &[TensorId]) -> HashSet<TensorId> {
         if is_gradient && matches!(node.op, Op::Add | Op::Scale { .. }) {
             gradients.extend(node.inputs.iter().map(|&x| graph.root(x)));
         }
-        let fixed = bindings(node).filter(|&(side, _)| takes(&node.op, side) == Takes::Full);
-        full.extend(fixed.map(|(_, id)| graph.root(id)));
+        let in_full = bindings(node).filter(|&(side, _)| takes(&node.op, side) == Takes::Full);
+        full.extend(in_full.map(|(_, id)| graph.root(id)));
     }
     full.extend(gradients);
     full

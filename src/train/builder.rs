@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 use super::agenda::Agenda;
 use super::book::{Book, Progress, Terms};
 use super::checkpoint::Checkpoint;
-use super::compile::{Blueprint, Training, compile};
+use super::compile::{Blueprint, Training, compile_with};
 use super::engine::Engine;
 use super::event::FirstStep;
 use super::run::{Run, Saving};
@@ -23,7 +23,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Arena;
-use crate::graph::plan::Program;
+use crate::graph::plan::{Options, Program};
 use crate::graph::precision::Precision;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
@@ -120,7 +120,8 @@ impl TrainerBuilder {
         });
         loss.validate(spec)?;
         config.mixing().validate_for(spec)?;
-        compile(&Blueprint {
+        let options = Options { recompute: config.recompute, ..Options::default() };
+        let blueprint = Blueprint {
             model: &*self.model,
             spec,
             batch_size: config.batch_size,
@@ -136,7 +137,8 @@ impl TrainerBuilder {
                 mixing: config.mixing(),
                 precision: config.precision()?,
             }),
-        })
+        };
+        compile_with(&blueprint, options)
     }
 
     fn check_data(&self) -> Result<()> {

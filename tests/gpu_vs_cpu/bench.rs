@@ -181,6 +181,7 @@ impl Bench {
             plans: BTreeMap::from([(Pass::Train, plan)]),
             output: TensorId(0),
             control_offset: None,
+            frugal: false,
         })
     }
 

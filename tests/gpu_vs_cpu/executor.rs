@@ -81,6 +81,7 @@ fn program() -> Arc<Program> {
         plans: BTreeMap::from([(Pass::Train, plan), (Pass::Eval, eval)]),
         output,
         control_offset: Some(64),
+        frugal: false,
     })
 }
 

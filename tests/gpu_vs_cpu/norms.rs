@@ -5,8 +5,18 @@ use inflight::graph::op::{Activation, Op};
 use crate::bench::Bench;
 use crate::{counts, header, normal};
 
-const SHAPES: [&[usize]; 6] =
-    [&[2, 1], &[64, 3], &[65, 10, 3], &[600, 5], &[4, 3, 17, 19], &[128, 8, 2, 2]];
+const SHAPES: [&[usize]; 9] = [
+    &[2, 1],
+    &[64, 3],
+    &[65, 10, 3],
+    &[600, 5],
+    &[4, 3, 17, 19],
+    &[128, 8, 2, 2],
+    // A tile, one more than a tile, and many of them.
+    &[256, 2, 16],
+    &[241, 3, 17],
+    &[90, 2, 59, 61],
+];
 
 fn far_from_zero(key: u64, len: usize) -> Vec<f32> {
     normal(key, len).iter().map(|x| 30.0 + x).collect()

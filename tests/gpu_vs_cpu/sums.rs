@@ -7,7 +7,7 @@ use crate::{header, normal};
 
 #[test]
 fn bias_grad() {
-    let shapes: [&[usize]; 8] = [
+    let shapes: [&[usize]; 12] = [
         &[1, 1],
         &[511, 3],
         &[512, 65],
@@ -16,6 +16,10 @@ fn bias_grad() {
         &[2, 3, 63, 65],
         &[64, 16, 8, 8],
         &[700, 2, 1],
+        &[257, 33],
+        &[1, 3, 16],
+        &[241, 2, 17],
+        &[5, 65, 29, 31],
     ];
     for shape in shapes {
         let mut bench = Bench::new(1, header(1));

@@ -206,10 +206,10 @@ pub fn weight_points<T: Real>(
         (0..inputs).flat_map(|c| (0..outputs).step_by(LANES).map(move |k| (c, k)))
     {
         let mut taps = [[[T::ZERO; LANES]; TAPS]; TAPS];
-        for lane in 0..LANES {
-            for tap in 0..TAPS * TAPS {
-                let from = layout.at(channel, first + chunk + lane, tap);
-                taps[tap / TAPS][tap % TAPS][lane] = data[from];
+        for tap in 0..TAPS * TAPS {
+            let lanes = &mut taps[tap / TAPS][tap % TAPS];
+            for (lane, value) in lanes.iter_mut().enumerate() {
+                *value = data[layout.at(channel, first + chunk + lane, tap)];
             }
         }
         let mut down = [[[T::ZERO; LANES]; TAPS]; POINTS];

@@ -12,6 +12,7 @@ mod optimizer;
 mod pooling;
 mod rearrange;
 mod sums;
+mod tiles;
 
 use super::dense;
 use super::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Shader};

@@ -1,6 +1,7 @@
 //! Batch norm and layer norm.
 
 use super::sums::{Shares, reduce};
+use super::tiles::{self, Tiles};
 use super::{
     WORKGROUP, activation_code, by, dispatch, element_shader, part, row_lanes, shader, single,
 };
@@ -89,57 +90,92 @@ fn param_gradient_stores<'a>(bound: Bound<'a>) -> [(&'static str, &'a Tensor); 2
 }
 
 fn batch_norm_stats(momentum: f32, bound: Bound, caps: &DeviceCaps) -> Lowered {
-    let shape = &bound.inputs[0].shape;
-    let shares = Shares::of(shape, caps);
-    let partial = dispatch(
+    let x = bound.inputs[0];
+    let momentum = ("MOMENTUM", f64::from(momentum));
+    let partials = vec![Input(0), Input(1), ScratchWrite(0), ScratchWrite(1)];
+    let bindings =
+        vec![ScratchRead(0), ScratchRead(1), Input(1), Output(0), Output(1), Output(2), Output(3)];
+    if let Some(tiles) = Tiles::of(&x.shape, caps) {
+        let shader = element_shader!(
+            tiles.four,
+            "batch_norm_stats_tiles",
+            "dispatch",
+            "header",
+            "rows",
+            "channel_tiles"
+        )
+        .with_stores(tiles.four, [("StoreX", x)]);
+        let partial = tiles.dispatch(shader, vec![], partials, caps);
+        let lanes = merge_lanes(tiles.count, caps);
+        let mut constants = tiles.constants();
+        constants.extend([("LANES", f64::from(lanes)), momentum]);
+        constants.push(("TILE_NUMBERS", tiles::NUMBERS as f64));
+        let shader =
+            shader!("batch_norm_stats_merge", "dispatch", "header", "rows", "batch_norm_keep");
+        let merge = dispatch(shader, constants, bindings, x.shape[1] * lanes as usize, caps);
+        let scratch_bytes = vec![4 * tiles.total(); 2];
+        return Lowered { dispatches: vec![partial, merge], scratch_bytes };
+    }
+    let shares = Shares::of(&x.shape, caps);
+    let shader =
         element_shader!(shares.four, "batch_norm_stats_partial", "dispatch", "header", "channels")
-            .with_stores(shares.four, [("StoreX", bound.inputs[0])]),
-        shares.constants(),
-        vec![Input(0), Input(1), ScratchWrite(0), ScratchWrite(1)],
-        shares.len(),
-        caps,
-    );
+            .with_stores(shares.four, [("StoreX", x)]);
+    let partial = dispatch(shader, shares.constants(), partials, shares.len(), caps);
     let mut constants = shares.constants();
-    constants.push(("MOMENTUM", f64::from(momentum)));
-    let merge = dispatch(
-        shader!("batch_norm_stats", "dispatch", "header", "channels"),
-        constants,
-        vec![ScratchRead(0), ScratchRead(1), Input(1), Output(0), Output(1), Output(2), Output(3)],
-        shape[1],
-        caps,
-    );
+    constants.push(momentum);
+    let shader = shader!("batch_norm_stats", "dispatch", "header", "channels", "batch_norm_keep");
+    let merge = dispatch(shader, constants, bindings, x.shape[1], caps);
     Lowered { dispatches: vec![partial, merge], scratch_bytes: vec![4 * shares.len(); 2] }
 }
 
 fn batch_norm_param_grad(eps: f32, relu: bool, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let shape = &bound.inputs[1].shape;
-    let shares = Shares::of(shape, caps);
+    let own = vec![("EPS", f64::from(eps)), ("RELU", f64::from(u8::from(relu)))];
+    let bindings = (0..6).map(Input).chain([ScratchWrite(0), ScratchWrite(1)]).collect();
+    let stores = param_gradient_stores(bound);
+    let (partial, shares) = match Tiles::of(shape, caps) {
+        Some(tiles) => {
+            let shader = element_shader!(
+                tiles.four,
+                "batch_norm_param_grad_tiles",
+                "dispatch",
+                "rows",
+                "channel_tiles",
+                "batch_norm_value"
+            );
+            let shader = shader.with_stores(tiles.four, stores);
+            (tiles.dispatch(shader, own, bindings, caps), Shares::of_tiles(shape, tiles.count))
+        }
+        None => {
+            let shares = Shares::of(shape, caps);
+            let shader = element_shader!(
+                shares.four,
+                "batch_norm_param_grad_partial",
+                "dispatch",
+                "channels",
+                "batch_norm_value"
+            );
+            let shader = shader.with_stores(shares.four, stores);
+            let constants = [shares.constants(), own].concat();
+            (dispatch(shader, constants, bindings, shares.len(), caps), shares)
+        }
+    };
+    let lanes = merge_lanes(shares.len() / shape[1], caps);
     let mut constants = shares.constants();
-    constants.push(("EPS", f64::from(eps)));
-    let mut gated = constants.clone();
-    gated.push(("RELU", f64::from(u8::from(relu))));
-    let partial = dispatch(
-        element_shader!(
-            shares.four,
-            "batch_norm_param_grad_partial",
-            "dispatch",
-            "channels",
-            "batch_norm_value"
-        )
-        .with_stores(shares.four, param_gradient_stores(bound)),
-        gated,
-        (0..6).map(Input).chain([ScratchWrite(0), ScratchWrite(1)]).collect(),
-        shares.len(),
-        caps,
-    );
+    constants.extend([("EPS", f64::from(eps)), ("LANES", f64::from(lanes))]);
     let total = dispatch(
-        shader!("batch_norm_param_grad", "dispatch", "channels"),
+        shader!("batch_norm_param_grad", "dispatch", "rows", "channels"),
         constants,
         vec![ScratchRead(0), ScratchRead(1), Input(5), Output(0), Output(1)],
-        shape[1],
+        shape[1] * lanes as usize,
         caps,
     );
     Lowered { dispatches: vec![partial, total], scratch_bytes: vec![4 * shares.len(); 2] }
+}
+
+/// How many invocations merge so many partial results of a channel.
+fn merge_lanes(partials: usize, caps: &DeviceCaps) -> u32 {
+    if caps.software || partials <= 4 { 1 } else { WORKGROUP }
 }
 
 /// The rows and the length of a row of a tensor that is normalised over its last dimension.

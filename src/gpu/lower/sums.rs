@@ -1,7 +1,10 @@
 //! Channels, biases, and sums over dimensions. Long ones go in two passes: many invocations make partial sums, a second
 //! dispatch sums those. There are no atomics, so the order of every sum is fixed.
 
-use super::{Constants, by_four, channels, dispatch, element_shader, elements, shader, single};
+use super::tiles::{self, Tiles};
+use super::{
+    Constants, by_four, channels, dispatch, element_shader, elements, fold, shader, single,
+};
 use crate::batch::DType;
 use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Store};
 use crate::graph::op::{Op, Reduction};
@@ -68,6 +71,11 @@ impl Shares {
         }
     }
 
+    /// As if each of so many tiles of a channel were a share, for their partial results.
+    pub(super) fn of_tiles(shape: &[usize], tiles: usize) -> Self {
+        Self { dims: channels(shape), row_splits: tiles, plane_lanes: 1, four: false }
+    }
+
     /// One share a channel over the partial results of these.
     fn of_partials(self) -> Self {
         let dims = [self.row_splits, self.dims[1], self.plane_lanes];
@@ -113,8 +121,24 @@ fn bias(bound: Bound, caps: &DeviceCaps) -> Lowered {
 }
 
 fn bias_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
-    let shares = Shares::of(&bound.inputs[0].shape, caps);
+    let shape = &bound.inputs[0].shape;
     let dtype = bound.inputs[0].dtype;
+    if let Some(tiles) = Tiles::of(shape, caps) {
+        return in_parts(tiles.count, shape[1], caps, |sums| {
+            let shader =
+                element_shader!(tiles.four, "bias_grad_tiles", "dispatch", "rows", "channel_tiles");
+            let shader = shader.with_store("StoreDy", Store::of(dtype, tiles.four));
+            tiles.dispatch(shader, vec![], vec![Binding::Input(0), sums], caps)
+        });
+    }
+    let [rows, channels, plane] = channels(shape);
+    if plane == 1 && !caps.software && caps.max_invocations >= tiles::WORKGROUP {
+        let splits = rows.div_ceil(ROWS_EACH * COLUMN_LANES);
+        return in_parts(splits, channels, caps, |sums| {
+            columns([rows, channels, splits], Store::of(dtype, false), sums, caps)
+        });
+    }
+    let shares = Shares::of(shape, caps);
     let pass = |shares: Shares, from, dtype, to| {
         let shader = element_shader!(shares.four, "bias_grad", "dispatch", "channels")
             .with_store("StoreDy", Store::of(dtype, shares.four));
@@ -131,6 +155,47 @@ fn bias_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
         ],
         scratch_bytes: vec![4 * shares.len()],
     }
+}
+
+/// One dispatch into the result or, for several parts, into partial sums that a second one adds up.
+fn in_parts(
+    parts: usize,
+    channels: usize,
+    caps: &DeviceCaps,
+    partial: impl Fn(Binding) -> Dispatch,
+) -> Lowered {
+    if parts == 1 {
+        return Lowered { dispatches: vec![partial(Binding::Output(0))], scratch_bytes: vec![] };
+    }
+    let bindings = [Binding::ScratchRead(0), Binding::Output(0)];
+    let total = reduce([1, parts, channels], 1, 1.0, bindings, [Store::F32; 2], caps);
+    let partial = partial(Binding::ScratchWrite(0));
+    Lowered { dispatches: vec![partial, total], scratch_bytes: vec![4 * parts * channels] }
+}
+
+/// Columns of a workgroup of `bias_grad_columns`, and invocations of each.
+const COLUMNS: usize = 32;
+const COLUMN_LANES: usize = 8;
+/// Rows of a matrix that an invocation sums, about: few enough to wait for their loads only shortly.
+const ROWS_EACH: usize = 32;
+
+/// The sums of a matrix's columns, over `splits` interleaved parts of its rows.
+fn columns(
+    [rows, channels, splits]: [usize; 3],
+    store: Store,
+    sums: Binding,
+    caps: &DeviceCaps,
+) -> Dispatch {
+    let constants = vec![
+        ("ROWS", rows as f64),
+        ("CHANNELS", channels as f64),
+        ("SPLITS", splits as f64),
+        ("WORKGROUP_SIZE", (COLUMNS * COLUMN_LANES) as f64),
+    ];
+    let shader = shader!("bias_grad_columns", "dispatch").with_store("StoreDy", store);
+    let workgroups = fold(splits * channels.div_ceil(COLUMNS), caps);
+    let bindings = vec![Binding::Input(0), sums];
+    Dispatch { shader, constants, bindings, workgroups, guarded: true }
 }
 
 fn reduce_in_passes(
