@@ -1,6 +1,7 @@
 // matrix_multiply: x[2] | y[4 · workgroups · 128]. What the matrix units can do when nothing else is asked
 // for: each of four subgroups of 32 has CHAINS sums of 16 by 16 that do not wait for one another, and adds
-// products of the same two squares to them, ROUNDS times.
+// products of the same two squares to them, ROUNDS times. Every sum begins as another square, so that none is
+// computed only once for several.
 
 override ROUNDS: u32;
 
@@ -20,10 +21,16 @@ fn main(
     if lane < 64u {
         square[lane] = vec4<f16>(vec4<f32>(x[0], x[1], x[0], x[1]));
     }
+    corner[lane] = vec4<f32>(f32(lane));
+    corner[lane + 128u] = vec4<f32>(f32(lane) + 128.0);
     workgroupBarrier();
     let a = coopLoadT<coop_mat16x16<f16, A>>(&square[0], 4u);
     let b = coopLoad<coop_mat16x16<f16, B>>(&square[0], 4u);
     var sums: array<coop_mat16x16<f32, C>, CHAINS>;
+    for (var c = 0u; c < CHAINS; c++) {
+        sums[c] = coopLoadT<coop_mat16x16<f32, C>>(&corner[16u * c], 4u);
+    }
+    workgroupBarrier();
     for (var round = 0u; round < ROUNDS; round++) {
         for (var c = 0u; c < CHAINS; c++) {
             sums[c] = coopMultiplyAdd(a, b, sums[c]);

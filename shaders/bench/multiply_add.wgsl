@@ -1,6 +1,7 @@
 // multiply_add: x[2] | y[invocations]. What the arithmetic can do when nothing else is asked for: CHAINS
 // sums that do not wait for one another, all in registers, for ROUNDS rounds of sixteen multiply-adds
-// each. The two factors come from memory, so that no compiler can know the result.
+// each. The two factors come from memory, so that no compiler can know the result, and every sum begins
+// as another number, so that none is computed only once for several.
 //
 // Needs `Number`, four numbers of the type in question.
 
@@ -28,7 +29,7 @@ fn main(grid: Grid) {
     let term = Number(first.yxyx * f32(i % 7u));
     var sums: array<Number, CHAINS>;
     for (var c = 0u; c < CHAINS; c++) {
-        sums[c] = term;
+        sums[c] = term + Number(vec4<f32>(0.0, 0.25, 0.5, 0.75) + f32(c));
     }
     for (var round = 0u; round < ROUNDS; round++) {
         for (var again = 0u; again < 16u; again++) {

@@ -87,7 +87,9 @@ impl WithSimd for MultiplyAdd {
         // The factors come from memory, so that no compiler can know the result; sums stay near 2.
         let factor = simd.splat_f32s(black_box(0.75));
         let term = simd.splat_f32s(black_box(0.5));
-        let mut sums = [term; CHAINS];
+        // Each begins as another number, so that none is computed only once for several.
+        let mut sums =
+            std::array::from_fn::<_, CHAINS, _>(|i| simd.splat_f32s(black_box(i as f32)));
         for _ in 0..ROUNDS {
             for sum in &mut sums {
                 *sum = simd.mul_add_e_f32s(*sum, factor, term);

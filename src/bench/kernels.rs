@@ -346,7 +346,33 @@ fn name(op: &Op, inputs: &[Tensor], outputs: &[Tensor]) -> String {
         _ => "",
     };
     let dtype = outputs.first().map_or(DType::F32, |y| y.dtype);
-    format!("{}{side}/{shape}/{}", op.name(), format!("{dtype:?}").to_lowercase())
+    let dtype = format!("{dtype:?}").to_lowercase();
+    format!("{}{side}{}/{shape}/{dtype}", op.name(), merged(op))
+}
+
+/// What fusion merged into an operation: `+bias+relu`.
+fn merged(op: &Op) -> String {
+    let mut words = String::new();
+    let activation = match *op {
+        Op::MatMul { bias, activation, .. } | Op::Conv2d { bias, activation, .. } => {
+            words.push_str(if bias { "+bias" } else { "" });
+            activation
+        }
+        Op::BatchNorm { residual, activation, .. } => {
+            words.push_str(if residual { "+residual" } else { "" });
+            activation
+        }
+        Op::BatchNormParamGrad { relu: true, .. } | Op::BatchNormInputGrad { relu: true, .. } => {
+            Activation::Relu
+        }
+        _ => Activation::Identity,
+    };
+    words.push_str(match activation {
+        Activation::Identity => "",
+        Activation::Relu => "+relu",
+        Activation::Gelu => "+gelu",
+    });
+    words
 }
 
 #[cfg(test)]
@@ -373,7 +399,7 @@ mod tests {
         for name in [
             "matmul/256x256x256/f32",
             "matmul_tn/1024x1024x1024/f32",
-            "matmul_nt/4x512x784/f32",
+            "matmul_nt+bias+relu/4x512x784/f32",
             "conv2d_weight_grad/4x1x28x28by16x1x3x3/f32",
             "max_pool2d/4x16x28x28/f32",
             "cross_entropy/4x10/f32",

@@ -241,12 +241,16 @@ mod tests {
         let (chains, rounds) = (2, 3);
         let expected: Vec<f64> = (0..invocations)
             .map(|i| {
-                let sum = |factor: f32, term: f32| {
+                let sum = |chain: usize, k: usize| {
+                    let (factor, term) = if k % 2 == 0 { (factor, term) } else { (term, factor) };
                     let term = f64::from(term) * (i % 7) as f64;
                     let step = |sum: f64, _| sum * f64::from(factor) + term;
-                    (0..STEPS * rounds).fold(term, step)
+                    (0..STEPS * rounds).fold(term + 0.25 * k as f64 + chain as f64, step)
                 };
-                2.0 * chains as f64 * (sum(factor, term) + sum(term, factor))
+                (0..chains)
+                    .flat_map(|chain| (0..4).map(move |k| (chain, k)))
+                    .map(|(c, k)| sum(c, k))
+                    .sum()
             })
             .collect();
         for fused in [true, false] {
