@@ -242,7 +242,8 @@ mod tests {
         let expected: Vec<f64> = (0..invocations)
             .map(|i| {
                 let sum = |chain: usize, k: usize| {
-                    let (factor, term) = if k % 2 == 0 { (factor, term) } else { (term, factor) };
+                    let (factor, term) =
+                        if k.is_multiple_of(2) { (factor, term) } else { (term, factor) };
                     let term = f64::from(term) * (i % 7) as f64;
                     let step = |sum: f64, _| sum * f64::from(factor) + term;
                     (0..STEPS * rounds).fold(term + 0.25 * k as f64 + chain as f64, step)
