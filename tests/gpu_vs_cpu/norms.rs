@@ -1,5 +1,6 @@
 //! Batch norm and layer norm.
 
+use inflight::batch::DType;
 use inflight::graph::op::{Activation, Op};
 
 use crate::bench::Bench;
@@ -40,6 +41,31 @@ fn batch_norm_stats() {
                 &[mean, var, running_mean, running_var],
             );
             bench.check(1e-5, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn statistics_of_what_overflowed_leave_the_running_ones_alone() {
+    for bad in [f32::INFINITY, f32::NAN] {
+        let (rows, c) = (65, 3);
+        let mut values = normal(1, rows * c);
+        // Only the second channel.
+        values[10 * c + 1] = bad;
+        let mut bench = Bench::new(rows, header(rows));
+        let x = bench.f32(&[rows, c], &values);
+        let h = bench.header();
+        let [mean, var] = [0, 1].map(|_| bench.between(&[c], DType::F32));
+        let running = [2, 3].map(|key| bench.in_out(&[c], &normal(key, c)));
+        let outputs = [mean, var, running[0], running[1]];
+        bench.push(Op::BatchNormStats { momentum: 0.1 }, &[x, h], &outputs);
+        for results in bench.on_both().into_iter().chain([bench.on_cpu()]) {
+            for (found, key) in results.iter().zip([2, 3]) {
+                let before = normal(key, c);
+                assert_eq!(found[1], before[1], "{bad}");
+                assert!(found[0] != before[0] && found[2] != before[2], "the others move");
+                assert!(found.iter().all(|x| x.is_finite()), "{bad}");
+            }
         }
     }
 }
