@@ -16,6 +16,8 @@ use crate::nn::mixing::Mixing;
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
+use crate::source::DataConfig;
+use crate::transform::TransformConfig;
 
 /// Epochs of a run that says neither epochs nor steps.
 pub const DEFAULT_EPOCHS: u64 = 5;
@@ -115,6 +117,9 @@ pub struct RunConfig {
     pub eval: bool,
     /// Most bytes that the ring of slots may take.
     pub max_slot_bytes: usize,
+    /// What is done to training images, in order: names, or tables with `type` and settings.
+    #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
+    pub transforms: Vec<TransformConfig>,
     /// The model: a name, or a list of layers.
     pub model: ModelConfig,
     /// The optimizer: a name, or a table with `type` and its settings.
@@ -124,6 +129,8 @@ pub struct RunConfig {
     /// that is given stays constant, and the default one goes up and down in one cycle.
     #[serde(deserialize_with = "some_name_or_table", skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// How the data set is read, where its files leave a choice.
+    pub data: DataConfig,
 }
 
 impl Default for RunConfig {
@@ -157,9 +164,11 @@ impl Default for RunConfig {
             keep: 2,
             eval: true,
             max_slot_bytes: 1 << 30,
+            transforms: Vec::new(),
             model: "cnn".into(),
             optimizer: OptimizerConfig::adamw(),
             schedule: None,
+            data: DataConfig::default(),
         }
     }
 }
@@ -209,6 +218,7 @@ impl RunConfig {
         self.validate_length()?;
         self.validate_update()?;
         self.validate_pipeline()?;
+        self.data.validate()?;
         self.optimizer.validate()?;
         self.schedule().validate()
     }
@@ -365,6 +375,22 @@ impl Named for Schedule {
             name => Self::by_name(name, 1),
         }
     }
+}
+
+impl Named for TransformConfig {
+    fn named(name: &str) -> Result<Self> {
+        name.parse()
+    }
+}
+
+/// One transform of a list.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct OneTransform(#[serde(deserialize_with = "name_or_table")] TransformConfig);
+
+fn names_or_tables<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<TransformConfig>, D::Error> {
+    let list = Vec::<OneTransform>::deserialize(d)?;
+    Ok(list.into_iter().map(|OneTransform(transform)| transform).collect())
 }
 
 fn some_name_or_table<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Schedule>, D::Error> {

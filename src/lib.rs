@@ -28,6 +28,7 @@ pub mod batch;
 pub mod bench;
 pub mod config;
 pub mod cpu;
+pub mod decode;
 pub mod device;
 pub mod durable;
 pub mod error;

@@ -174,7 +174,10 @@ fn prepare_loop(
         let Ok(mut slot) = empty.recv() else { return };
         let began = Instant::now();
         times.wait_ns.fetch_add((began - waiting).as_nanos() as u64, Ordering::Relaxed);
-        let result = pool.install(|| fill(&mut slot, &work, preparation, &times.stages));
+        // Waiting for a stream's samples is done here, outside of the pool.
+        let result = source_of(&work, preparation).0.prefetch(&work.indices);
+        let result = result
+            .and_then(|()| pool.install(|| fill(&mut slot, &work, preparation, &times.stages)));
         times.busy_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
         let failed = result.is_err();
         if full.send(result.map(|()| Filled { work, slot })).is_err() || failed {
@@ -189,10 +192,18 @@ fn fill(
     preparation: &Preparation,
     stages: &StageCounters,
 ) -> Result<()> {
-    let (source, transforms) = match (work.split, &preparation.validation) {
-        (Split::Validation, Some(source)) => (source, &[][..]),
-        _ => (&preparation.train, preparation.transforms.as_slice()),
-    };
+    let (source, transforms) = source_of(work, preparation);
     let key = prepare::Keys { seed: preparation.seed, epoch: work.epoch };
-    prepare::fill(slot, &preparation.layout, &**source, transforms, &work.indices, key, stages)
+    prepare::fill(slot, &preparation.layout, source, transforms, &work.indices, key, stages)
+}
+
+/// Where the samples of a batch are from, and what is done to them.
+fn source_of<'a>(
+    work: &Work,
+    preparation: &'a Preparation,
+) -> (&'a dyn Source, &'a [Box<dyn Transform>]) {
+    match (work.split, &preparation.validation) {
+        (Split::Validation, Some(source)) => (&**source, &[]),
+        _ => (&*preparation.train, &preparation.transforms),
+    }
 }

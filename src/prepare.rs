@@ -14,8 +14,8 @@ use rayon::prelude::*;
 use crate::batch::{DType, Slot, SlotLayout, TargetSpec, WriteOnly};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::rng::Rng;
-use crate::source::{Source, Target};
-use crate::transform::{Image, Transform};
+use crate::source::{Encoding, Source, Target};
+use crate::transform::{Image, ImageMemory, Transform};
 
 /// What the randomness of a batch is keyed by, together with the index of each sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,8 @@ const CHUNKS_PER_THREAD: usize = 4;
 const TIMED_EVERY: usize = 16;
 
 /// Fills `slot` with the samples `indices` of `source`, in order, and the rows after them with zeros.
-/// Transforms run in their order, on images of bytes only. To be called inside a rayon pool.
+/// Transforms run in their order, on images of bytes only; image files are decoded, and what has another shape than
+/// the source's specification after the transforms is fitted to it. To be called inside a rayon pool.
 ///
 /// # Errors
 /// When a sample cannot be read, a source or transform panics, or a sample does not fit the layout or
@@ -107,17 +108,21 @@ pub fn fill(
     error.map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// The shape of the images that transforms work on, if there are any transforms.
+/// The shape in which images leave for the slot, if samples have to go through an [`Image`] at all.
 fn image_shape(
     source: &dyn Source,
     transforms: &[Box<dyn Transform>],
 ) -> Result<Option<[usize; 3]>> {
     let spec = source.spec();
-    match (transforms.first(), &spec.input_shape[..], spec.input_dtype) {
-        (None, _, _) => Ok(None),
-        (Some(_), &[channels, height, width], DType::U8) => Ok(Some([channels, height, width])),
-        (Some(transform), shape, dtype) => Err(Error::config(
-            format!("transform {}", transform.name()),
+    let needed = match (source.encoding(), transforms.first()) {
+        (Encoding::Raw, None) => return Ok(None),
+        (_, Some(transform)) => format!("transform {}", transform.name()),
+        (Encoding::Image, None) => "image files".into(),
+    };
+    match (&spec.input_shape[..], spec.input_dtype) {
+        (&[channels, height, width], DType::U8) => Ok(Some([channels, height, width])),
+        (shape, dtype) => Err(Error::config(
+            needed,
             format!(
                 "found samples {dtype:?}{shape:?} in {}, expected images U8[channels, height, width]",
                 source.info().name
@@ -161,8 +166,8 @@ impl Laps {
 #[derive(Default)]
 struct Scratch {
     source: Vec<u8>,
-    image: Vec<u8>,
-    spare: Vec<u8>,
+    image: ImageMemory,
+    planes: Vec<u8>,
 }
 
 thread_local! {
@@ -232,21 +237,16 @@ impl Filler<'_> {
         let begun = clock();
         let sample = self.source.read(index, &mut scratch.source)?;
         let read = clock();
-        let bytes = match self.image_shape {
-            None => sample.input,
-            Some(shape) => {
-                self.augment(
-                    shape,
-                    index,
-                    sample.input,
-                    &mut scratch.image,
-                    &mut scratch.spare,
-                    phase,
-                )?;
-                &scratch.image
-            }
+        let Scratch { image, planes, .. } = scratch;
+        let mut image = match self.image_shape {
+            None => None,
+            Some(shape) => Some(self.augment(shape, index, sample.input, image, phase)?),
         };
         let augmented = clock();
+        let bytes = match &mut image {
+            None => sample.input,
+            Some(image) => image.planes(planes)?,
+        };
         self.write(input, target, bytes, sample.target)?;
         let written = clock();
         if let (Some(laps), Some(begun), Some(read), Some(augmented), Some(written)) =
@@ -259,26 +259,31 @@ impl Filler<'_> {
         Ok(())
     }
 
-    /// Copies the image into the worker's memory and runs all transforms on it there.
-    fn augment<'a>(
+    /// Runs all transforms on an image, in the worker's memory.
+    fn augment<'a, 'b>(
         &'a self,
         shape: [usize; 3],
         index: usize,
-        input: &[u8],
-        image: &mut Vec<u8>,
-        spare: &mut Vec<u8>,
+        input: &'b [u8],
+        memory: &'b mut ImageMemory,
         phase: &Cell<&'a str>,
-    ) -> Result<()> {
-        expect_bytes(input, shape.iter().product(), "before the transforms")?;
-        image.clear();
-        image.extend_from_slice(input);
-        let mut image = Image::new(shape, image, spare);
+    ) -> Result<Image<'b>> {
+        let mut image = match self.source.encoding() {
+            Encoding::Image => Image::encoded(input, shape, memory)?,
+            Encoding::Raw => {
+                expect_bytes(input, shape.iter().product(), "before the transforms")?;
+                Image::raw(shape, input, memory)
+            }
+        };
         for (i, transform) in self.transforms.iter().enumerate() {
             phase.set(transform.name());
             let key = [self.keys.seed, self.keys.epoch, index as u64, i as u64];
-            transform.apply(&mut image, &mut Rng::keyed(&key));
+            let applied = transform.apply(&mut image, &mut Rng::keyed(&key));
+            applied.map_err(|e| e.within(transform.name()))?;
         }
-        Ok(())
+        phase.set("image");
+        image.fit()?;
+        Ok(image)
     }
 
     /// Checks a sample and writes it.
@@ -317,7 +322,11 @@ impl Filler<'_> {
     }
 
     fn name(&self, index: usize) -> String {
-        format!("sample {index} of {}", self.source.info().name)
+        let name = &self.source.info().name;
+        match self.source.origin(index) {
+            Some(origin) => format!("sample {index} of {name}: {origin}"),
+            None => format!("sample {index} of {name}"),
+        }
     }
 }
 

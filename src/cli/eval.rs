@@ -8,7 +8,7 @@ use inflight::train::evaluate::{EvalOptions, Evaluation, evaluate};
 use inflight::{Error, Result};
 use serde::Serialize;
 
-use super::flags::model_config;
+use super::flags::{DataFlags, model_config};
 use super::print;
 use super::progress::measures;
 use super::runs::Trained;
@@ -29,6 +29,8 @@ pub struct Args {
     /// The model that the weights are for [default: the one of the run]
     #[arg(long, short, value_name = "M")]
     model: Option<String>,
+    #[command(flatten)]
+    data: DataFlags,
     #[command(flatten)]
     device: DeviceFlags,
     /// Samples a batch
@@ -96,7 +98,10 @@ pub fn run(args: Args) -> Result<()> {
         Error::config("--dataset", "is needed for weights outside the folder of a run")
             .hint("--dataset fashion-mnist")
     })?;
-    let dataset = open_dataset(&name)?;
+    let mut data =
+        trained.run.as_ref().map_or_else(Default::default, |run| run.config.data.clone());
+    args.data.apply(&mut data);
+    let dataset = open_dataset(&name, &data)?;
     let (split, source) = choose(args.split, &dataset.train, dataset.test.as_ref(), &name)?;
     let info = trained.run.as_ref().map_or(dataset.train.info(), |run| &run.inputs.info);
     let module = model.build(source.spec())?;

@@ -7,6 +7,8 @@ use inflight::executor::Tune;
 use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
+use inflight::source::DataConfig;
+use inflight::transform::TransformConfig;
 use inflight::{Error, Result};
 use serde::Deserialize;
 
@@ -97,7 +99,12 @@ pub struct Flags {
     /// Do not evaluate the test split after every epoch
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = ON)]
     no_eval: Option<bool>,
-    /// Precision of the computation: f32
+    /// What is done to training images, in order, as random-resized-crop:scale=[0.3,1],horizontal-flip
+    #[arg(long, value_name = "LIST")]
+    transforms: Option<String>,
+    #[command(flatten)]
+    data: DataFlags,
+    /// How activations are stored: f32, or f16 for mixed precision [default: f32]
     #[arg(long, value_name = "P")]
     precision: Option<String>,
     /// Make activations again for the gradients instead of keeping them: less memory, more arithmetic
@@ -115,6 +122,29 @@ pub struct Flags {
     /// Newest checkpoints that stay [default: 2]
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
+}
+
+/// How a data set is read, where its files leave a choice; each overrides the key of the same name under `[data]`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct DataFlags {
+    /// Number of classes, for files that do not say
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
+    /// Rows and columns of images as the model sees them [default: the files' own size, or 224]
+    #[arg(long, value_name = "N")]
+    image_size: Option<usize>,
+    /// 1 for grey images, 3 for colour [default: what the files are]
+    #[arg(long, value_name = "C")]
+    channels: Option<usize>,
+}
+
+impl DataFlags {
+    /// Overrides the keys of `config` that a flag was given for.
+    pub fn apply(&self, config: &mut DataConfig) {
+        config.classes = self.classes.or(config.classes);
+        config.image_size = self.image_size.or(config.image_size);
+        config.channels = self.channels.or(config.channels);
+    }
 }
 
 impl Flags {
@@ -144,6 +174,10 @@ impl Flags {
         set(&mut config.eval, self.no_eval.map(|no| !no));
         set(&mut config.precision, self.precision.clone());
         set(&mut config.recompute, self.recompute);
+        if let Some(list) = &self.transforms {
+            config.transforms = TransformConfig::parse_list(list)?;
+        }
+        self.data.apply(&mut config.data);
         set(&mut config.checkpoint_every, self.checkpoint_every);
         set(&mut config.keep, self.keep);
         config.lr = self.lr.or(config.lr);
@@ -277,7 +311,7 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
+                    --drop-last --no-eval --transforms pad-crop --classes 13 --image-size 14 --channels 1 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -315,8 +349,10 @@ mod tests {
             eval: false,
             max_slot_bytes: 10,
             model: "mlp".into(),
+            transforms: vec![TransformConfig::PadCrop(Default::default())],
             optimizer,
             schedule: None,
+            data: DataConfig { classes: Some(13), image_size: Some(14), channels: Some(1) },
         };
         assert_eq!(found, expected);
     }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use inflight::source::{Source, Statistics, contact_sheet, statistics};
+use inflight::source::{DataConfig, Source, Statistics, contact_sheet, statistics};
 use inflight::{Error, Result};
 use serde::Serialize;
 
+use super::flags::DataFlags;
 use super::print;
 use super::train::open_dataset;
 
@@ -15,6 +16,8 @@ pub struct Args {
     /// A data set's name or path
     #[arg(value_name = "DATASET")]
     dataset: String,
+    #[command(flatten)]
+    data: DataFlags,
     /// Write a contact sheet: the first samples of each class of the training split, a class a row
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
@@ -47,7 +50,9 @@ struct Split {
 
 /// Inspects a data set.
 pub fn run(args: Args) -> Result<()> {
-    let dataset = open_dataset(&args.dataset)?;
+    let mut data = DataConfig::default();
+    args.data.apply(&mut data);
+    let dataset = open_dataset(&args.dataset, &data)?;
     let mut splits = vec![split("train", &*dataset.train)?];
     if let Some(test) = &dataset.test {
         splits.push(split("test", &**test)?);

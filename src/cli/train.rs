@@ -7,7 +7,7 @@ use std::time::Instant;
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
 use inflight::sampler::Sampler;
-use inflight::source::{self, Dataset, OpenOptions};
+use inflight::source::{self, DataConfig, Dataset, OpenOptions};
 use inflight::train::checkpoint;
 use inflight::train::event::{Event, Summary};
 use inflight::train::{Commands, TrainerBuilder};
@@ -147,15 +147,16 @@ fn open(config: &RunConfig) -> Result<Dataset> {
     let name = config.dataset.as_deref().ok_or_else(|| {
         Error::config("dataset", "the configuration names none").hint("dataset = \"fashion-mnist\"")
     })?;
-    open_dataset(name)
+    open_dataset(name, &config.data)
 }
 
 /// Opens a data set by name or path, with a bar where it must be fetched first.
-pub fn open_dataset(name: &str) -> Result<Dataset> {
+pub fn open_dataset(name: &str, data: &DataConfig) -> Result<Dataset> {
     let progress = FetchProgress::new();
     let update = |fetching: &source::fetch::Progress<'_>| progress.update(fetching);
-    let dataset =
-        source::open(name, &OpenOptions { on_progress: Some(&update), ..Default::default() });
+    let options =
+        OpenOptions { on_progress: Some(&update), data: Some(data), ..Default::default() };
+    let dataset = source::open(name, &options);
     progress.finish();
     dataset
 }

@@ -4,7 +4,7 @@ use image::{Rgb, RgbImage};
 
 use crate::batch::DType;
 use crate::error::{Error, Result};
-use crate::source::{Source, Target};
+use crate::source::{Source, Target, Viewer};
 
 /// Pixels between samples and around them.
 const GAP: u32 = 2;
@@ -38,12 +38,12 @@ pub fn contact_sheet(source: &dyn Source, columns: usize) -> Result<RgbImage> {
     let mut sheet =
         RgbImage::from_pixel(columns as u32 * tile_w + GAP, rows as u32 * tile_h + GAP, BACKGROUND);
     let mut shown = vec![0; rows];
-    let mut scratch = Vec::new();
+    let mut viewer = Viewer::default();
     for index in 0..source.len() {
         if shown.iter().all(|&n| n == columns) {
             break;
         }
-        let sample = source.read(index, &mut scratch)?;
+        let sample = viewer.read(source, index)?;
         let row = match sample.target {
             Target::Class(class) => class as usize,
             Target::Values(_) => index / columns.max(1),

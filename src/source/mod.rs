@@ -4,6 +4,7 @@
 //! [`Manifest`](manifest::Manifest) and brought by [`fetch`](fetch()) when it is not there.
 
 pub mod cifar;
+mod config;
 mod contact_sheet;
 mod debian;
 pub mod fetch;
@@ -19,7 +20,9 @@ mod statistics;
 mod subset;
 pub mod synthetic;
 mod unpack;
+mod viewer;
 
+pub use config::DataConfig;
 pub use contact_sheet::contact_sheet;
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open};
@@ -27,6 +30,7 @@ pub use resident::Resident;
 pub use statistics::{Statistics, statistics};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
+pub use viewer::Viewer;
 
 use crate::batch::SampleSpec;
 use crate::error::Result;
@@ -44,10 +48,21 @@ pub struct SourceInfo {
     pub std: Vec<f32>,
 }
 
-/// One sample as a source delivers it: raw bytes, little-endian, exactly as they go into a slot.
+/// What the input of a source's samples is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// Bytes exactly as they go into a slot.
+    #[default]
+    Raw,
+    /// An image file, which preparation decodes and brings to the shape of the specification.
+    Image,
+}
+
+/// One sample as a source delivers it: raw bytes, little-endian, exactly as they go into a slot, or an image file; see
+/// [`Source::encoding`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample<'a> {
-    /// The input, [`SampleSpec::input_bytes`] long unless a transform follows.
+    /// The input; raw, it is [`SampleSpec::input_bytes`] long.
     pub input: &'a [u8],
     /// The target.
     pub target: Target<'a>,
@@ -77,6 +92,34 @@ pub trait Source: Send + Sync {
 
     /// Names and statistics.
     fn info(&self) -> &SourceInfo;
+
+    /// What [`read`](Self::read) delivers as input.
+    fn encoding(&self) -> Encoding {
+        Encoding::Raw
+    }
+
+    /// The class of a sample where it is known without reading the sample; what stratified splits and class weights
+    /// are made from.
+    fn class(&self, _index: usize) -> Option<u32> {
+        None
+    }
+
+    /// Where a sample is from, for errors and ledgers: `folder/cat/7.jpg`, `table.csv row 12`. Without it, its index.
+    fn origin(&self, _index: usize) -> Option<String> {
+        None
+    }
+
+    /// Called by the prepare thread before the samples `indices` are read, in the order in which they are going to
+    /// be: the place to read ahead, and for a stream to wait for them, which [`read`](Self::read) must not.
+    ///
+    /// # Errors
+    /// When the samples will not come.
+    fn prefetch(&self, _indices: &[usize]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called when the step that used the samples `indices` was applied.
+    fn applied(&self, _indices: &[usize]) {}
 
     /// Sample `index`. A source in memory lends its own bytes; one that reads or decodes does so into
     /// `scratch`, which a worker reuses from sample to sample, and lends that.

@@ -100,6 +100,13 @@ impl Source for Resident {
         &self.info
     }
 
+    fn class(&self, index: usize) -> Option<u32> {
+        match &self.targets {
+            Targets::Classes(labels) => labels.get(index).copied(),
+            Targets::Values(_) => None,
+        }
+    }
+
     fn read<'a>(&'a self, index: usize, _scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
         if index >= self.len {
             return Err(no_such_sample(&self.info.name, index, self.len));

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
-use crate::source::{Source, Target};
+use crate::source::{Source, Target, Viewer};
 
 /// What there is to know about a source's samples.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -49,9 +49,9 @@ pub fn statistics(source: &dyn Source) -> Result<Statistics> {
 fn chunk(source: &dyn Source, range: std::ops::Range<usize>) -> Result<Moments> {
     let spec = source.spec();
     let mut moments = Moments::new(spec);
-    let mut scratch = Vec::new();
+    let mut viewer = Viewer::default();
     for index in range {
-        let sample = source.read(index, &mut scratch)?;
+        let sample = viewer.read(source, index)?;
         let item = || format!("sample {index} of {}", source.info().name);
         if sample.input.len() != spec.input_bytes() {
             return Err(Error::data(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::batch::SampleSpec;
 use crate::error::{Error, Result};
 use crate::source::resident::no_such_sample;
-use crate::source::{Sample, Source, SourceInfo};
+use crate::source::{Encoding, Sample, Source, SourceInfo};
 
 /// Samples `range` of another source, renumbered from 0.
 pub struct Subset {
@@ -47,6 +47,28 @@ impl Source for Subset {
 
     fn info(&self) -> &SourceInfo {
         &self.info
+    }
+
+    fn encoding(&self) -> Encoding {
+        self.inner.encoding()
+    }
+
+    fn class(&self, index: usize) -> Option<u32> {
+        self.inner.class(self.range.start + index)
+    }
+
+    fn origin(&self, index: usize) -> Option<String> {
+        self.inner.origin(self.range.start + index)
+    }
+
+    fn prefetch(&self, indices: &[usize]) -> Result<()> {
+        let shifted: Vec<usize> = indices.iter().map(|i| i + self.range.start).collect();
+        self.inner.prefetch(&shifted)
+    }
+
+    fn applied(&self, indices: &[usize]) {
+        let shifted: Vec<usize> = indices.iter().map(|i| i + self.range.start).collect();
+        self.inner.applied(&shifted);
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {

@@ -31,7 +31,7 @@ use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation};
 use crate::sampler::Sampler;
 use crate::source::Source;
-use crate::transform::Transform;
+use crate::transform::{Transform, TransformConfig};
 
 /// Describes a training; see [`Trainer::builder`].
 pub struct TrainerBuilder {
@@ -69,7 +69,7 @@ impl TrainerBuilder {
         self
     }
 
-    /// Adds a transform of training samples, after those added before.
+    /// Adds a transform of training samples, after those of the configuration and those added before.
     pub fn transform(mut self, transform: impl Transform + 'static) -> Self {
         self.transforms.push(Box::new(transform));
         self
@@ -199,10 +199,12 @@ impl TrainerBuilder {
             ..Default::default()
         };
         let (mailbox, messages) = bounded(MAILBOX_LEN);
+        let configured = config.transforms.iter().map(TransformConfig::build);
+        let transforms = configured.chain(self.transforms).collect();
         let preparation = Preparation {
             train: self.train,
             validation: self.validation,
-            transforms: self.transforms,
+            transforms,
             layout: program.slot.clone(),
             seed: config.seed,
             workers: config.worker_count(),

@@ -1,10 +1,14 @@
 //! Mirrors an image left to right.
 
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
 use crate::rng::Rng;
 use crate::transform::{Image, Transform};
 
 /// Mirrors every image with a probability.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct HorizontalFlip {
     /// From 0 (never) to 1 (always).
     pub probability: f64,
@@ -21,23 +25,32 @@ impl Transform for HorizontalFlip {
         "horizontal_flip"
     }
 
-    fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) {
-        if rng.uniform() < self.probability {
-            let width = image.shape()[2];
-            image.bytes_mut().chunks_exact_mut(width).for_each(<[u8]>::reverse);
+    fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) -> Result<()> {
+        if rng.uniform() >= self.probability {
+            return Ok(());
         }
+        let [channels, _, width] = image.shape();
+        for row in image.pixels_mut()?.chunks_exact_mut(channels * width) {
+            for x in 0..width / 2 {
+                let (left, right) = row.split_at_mut((width - 1 - x) * channels);
+                left[x * channels..(x + 1) * channels].swap_with_slice(&mut right[..channels]);
+            }
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transform::ImageMemory;
 
     fn flipped(probability: f64, rng: &mut Rng) -> Vec<u8> {
-        let (mut bytes, mut spare) = ((0..12).collect(), Vec::new());
-        let mut image = Image::new([2, 2, 3], &mut bytes, &mut spare);
-        HorizontalFlip { probability }.apply(&mut image, rng);
-        bytes
+        let planes: Vec<u8> = (0..12).collect();
+        let (mut memory, mut spare) = (ImageMemory::default(), Vec::new());
+        let mut image = Image::raw([2, 2, 3], &planes, &mut memory);
+        HorizontalFlip { probability }.apply(&mut image, rng).expect("raw");
+        image.planes(&mut spare).expect("raw").to_vec()
     }
 
     #[test]

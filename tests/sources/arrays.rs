@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use inflight::batch::{DType, TargetSpec};
-use inflight::source::{OpenOptions, Target, open};
+use inflight::source::{DataConfig, OpenOptions, Target, open};
 use ndarray::{Array, Array1, Array2, Array3, Array4, ShapeBuilder};
 use ndarray_npy::{NpzWriter, WriteNpyExt, write_npy};
 use tempfile::{TempDir, tempdir};
@@ -120,7 +120,8 @@ fn labels_are_checked() {
     );
     assert_refusal(dir.path(), &y, &message);
     write(vec![0, 1, 4, 2]);
-    let options = OpenOptions { classes: Some(5), offline: true, ..Default::default() };
+    let data = DataConfig { classes: Some(5), ..Default::default() };
+    let options = OpenOptions { data: Some(&data), offline: true, ..Default::default() };
     assert_eq!(
         open(dir.path().to_str().unwrap(), &options).unwrap().train.spec().classes(),
         Some(5)

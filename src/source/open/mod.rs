@@ -1,0 +1,219 @@
+//! From a name or a path to a data set: finds the files, fetches what is missing, tells the format.
+
+mod arrays;
+mod cifar;
+mod idx;
+mod named;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use crate::batch::DType;
+use crate::error::{Error, Result};
+use crate::source::fetch::OnProgress;
+use crate::source::file::io_error;
+use crate::source::manifest;
+use crate::source::resident::Resident;
+use crate::source::{DataConfig, Source, SourceInfo, statistics};
+
+pub use named::open_manifest;
+
+/// A data set that is open: what to train on, and what to validate with.
+#[derive(Clone)]
+pub struct Dataset {
+    /// Its name, or the path it was opened by.
+    pub name: String,
+    /// Where its files lie.
+    pub path: PathBuf,
+    /// The training split.
+    pub train: Arc<dyn Source>,
+    /// The test split, where there is one.
+    pub test: Option<Arc<dyn Source>>,
+}
+
+/// How to open a data set.
+#[derive(Clone, Copy, Default)]
+pub struct OpenOptions<'a> {
+    /// Never fetch: a data set that is not here is an error.
+    pub offline: bool,
+    /// Where fetched data sets lie; without it, [`default_cache_dir`](crate::source::fetch::default_cache_dir).
+    pub cache_dir: Option<&'a Path>,
+    /// How to read it, where its files leave a choice.
+    pub data: Option<&'a DataConfig>,
+    /// Told about the progress of a fetch.
+    pub on_progress: Option<OnProgress<'a>>,
+}
+
+impl OpenOptions<'_> {
+    /// How to read the data set.
+    pub fn data(&self) -> &DataConfig {
+        static DEFAULT: LazyLock<DataConfig> = LazyLock::new(DataConfig::default);
+        self.data.unwrap_or(&DEFAULT)
+    }
+}
+
+/// The file with one class name a line that may lie beside data without a manifest.
+const CLASS_NAMES_FILE: &str = "classes.txt";
+
+/// A way to read what lies at a path. The first that claims a path opens it.
+struct Format {
+    /// What it is called in errors: `a folder with IDX files`.
+    what: &'static str,
+    /// Whether the path is of this format, by content rather than by name where the content tells.
+    claims: fn(&Candidate) -> Result<bool>,
+    /// Opens it.
+    open: fn(&Candidate, &OpenOptions<'_>) -> Result<Dataset>,
+}
+
+/// All formats, the most certain ones first.
+const FORMATS: [Format; 3] = [idx::FORMAT, cifar::FORMAT, arrays::FORMAT];
+
+/// A path that exists, looked at once for all formats.
+struct Candidate {
+    path: PathBuf,
+    /// Whether it is a folder.
+    is_folder: bool,
+    /// The first bytes of a file.
+    head: Vec<u8>,
+}
+
+/// Bytes that formats may look at: the magic of a tar archive lies at 257.
+const HEAD_BYTES: u64 = 4096;
+
+impl Candidate {
+    fn look(path: &Path, is_folder: bool) -> Result<Self> {
+        let mut head = Vec::new();
+        if !is_folder {
+            let file = File::open(path).map_err(|e| io_error(path, e))?;
+            file.take(HEAD_BYTES).read_to_end(&mut head).map_err(|e| io_error(path, e))?;
+        }
+        Ok(Self { path: path.into(), is_folder, head })
+    }
+
+    /// Whether the file's name ends like this, in small letters and with the dot.
+    fn has_extension(&self, extension: &str) -> bool {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        !self.is_folder && name.ends_with(extension)
+    }
+}
+
+/// Opens a data set by its name or path. A known name that is not on this machine is fetched first.
+///
+/// # Errors
+/// When there is no such name or path, a fetch fails, or a file is damaged or does not fit the others.
+pub fn open(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
+    options.data().validate()?;
+    if let Some(manifest) = manifest::by_name(dataset)? {
+        let dir = named::find_or_fetch(&manifest, options)?;
+        return open_manifest(&manifest, &dir);
+    }
+    let path = Path::new(dataset);
+    match std::fs::metadata(path) {
+        Ok(meta) => open_path(path, meta.is_dir(), options),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::data(
+            dataset,
+            format!(
+                "found neither a file or folder of this name nor a known data set ({})",
+                manifest::names().join(", ")
+            ),
+        )
+        .hint(format!("a path to {}", formats()))),
+        Err(e) => Err(io_error(path, e)),
+    }
+}
+
+fn open_path(path: &Path, is_folder: bool, options: &OpenOptions<'_>) -> Result<Dataset> {
+    let candidate = Candidate::look(path, is_folder)?;
+    for format in &FORMATS {
+        if (format.claims)(&candidate)? {
+            return (format.open)(&candidate, options);
+        }
+    }
+    let found = match (is_folder, candidate.head.is_empty()) {
+        (true, _) => "a folder without data that can be read",
+        (false, true) => "an empty file",
+        (false, false) => "a file of no format that can be read",
+    };
+    Err(Error::data(path.display(), format!("found {found}, expected {}", formats())))
+}
+
+/// All formats in words.
+fn formats() -> String {
+    let names: Vec<&str> = FORMATS.iter().map(|format| format.what).collect();
+    let (last, first) = names.split_last().expect("there are formats");
+    format!("{}, or {last}", first.join(", "))
+}
+
+/// Gives both splits the mean and deviation of the training split's images; arrays of floats are taken
+/// as they are.
+fn with_statistics(path: &Path, train: Resident, test: Option<Resident>) -> Result<Dataset> {
+    if let Some(test) = &test
+        && test.spec().input_shape != train.spec().input_shape
+    {
+        return Err(Error::data(
+            path.display(),
+            format!(
+                "found test samples of shape {:?}, expected those of the training split, {:?}",
+                test.spec().input_shape,
+                train.spec().input_shape
+            ),
+        ));
+    }
+    let (mut mean, mut std) = (Vec::new(), Vec::new());
+    if train.spec().input_dtype == DType::U8 {
+        let found = statistics(&train)?;
+        // A channel that never changes carries nothing; a deviation of 1 leaves it at 0.
+        let safe = |s: &f64| if *s > 0.0 { *s as f32 } else { 1.0 };
+        mean = found.mean.iter().map(|&m| m as f32).collect();
+        std = found.std.iter().map(safe).collect();
+        // What is no image has one mean, which holds for each of its elements.
+        let channels = train.spec().input_shape[0];
+        mean.resize(channels, mean[0]);
+        std.resize(channels, std[0]);
+    }
+    let named = |source: Resident| {
+        let info = SourceInfo { mean: mean.clone(), std: std.clone(), ..source.info().clone() };
+        Arc::new(source.with_info(info)) as Arc<dyn Source>
+    };
+    Ok(Dataset {
+        name: path.display().to_string(),
+        path: path.into(),
+        train: named(train),
+        test: test.map(named),
+    })
+}
+
+fn info(path: &Path, split: &str, class_names: &[String]) -> SourceInfo {
+    SourceInfo {
+        name: format!("{} ({split})", path.display()),
+        class_names: class_names.to_vec(),
+        ..Default::default()
+    }
+}
+
+/// The names in `classes.txt`, if there is one.
+fn class_names(folder: &Path) -> Result<Vec<String>> {
+    let path = folder.join(CLASS_NAMES_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            Ok(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(Into::into).collect())
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(io_error(&path, e)),
+    }
+}
+
+/// The files of a folder whose names fit, in the order of their names.
+fn files_with(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| io_error(folder, e))? {
+        let path = entry.map_err(|e| io_error(folder, e))?.path();
+        if path.file_name().and_then(|n| n.to_str()).is_some_and(&fits) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
