@@ -49,11 +49,12 @@ impl Transform for Brightness {
         "brightness"
     }
 
-    fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) {
+    fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) -> Result<()> {
         let more = rng.below(64) as u8;
-        for byte in image.bytes_mut() {
+        for byte in image.pixels_mut()? {
             *byte = byte.saturating_add(more);
         }
+        Ok(())
     }
 }
 
