@@ -75,6 +75,8 @@ pub enum Target<'a> {
     Class(u32),
     /// Values for regression.
     Values(&'a [f32]),
+    /// The token that follows each one of the input: `u32`, little-endian, exactly as they go into a slot.
+    Tokens(&'a [u8]),
 }
 
 /// Something with samples that can be read in any order, by many threads at once.
