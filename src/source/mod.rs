@@ -3,6 +3,7 @@
 //! [`open`](open()) turns a name or a path into a [`Dataset`]; a data set known by name is described by a
 //! [`Manifest`](manifest::Manifest) and brought by [`fetch`](fetch()) when it is not there.
 
+pub mod blob;
 pub mod cifar;
 mod config;
 mod contact_sheet;
