@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::batch::SampleSpec;
 use crate::error::{Error, Result};
 use crate::source::resident::no_such_sample;
+use crate::source::table::Fitted;
 use crate::source::{Encoding, Sample, Source, SourceInfo};
 
 /// Samples `range` of another source, renumbered from 0.
@@ -59,6 +60,10 @@ impl Source for Subset {
 
     fn origin(&self, index: usize) -> Option<String> {
         self.inner.origin(self.range.start + index)
+    }
+
+    fn fitted(&self) -> Option<&Arc<Fitted>> {
+        self.inner.fitted()
     }
 
     fn prefetch(&self, indices: &[usize]) -> Result<()> {
