@@ -167,7 +167,6 @@ impl Laps {
 struct Scratch {
     source: Vec<u8>,
     image: ImageMemory,
-    planes: Vec<u8>,
 }
 
 thread_local! {
@@ -237,17 +236,18 @@ impl Filler<'_> {
         let begun = clock();
         let sample = self.source.read(index, &mut scratch.source)?;
         let read = clock();
-        let Scratch { image, planes, .. } = scratch;
         let mut image = match self.image_shape {
             None => None,
-            Some(shape) => Some(self.augment(shape, index, sample.input, image, phase)?),
+            Some(shape) => Some(self.augment(shape, index, sample.input, &mut scratch.image, phase)?),
         };
         let augmented = clock();
-        let bytes = match &mut image {
-            None => sample.input,
-            Some(image) => image.planes(planes)?,
-        };
-        self.write(input, target, bytes, sample.target)?;
+        match &mut image {
+            None => self.write(input, target, sample.input, sample.target)?,
+            Some(image) => {
+                self.write_target(target, &[], sample.target)?;
+                image.write(input)?;
+            }
+        }
         let written = clock();
         if let (Some(laps), Some(begun), Some(read), Some(augmented), Some(written)) =
             (laps, begun, read, augmented, written)
@@ -295,6 +295,18 @@ impl Filler<'_> {
         found: Target<'_>,
     ) -> Result<()> {
         expect_bytes(bytes, self.layout.input_bytes, "of input")?;
+        self.write_target(target, bytes, found)?;
+        input.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Checks a target against the input, raw bytes of which it may depend on, and writes it.
+    fn write_target(
+        &self,
+        target: &mut WriteOnly<'_>,
+        bytes: &[u8],
+        found: Target<'_>,
+    ) -> Result<()> {
         match (found, &self.source.spec().target) {
             (Target::Class(label), TargetSpec::Class { classes })
                 if (label as usize) < *classes =>
@@ -324,7 +336,6 @@ impl Filler<'_> {
                 ));
             }
         }
-        input.copy_from_slice(bytes);
         Ok(())
     }
 

@@ -26,15 +26,8 @@ impl Transform for HorizontalFlip {
     }
 
     fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) -> Result<()> {
-        if rng.uniform() >= self.probability {
-            return Ok(());
-        }
-        let [channels, _, width] = image.shape();
-        for row in image.pixels_mut()?.chunks_exact_mut(channels * width) {
-            for x in 0..width / 2 {
-                let (left, right) = row.split_at_mut((width - 1 - x) * channels);
-                left[x * channels..(x + 1) * channels].swap_with_slice(&mut right[..channels]);
-            }
+        if rng.uniform() < self.probability {
+            image.mirror();
         }
         Ok(())
     }

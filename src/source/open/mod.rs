@@ -2,6 +2,7 @@
 
 mod arrays;
 mod cifar;
+mod folder;
 mod idx;
 mod named;
 
@@ -86,7 +87,7 @@ struct Format {
 }
 
 /// All formats, the most certain ones first.
-const FORMATS: [Format; 3] = [idx::FORMAT, cifar::FORMAT, arrays::FORMAT];
+const FORMATS: [Format; 4] = [idx::FORMAT, cifar::FORMAT, arrays::FORMAT, folder::FORMAT];
 
 /// A path that exists, looked at once for all formats.
 struct Candidate {
