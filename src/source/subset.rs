@@ -66,6 +66,10 @@ impl Source for Subset {
         self.inner.fitted()
     }
 
+    fn close(&self) {
+        self.inner.close();
+    }
+
     fn prefetch(&self, indices: &[usize]) -> Result<()> {
         let shifted: Vec<usize> = indices.iter().map(|i| i + self.range.start).collect();
         self.inner.prefetch(&shifted)
