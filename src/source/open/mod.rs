@@ -16,7 +16,7 @@ use crate::source::fetch::OnProgress;
 use crate::source::file::io_error;
 use crate::source::manifest;
 use crate::source::resident::Resident;
-use crate::source::{DataConfig, Source, SourceInfo, statistics};
+use crate::source::{DataConfig, Refit, Source, SourceInfo, statistics};
 
 pub use named::open_manifest;
 
@@ -29,8 +29,30 @@ pub struct Dataset {
     pub path: PathBuf,
     /// The training split.
     pub train: Arc<dyn Source>,
+    /// What [`split`](Self::split) held out of the training part.
+    pub validation: Option<Arc<dyn Source>>,
     /// The test split, where there is one.
     pub test: Option<Arc<dyn Source>>,
+    /// For data whose preparation is learned from the training part: how to learn it from a part of that alone.
+    pub refit: Option<Refit>,
+}
+
+impl Dataset {
+    /// A data set with a training part and perhaps one to test with.
+    pub fn new(
+        name: impl Into<String>,
+        path: impl Into<PathBuf>,
+        train: Arc<dyn Source>,
+        test: Option<Arc<dyn Source>>,
+    ) -> Self {
+        let (name, path) = (name.into(), path.into());
+        Self { name, path, train, validation: None, test, refit: None }
+    }
+
+    /// What a training is validated with: what was held out for that, else the test part.
+    pub fn held_out(&self) -> Option<&Arc<dyn Source>> {
+        self.validation.as_ref().or(self.test.as_ref())
+    }
 }
 
 /// How to open a data set.
@@ -177,12 +199,7 @@ fn with_statistics(path: &Path, train: Resident, test: Option<Resident>) -> Resu
         let info = SourceInfo { mean: mean.clone(), std: std.clone(), ..source.info().clone() };
         Arc::new(source.with_info(info)) as Arc<dyn Source>
     };
-    Ok(Dataset {
-        name: path.display().to_string(),
-        path: path.into(),
-        train: named(train),
-        test: test.map(named),
-    })
+    Ok(Dataset::new(path.display().to_string(), path, named(train), test.map(named)))
 }
 
 fn info(path: &Path, split: &str, class_names: &[String]) -> SourceInfo {
