@@ -3,6 +3,7 @@
 //! [`open`](open()) turns a name or a path into a [`Dataset`]; a data set known by name is described by a
 //! [`Manifest`](manifest::Manifest) and brought by [`fetch`](fetch()) when it is not there.
 
+pub mod blob;
 pub mod cifar;
 mod config;
 mod contact_sheet;
@@ -20,6 +21,7 @@ mod split;
 mod statistics;
 mod subset;
 pub mod synthetic;
+pub mod table;
 mod unpack;
 mod viewer;
 
@@ -34,8 +36,11 @@ pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;
 
+use std::sync::Arc;
+
 use crate::batch::SampleSpec;
 use crate::error::Result;
+use table::Fitted;
 
 /// What a source says about its samples beyond their shape.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -77,6 +82,8 @@ pub enum Target<'a> {
     Class(u32),
     /// Values for regression.
     Values(&'a [f32]),
+    /// The token that follows each one of the input: `u32`, little-endian, exactly as they go into a slot.
+    Tokens(&'a [u8]),
 }
 
 /// Something with samples that can be read in any order, by many threads at once.
@@ -109,6 +116,28 @@ pub trait Source: Send + Sync {
     /// Where a sample is from, for errors and ledgers: `folder/cat/7.jpg`, `table.csv row 12`. Without it, its index.
     fn origin(&self, _index: usize) -> Option<String> {
         None
+    }
+
+    /// What the encoding of the samples was fitted to, for a table; a model trained on them is of no use without it.
+    fn fitted(&self) -> Option<&Arc<Fitted>> {
+        None
+    }
+
+    /// The same samples, encoded by what is fitted to the samples `kept` alone, since the others are to be held out.
+    /// None: there is nothing to fit, or it was fitted before, with a model that is already there.
+    ///
+    /// # Errors
+    /// When the samples cannot be read.
+    fn fit_on(&self, _kept: &[usize]) -> Result<Option<Arc<dyn Source>>> {
+        Ok(None)
+    }
+
+    /// The same samples, encoded by what another source was fitted to. None: nothing is fitted here.
+    ///
+    /// # Errors
+    /// When they cannot be encoded so.
+    fn encoded_as(&self, _fitted: &Arc<Fitted>) -> Result<Option<Arc<dyn Source>>> {
+        Ok(None)
     }
 
     /// Called by the prepare thread before the samples `indices` are read, in the order in which they are going to

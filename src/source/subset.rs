@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::batch::SampleSpec;
 use crate::error::{Error, Result};
 use crate::source::resident::no_such_sample;
+use crate::source::table::Fitted;
 use crate::source::{Encoding, Sample, Source, SourceInfo};
 
 /// Samples of another source, renumbered from 0.
@@ -107,6 +108,10 @@ impl Source for Subset {
             Chosen::Rows(_) => Some(format!("sample {place} of {}", self.inner.info().name)),
         };
         self.inner.origin(place).or_else(numbered)
+    }
+
+    fn fitted(&self) -> Option<&Arc<Fitted>> {
+        self.inner.fitted()
     }
 
     fn prefetch(&self, indices: &[usize]) -> Result<()> {

@@ -55,6 +55,24 @@ impl Dataset {
     }
 }
 
+impl Dataset {
+    /// Has what is fitted to training samples (the means and categories of a table) fitted to the samples `kept` alone,
+    /// before the others are held out. The test split follows.
+    ///
+    /// # Errors
+    /// When the samples cannot be read.
+    pub fn fit_on(&mut self, kept: &[usize]) -> Result<()> {
+        let Some(train) = self.train.fit_on(kept)? else { return Ok(()) };
+        if let (Some(fitted), Some(test)) = (train.fitted(), &self.test)
+            && let Some(test) = test.encoded_as(fitted)?
+        {
+            self.test = Some(test);
+        }
+        self.train = train;
+        Ok(())
+    }
+}
+
 /// How to open a data set.
 #[derive(Clone, Copy, Default)]
 pub struct OpenOptions<'a> {
