@@ -30,7 +30,6 @@ pub use contact_sheet::contact_sheet;
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open};
 pub use resident::Resident;
-pub use split::Refit;
 pub use statistics::{Statistics, statistics};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};

@@ -10,35 +10,25 @@ use crate::source::{Source, Subset};
 /// Keeps the choice of the held-out samples apart from all other randomness of the same seed.
 const SPLIT: u64 = u64::from_le_bytes(*b"valsplit");
 
-/// Prepares a data set whose preparation is learned from its samples (the means of a table's columns, the words of
-/// its categories) anew from some training samples alone: the training part, with all its samples where they were,
-/// and the test part.
-pub type Refit =
-    Arc<dyn Fn(&[u32]) -> Result<(Arc<dyn Source>, Option<Arc<dyn Source>>)> + Send + Sync>;
-
 impl Dataset {
     /// Holds a share of the training part out, as [`validation`](Self::validation): of each class as many samples as
     /// its share is (by largest remainder), where the classes are known without reading; else of all together. Which
-    /// ones depends on `seed` alone, and both parts keep the order of the source. What is learned from samples is
-    /// learned from those that are trained on.
+    /// ones depends on `seed` alone, and both parts keep the order of the source. What is fitted to samples is fitted
+    /// to those that are trained on, see [`fit_on`](Self::fit_on).
     ///
     /// Means and deviations of images stay those that the source came with.
     ///
     /// # Errors
     /// When the fraction is not between 0 and 1, or a part would have no sample, or a class none to train on.
-    pub fn split(self, fraction: f64, seed: u64) -> Result<Self> {
+    pub fn split(mut self, fraction: f64, seed: u64) -> Result<Self> {
         let (kept, held) = choose(&*self.train, fraction, seed)?;
-        let (train, test) = match &self.refit {
-            Some(refit) => refit(&kept)?,
-            None => (self.train, self.test),
-        };
+        self.fit_on(&kept.iter().map(|&row| row as usize).collect::<Vec<_>>())?;
+        let train = self.train;
         let name = train.info().name.clone();
         let held_name = format!("{} (val)", name.strip_suffix(" (train)").unwrap_or(&name));
         Ok(Self {
             validation: Some(Arc::new(Subset::of_rows(train.clone(), held, held_name)?)),
             train: Arc::new(Subset::of_rows(train, kept, name)?),
-            test,
-            refit: None,
             ..self
         })
     }
@@ -121,7 +111,7 @@ mod tests {
     use super::*;
     use crate::batch::{DType, SampleSpec, TargetSpec};
     use crate::source::resident::{Inputs, Targets};
-    use crate::source::{Resident, SourceInfo};
+    use crate::source::{Resident, Sample, SourceInfo};
 
     /// Samples whose one byte is their number modulo 256.
     fn dataset(labels: &[u32], classes: usize) -> Dataset {
@@ -193,10 +183,22 @@ mod tests {
         assert!((100.0..300.0).contains(&chi2), "{chi2}");
     }
 
-    /// A source that does not tell classes.
-    struct Untold(Arc<dyn Source>);
+    #[test]
+    fn without_known_classes_the_split_is_plain() {
+        let told = dataset(&[0, 0, 0, 0, 1], 2);
+        let untold = Arc::new(Fitting(told.train.clone(), Arc::default()));
+        let untold = Dataset { train: untold, ..told.clone() };
+        let (train, held) = parts(&untold, 0.4, 1);
+        assert_eq!((train.len(), held.len()), (3, 2));
+        // Stratified, the only sample of class 1 stays to be trained on; plain it is held out at times.
+        assert!((0..50).all(|seed| parts(&told, 0.4, seed).0.contains(&4)));
+        assert!((0..50).any(|seed| parts(&untold, 0.4, seed).1.contains(&4)));
+    }
 
-    impl Source for Untold {
+    /// A source that does not tell classes, and notes which samples it is fitted to.
+    struct Fitting(Arc<dyn Source>, Arc<std::sync::Mutex<Vec<usize>>>);
+
+    impl Source for Fitting {
         fn len(&self) -> usize {
             self.0.len()
         }
@@ -209,41 +211,26 @@ mod tests {
             self.0.info()
         }
 
-        fn read<'a>(
-            &'a self,
-            index: usize,
-            scratch: &'a mut Vec<u8>,
-        ) -> Result<crate::source::Sample<'a>> {
+        fn fit_on(&self, kept: &[usize]) -> Result<Option<Arc<dyn Source>>> {
+            *self.1.lock().expect("not poisoned") = kept.to_vec();
+            Ok(None)
+        }
+
+        fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
             self.0.read(index, scratch)
         }
     }
 
     #[test]
-    fn without_known_classes_the_split_is_plain() {
-        let told = dataset(&[0, 0, 0, 0, 1], 2);
-        let untold = Dataset { train: Arc::new(Untold(told.train.clone())), ..told.clone() };
-        let (train, held) = parts(&untold, 0.4, 1);
-        assert_eq!((train.len(), held.len()), (3, 2));
-        // Stratified, the only sample of class 1 stays to be trained on; plain it is held out at times.
-        assert!((0..50).all(|seed| parts(&told, 0.4, seed).0.contains(&4)));
-        assert!((0..50).any(|seed| parts(&untold, 0.4, seed).1.contains(&4)));
-    }
-
-    #[test]
-    fn what_is_learned_is_learned_from_the_training_part() {
+    fn what_is_fitted_is_fitted_to_the_training_part() {
         let plain = dataset(&[0; 10], 1);
-        let other = dataset(&[0; 10], 1);
-        let (seen, all) = (Arc::new(std::sync::Mutex::new(Vec::new())), other.train.clone());
-        let note = seen.clone();
-        let refit: Refit = Arc::new(move |rows: &[u32]| {
-            *note.lock().expect("not poisoned") = rows.to_vec();
-            Ok((all.clone(), Some(all.clone())))
-        });
-        let split = Dataset { refit: Some(refit), ..plain }.split(0.3, 1).expect("splits");
-        let rows: Vec<u8> =
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let train = Arc::new(Fitting(plain.train.clone(), seen.clone()));
+        let (train, held) = parts(&Dataset { train, ..plain }, 0.3, 1);
+        let fitted: Vec<u8> =
             seen.lock().expect("not poisoned").iter().map(|&row| row as u8).collect();
-        assert_eq!(rows, inputs(&*split.train));
-        assert!(split.test.is_some_and(|test| Arc::ptr_eq(&test, &other.train)));
+        assert_eq!(fitted, train);
+        assert_eq!(held.len(), 3);
     }
 
     #[test]

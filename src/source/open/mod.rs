@@ -16,7 +16,7 @@ use crate::source::fetch::OnProgress;
 use crate::source::file::io_error;
 use crate::source::manifest;
 use crate::source::resident::Resident;
-use crate::source::{DataConfig, Refit, Source, SourceInfo, statistics};
+use crate::source::{DataConfig, Source, SourceInfo, statistics};
 
 pub use named::open_manifest;
 
@@ -33,8 +33,6 @@ pub struct Dataset {
     pub validation: Option<Arc<dyn Source>>,
     /// The test split, where there is one.
     pub test: Option<Arc<dyn Source>>,
-    /// For data whose preparation is learned from the training part: how to learn it from a part of that alone.
-    pub refit: Option<Refit>,
 }
 
 impl Dataset {
@@ -46,16 +44,14 @@ impl Dataset {
         test: Option<Arc<dyn Source>>,
     ) -> Self {
         let (name, path) = (name.into(), path.into());
-        Self { name, path, train, validation: None, test, refit: None }
+        Self { name, path, train, validation: None, test }
     }
 
     /// What a training is validated with: what was held out for that, else the test part.
     pub fn held_out(&self) -> Option<&Arc<dyn Source>> {
         self.validation.as_ref().or(self.test.as_ref())
     }
-}
 
-impl Dataset {
     /// Has what is fitted to training samples (the means and categories of a table) fitted to the samples `kept` alone,
     /// before the others are held out. The test split follows.
     ///
