@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod npy;
 mod open;
 pub mod resident;
+mod split;
 mod statistics;
 mod subset;
 pub mod synthetic;
@@ -80,6 +81,8 @@ pub enum Target<'a> {
     Class(u32),
     /// Values for regression.
     Values(&'a [f32]),
+    /// The token that follows each one of the input: `u32`, little-endian, exactly as they go into a slot.
+    Tokens(&'a [u8]),
 }
 
 /// The length of a stream: nobody knows it before the stream has ended. Its samples come in the order of their indices,

@@ -115,7 +115,9 @@ impl TrainerBuilder {
         let config = &self.config;
         let (spec, info) = (self.train.spec(), self.train.info());
         let loss = self.loss.unwrap_or(match spec.target {
-            TargetSpec::Class { .. } => Loss::CrossEntropy { smoothing: config.label_smoothing },
+            TargetSpec::Class { .. } | TargetSpec::Tokens { .. } => {
+                Loss::CrossEntropy { smoothing: config.label_smoothing }
+            }
             TargetSpec::Values { .. } => Loss::MeanSquaredError,
         });
         loss.validate(spec)?;
