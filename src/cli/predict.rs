@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use image::imageops::FilterType;
 use inflight::batch::{DType, SampleSpec};
 use inflight::source::Resident;
 use inflight::source::resident::{Inputs as Pixels, Targets};
 use inflight::train::evaluate::evaluate;
+use inflight::transform::{Image, ImageMemory};
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -17,13 +17,14 @@ use super::runs::{self, Inputs, Trained};
 
 /// Tell what pictures show, with a trained model
 ///
-/// Each picture is converted to the channels and resized to the shape that the model was trained on.
+/// Each picture is turned as its camera was held, converted to the channels that the model was trained on, and its
+/// centre is cut out and resized to the model's shape, as in an evaluation.
 /// Fashion-MNIST and MNIST expect light things on a dark ground; --invert turns a photograph of a dark
 /// thing on a light ground around.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Pictures: PNG or JPEG
+    /// Pictures: JPEG, PNG, WebP, GIF or BMP
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// The folder of a run, or a checkpoint of one [default: the newest run under runs/]
@@ -105,10 +106,11 @@ fn read_all(
         let message = format!("was trained on {:?} for {:?}", spec.input_dtype, spec.target);
         return Err(Error::config("--run", message).hint("a classifier of images of bytes"));
     }
+    let mut memory = ImageMemory::default();
     let mut bytes = Vec::with_capacity(files.len() * spec.input_bytes());
     for file in files {
         let start = bytes.len();
-        read(file, channels, height as u32, width as u32, &mut bytes)?;
+        read(file, [channels, height, width], &mut memory, &mut bytes)?;
         if invert {
             bytes[start..].iter_mut().for_each(|byte| *byte = 255 - *byte);
         }
@@ -118,27 +120,20 @@ fn read_all(
     Resident::new(spec.clone(), inputs.info.clone(), Pixels::Bytes(bytes), labels)
 }
 
-/// Appends a picture, channel after channel.
-fn read(file: &Path, channels: usize, height: u32, width: u32, bytes: &mut Vec<u8>) -> Result<()> {
-    let cannot = |what: &str| Error::data(file.display(), what);
-    // Decoders stop at 512 MiB of memory, so a bomb is an error.
-    let picture = image::ImageReader::open(file)
-        .and_then(image::ImageReader::with_guessed_format)
-        .map_err(|e| cannot("cannot be read").caused_by(e))?
-        .decode()
-        .map_err(|e| cannot("is not a picture that can be read, PNG or JPEG").caused_by(e))?;
-    let picture = match (picture.height(), picture.width()) {
-        same if same == (height, width) => picture,
-        _ => picture.resize_exact(width, height, FilterType::Triangle),
-    };
-    if channels == 1 {
-        bytes.extend_from_slice(picture.to_luma8().as_raw());
-    } else {
-        let rgb = picture.to_rgb8();
-        for channel in 0..channels {
-            bytes.extend(rgb.pixels().map(|pixel| pixel.0[channel]));
-        }
-    }
+/// Appends a picture as evaluation would see it, channel after channel: turned as its camera was held, its centre fitted.
+fn read(
+    file: &Path,
+    shape: [usize; 3],
+    memory: &mut ImageMemory,
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
+    let encoded = std::fs::read(file)
+        .map_err(|e| Error::data(file.display(), "cannot be read").caused_by(e))?;
+    let picture = Image::encoded(&encoded, shape, memory).and_then(|mut image| {
+        image.fit()?;
+        image.to_planes()
+    });
+    bytes.extend(picture.map_err(|e| e.within(file.display()))?);
     Ok(())
 }
 

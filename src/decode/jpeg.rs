@@ -195,8 +195,8 @@ fn decode_all(
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(damaged)?;
-    let brightness =
-        channels == 1 && matches!(decoder.input_colorspace(), Some(ColorSpace::YCbCr | ColorSpace::Luma));
+    let brightness = channels == 1
+        && matches!(decoder.input_colorspace(), Some(ColorSpace::YCbCr | ColorSpace::Luma));
     if brightness {
         decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
     }

@@ -34,7 +34,9 @@ pub(super) fn decode(
         return decoder.read_image(into).map_err(damaged);
     }
     let mut stored = Vec::new();
-    decoder.read_image(room(&mut stored, count * usize::from(color.bytes_per_pixel()))?).map_err(damaged)?;
+    decoder
+        .read_image(room(&mut stored, count * usize::from(color.bytes_per_pixel()))?)
+        .map_err(damaged)?;
     convert(color, &stored, channels, into)
 }
 

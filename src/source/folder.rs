@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::batch::{DType, SampleSpec, TargetSpec};
+use crate::decode::{self, Header};
 use crate::error::{Error, Result};
 use crate::source::blob::Stamp;
 use crate::source::resident::no_such_sample;
 use crate::source::{DataConfig, Encoding, Sample, Source, SourceInfo, Target};
-use crate::decode::{self, Header};
-pub(super) use tree::{has_images, is_image_name, subfolders};
 use tree::Tree;
+pub(super) use tree::{has_images, subfolders};
 
 /// Rows and columns of images whose files do not agree on a size and for which none is asked for.
 pub const IMAGE_SIZE: usize = 224;
@@ -54,7 +54,8 @@ impl Folder {
         }
         let count = data.classes.unwrap_or(classes.len());
         if count < classes.len() {
-            let message = format!("found {count}, expected one for each of {} folders", classes.len());
+            let message =
+                format!("found {count}, expected one for each of {} folders", classes.len());
             return Err(Error::config("--classes", message));
         }
         let mut stamps = Vec::new();
@@ -120,7 +121,10 @@ impl Source for Folder {
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
-        let stamp = self.stamps.get(index).ok_or_else(|| no_such_sample(&self.info.name, index, self.len()))?;
+        let stamp = self
+            .stamps
+            .get(index)
+            .ok_or_else(|| no_such_sample(&self.info.name, index, self.len()))?;
         read(&self.path(index), stamp, scratch)?;
         Ok(Sample { input: scratch, target: Target::Class(self.tree.class(index)) })
     }
@@ -133,8 +137,10 @@ fn read(path: &Path, stamp: &OnceLock<Stamp>, into: &mut Vec<u8>) -> Result<()> 
         None => {
             let found = Stamp::look(path)?;
             if found.len() > FILE_BYTES_MAX {
-                let message =
-                    format!("found {} bytes, expected an image of at most {FILE_BYTES_MAX}", found.len());
+                let message = format!(
+                    "found {} bytes, expected an image of at most {FILE_BYTES_MAX}",
+                    found.len()
+                );
                 return Err(Error::data(path.display(), message));
             }
             stamp.get_or_init(|| found)
@@ -158,10 +164,14 @@ fn shape(tree: &Tree, data: &DataConfig) -> Result<[usize; 3]> {
         return Ok([channels, size, size]);
     }
     // Files that cannot be read say nothing here; they are an error when their turn comes.
-    let heads: Vec<Header> = sampled(tree.len(), HEADS).filter_map(|i| head(&tree.path(i))).collect();
+    let heads: Vec<Header> =
+        sampled(tree.len(), HEADS).filter_map(|i| head(&tree.path(i))).collect();
     let Some(first) = heads.first() else {
         let path = tree.path(0);
-        return Err(Error::data(path.display(), "found no image that can be read, as in the others"));
+        return Err(Error::data(
+            path.display(),
+            "found no image that can be read, as in the others",
+        ));
     };
     let grey = heads.iter().all(|head| head.grey);
     let same = heads.iter().all(|head| (head.height, head.width) == (first.height, first.width));

@@ -9,6 +9,7 @@ mod image;
 mod pad_crop;
 mod random_resized_crop;
 
+pub(crate) use self::image::Effort;
 pub use self::image::{Crop, Image, ImageMemory};
 pub use config::TransformConfig;
 pub use horizontal_flip::HorizontalFlip;
