@@ -7,7 +7,7 @@ use inflight::executor::Tune;
 use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
-use inflight::source::DataConfig;
+use inflight::source::{DataConfig, StreamFormat};
 use inflight::transform::TransformConfig;
 use inflight::{Error, Result};
 use serde::Deserialize;
@@ -136,6 +136,24 @@ pub struct DataFlags {
     /// 1 for grey images, 3 for colour [default: what the files are]
     #[arg(long, value_name = "C")]
     channels: Option<usize>,
+    /// Samples of a stream: webdataset, raw or jsonl [default: what its beginning says]
+    #[arg(long, value_name = "F", value_parser = stream_format)]
+    format: Option<StreamFormat>,
+    /// Samples of a stream that wait to leave in random order [default: in the order in which they come]
+    #[arg(long, value_name = "N")]
+    shuffle_buffer: Option<usize>,
+    /// Folder of the cache of what comes from S3, GCS, Azure and HTTP [default: cloud in the folder of fetched data sets]
+    #[arg(long, value_name = "DIR")]
+    cloud_cache_dir: Option<PathBuf>,
+    /// Most bytes that this cache may take [default: 32 GiB]
+    #[arg(long, value_name = "BYTES")]
+    cloud_cache_bytes: Option<u64>,
+}
+
+/// A format by the name that a configuration has for it.
+fn stream_format(name: &str) -> Result<StreamFormat, String> {
+    let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name);
+    StreamFormat::deserialize(value).map_err(|e| e.to_string())
 }
 
 impl DataFlags {
@@ -144,6 +162,12 @@ impl DataFlags {
         config.classes = self.classes.or(config.classes);
         config.image_size = self.image_size.or(config.image_size);
         config.channels = self.channels.or(config.channels);
+        config.format = self.format.or(config.format);
+        config.shuffle_buffer = self.shuffle_buffer.or(config.shuffle_buffer);
+        if let Some(dir) = &self.cloud_cache_dir {
+            config.cloud_cache_dir = Some(std::path::absolute(dir).unwrap_or_else(|_| dir.clone()));
+        }
+        config.cloud_cache_bytes = self.cloud_cache_bytes.or(config.cloud_cache_bytes);
     }
 }
 
@@ -311,7 +335,7 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --transforms pad-crop --classes 13 --image-size 14 --channels 1 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
+                    --drop-last --no-eval --transforms pad-crop --classes 13 --image-size 14 --channels 1 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -352,7 +376,15 @@ mod tests {
             transforms: vec![TransformConfig::PadCrop(Default::default())],
             optimizer,
             schedule: None,
-            data: DataConfig { classes: Some(13), image_size: Some(14), channels: Some(1) },
+            data: DataConfig {
+                classes: Some(13),
+                image_size: Some(14),
+                channels: Some(1),
+                format: Some(StreamFormat::Raw),
+                shuffle_buffer: Some(15),
+                cloud_cache_dir: Some("/c".into()),
+                cloud_cache_bytes: Some(16),
+            },
         };
         assert_eq!(found, expected);
     }

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
-use inflight::source::{DataConfig, Source, Statistics, contact_sheet, statistics};
+use inflight::batch::SampleSpec;
+use inflight::source::{
+    DataConfig, Dataset, ENDLESS, Source, Statistics, Target, Viewer, contact_sheet, statistics,
+};
 use inflight::{Error, Result};
 use serde::Serialize;
 
 use super::flags::DataFlags;
+use super::plan::dataset_line;
 use super::print;
 use super::train::open_dataset;
 
@@ -28,6 +32,9 @@ pub struct Args {
 
 /// Samples of each class on a contact sheet.
 const SHEET_COLUMNS: usize = 16;
+
+/// Samples of a stream that are shown.
+const FIRST_SAMPLES: usize = 8;
 
 /// Cells of the longest bar of a histogram.
 const BAR_CELLS: f64 = 40.0;
@@ -53,6 +60,9 @@ pub fn run(args: Args) -> Result<()> {
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
     let dataset = open_dataset(&args.dataset, &data)?;
+    if dataset.train.len() == ENDLESS {
+        return inspect_stream(&dataset, args.json);
+    }
     let mut splits = vec![split("train", &*dataset.train)?];
     if let Some(test) = &dataset.test {
         splits.push(split("test", &**test)?);
@@ -70,6 +80,65 @@ pub fn run(args: Args) -> Result<()> {
     splits.iter().for_each(show);
     if let Some(path) = &args.sheet {
         print::note(format!("contact sheet: {}", path.display()));
+    }
+    Ok(())
+}
+
+/// The first samples of a stream, which has no statistics before its end.
+#[derive(Serialize)]
+struct StreamEvent {
+    event: &'static str,
+    dataset: String,
+    stream: bool,
+    spec: SampleSpec,
+    samples: Vec<First>,
+}
+
+#[derive(Serialize)]
+struct First {
+    origin: String,
+    input_bytes: usize,
+    label: Option<u32>,
+}
+
+fn inspect_stream(dataset: &Dataset, json: bool) -> Result<()> {
+    let source = &*dataset.train;
+    let mut samples = Vec::new();
+    let mut scratch = Vec::new();
+    for index in 0..FIRST_SAMPLES {
+        if !source.reaches(&[index]) {
+            break;
+        }
+        source.prefetch(&[index])?;
+        let origin = source.origin(index).unwrap_or_default();
+        let sample = source.read(index, &mut scratch)?;
+        let label = match sample.target {
+            Target::Class(label) => Some(label),
+            _ => None,
+        };
+        samples.push(First { origin, input_bytes: sample.input.len(), label });
+        // As it came, and as it would reach the device.
+        Viewer::default().read(source, index)?;
+    }
+    if json {
+        let (dataset, spec) = (dataset.name.clone(), source.spec().clone());
+        return print::json(&StreamEvent {
+            event: "inspect",
+            dataset,
+            stream: true,
+            spec,
+            samples,
+        });
+    }
+    print::data(dataset_line(dataset));
+    print::data(format!("the first {} samples:", samples.len()));
+    for sample in &samples {
+        let label = sample.label.map_or(String::new(), |label| format!(" · class {label}"));
+        print::data(format!(
+            "  {}: {} bytes{label}",
+            sample.origin,
+            print::count(sample.input_bytes)
+        ));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use inflight::graph::cost::Cost;
 use inflight::graph::plan::{ActivationBuffer, Pass, Program};
 use inflight::nn::Module;
 use inflight::nn::describe::describe;
-use inflight::source::Dataset;
+use inflight::source::{Dataset, ENDLESS};
 use serde::Serialize;
 
 use super::print as out;
@@ -19,7 +19,8 @@ use super::print as out;
 struct Plan {
     event: &'static str,
     dataset: String,
-    train_samples: usize,
+    /// Absent for a stream.
+    train_samples: Option<usize>,
     test_samples: usize,
     model_parameters: usize,
     batch_size: usize,
@@ -63,7 +64,7 @@ pub fn print(
     let plan = Plan {
         event: "plan",
         dataset: dataset.name.clone(),
-        train_samples: dataset.train.len(),
+        train_samples: Some(dataset.train.len()).filter(|&len| len != ENDLESS),
         test_samples: dataset.test.as_ref().map_or(0, |test| test.len()),
         model_parameters: description.parameter_count,
         batch_size: config.batch_size,
@@ -95,9 +96,12 @@ pub fn print(
         description.tensors.len()
     ));
     out::data(format!(
-        "steps: {}, {} an epoch, {} samples each",
+        "steps: {}{}, {} samples each",
         out::count(plan.steps),
-        out::count(plan.steps_per_epoch),
+        match plan.train_samples {
+            None => String::new(),
+            Some(_) => format!(", {} an epoch", out::count(plan.steps_per_epoch)),
+        },
         out::count(config.batch_size * config.accumulate)
     ));
     let bytes = |bytes: usize| out::bytes(bytes as u64);
@@ -141,6 +145,15 @@ fn device_memory(memory: &DeviceMemory) -> String {
 pub fn dataset_line(dataset: &Dataset) -> String {
     let spec = dataset.train.spec();
     let test = dataset.test.as_ref();
+    if dataset.train.len() == ENDLESS {
+        return format!(
+            "{}: a stream of {} {}{}",
+            dataset.name,
+            out::shape(&spec.input_shape),
+            out::dtype(spec.input_dtype),
+            spec.classes().map_or(String::new(), |classes| format!(", {classes} classes")),
+        );
+    }
     format!(
         "{}: {} training{} samples, {} {}{}",
         dataset.name,

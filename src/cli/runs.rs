@@ -196,7 +196,12 @@ pub fn discard(run_dir: &Path) {
 
 /// `DATASET-MODEL`, of a data set by path its last part.
 fn run_name(config: &RunConfig) -> String {
-    let dataset = config.dataset.as_deref().unwrap_or("run");
+    let dataset = match config.dataset.as_deref().unwrap_or("run") {
+        "-" => "stream",
+        // Of a URL, what follows its place is no part of a name.
+        url if url.contains("://") => url.split(['?', '#']).next().unwrap_or("run"),
+        path => path,
+    };
     let stem = Path::new(dataset).file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
     let model = match &config.model {
         ModelConfig::Name(name) => name,
@@ -217,6 +222,8 @@ mod tests {
         assert_eq!(name("fashion-mnist"), "fashion-mnist-cnn");
         assert_eq!(name("/data/pictures.npz"), "pictures-cnn");
         assert_eq!(name("/"), "run-cnn");
+        assert_eq!(name("-"), "stream-cnn");
+        assert_eq!(name("redis://me:secret@host/faces?group=g"), "faces-cnn");
     }
 
     #[test]

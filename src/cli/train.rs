@@ -7,7 +7,7 @@ use std::time::Instant;
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
 use inflight::sampler::Sampler;
-use inflight::source::{self, DataConfig, Dataset, OpenOptions};
+use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions};
 use inflight::train::checkpoint;
 use inflight::train::event::{Event, Summary};
 use inflight::train::{Commands, TrainerBuilder};
@@ -80,7 +80,7 @@ pub fn run(args: Args) -> Result<()> {
     Inputs::of(&**train).save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
     let summary = follow(&trainer, done_steps, args.json)?;
-    conclude(&summary, &run_dir)
+    conclude(&summary, &run_dir, trainer.steps().0)
 }
 
 /// The configuration, and the folder of the run to go on with.
@@ -147,15 +147,20 @@ fn open(config: &RunConfig) -> Result<Dataset> {
     let name = config.dataset.as_deref().ok_or_else(|| {
         Error::config("dataset", "the configuration names none").hint("dataset = \"fashion-mnist\"")
     })?;
-    open_dataset(name, &config.data)
+    open_seeded(name, &config.data, config.seed)
 }
 
 /// Opens a data set by name or path, with a bar where it must be fetched first.
 pub fn open_dataset(name: &str, data: &DataConfig) -> Result<Dataset> {
+    open_seeded(name, data, 0)
+}
+
+/// As [`open_dataset`]; a stream is shuffled by `seed`.
+fn open_seeded(name: &str, data: &DataConfig, seed: u64) -> Result<Dataset> {
     let progress = FetchProgress::new();
     let update = |fetching: &source::fetch::Progress<'_>| progress.update(fetching);
     let options =
-        OpenOptions { on_progress: Some(&update), data: Some(data), ..Default::default() };
+        OpenOptions { on_progress: Some(&update), data: Some(data), seed, ..Default::default() };
     let dataset = source::open(name, &options);
     progress.finish();
     dataset
@@ -186,11 +191,14 @@ fn introduce(config: &RunConfig, dataset: &Dataset, trainer: &Trainer, run_dir: 
     let parameters: usize = program.params.iter().map(|v| v.range().len()).sum();
     let (steps, per_epoch) = trainer.steps();
     print::note(format!(
-        "training: {} parameters · {} steps of {} samples, {} an epoch · {}, lr {} {}",
+        "training: {} parameters · {} steps of {} samples{} · {}, lr {} {}",
         print::count(parameters),
         print::count(steps),
         print::count(config.batch_size * config.accumulate),
-        print::count(per_epoch),
+        match dataset.train.len() {
+            ENDLESS => String::new(),
+            _ => format!(", {} an epoch", print::count(per_epoch)),
+        },
         config.optimizer.name(),
         config.base_lr(),
         schedule_words(&config.schedule()),
@@ -248,7 +256,13 @@ fn stop_on_signal(commands: Commands) -> Result<()> {
 }
 
 /// The last lines: how good, how fast, where the time went; an error if the run was stopped.
-fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
+fn conclude(summary: &Summary, run_dir: &Path, steps: u64) -> Result<()> {
+    if !summary.stopped && summary.steps < steps {
+        let (done, steps) = (print::count(summary.steps), print::count(steps));
+        print::note(format!(
+            "the stream ended after {done} of {steps} steps; what was left filled no batch"
+        ));
+    }
     let measured = measures(summary.val_loss, summary.val_accuracy);
     if !measured.is_empty() {
         print::note(format!("test {measured}"));

@@ -1,11 +1,17 @@
 //! How a data set is read, where its files leave a choice.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::source::StreamFormat;
 
 /// Side of an image in pixels at most.
 const IMAGE_SIZE_MAX: usize = 16_384;
+
+/// Samples that wait to be shuffled at most: with 100 kB each, 100 GB.
+const SHUFFLE_BUFFER_MAX: usize = 1 << 20;
 
 /// The `[data]` table of a configuration; each key overrides what the files themselves suggest.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +26,19 @@ pub struct DataConfig {
     /// 1 for grey images, 3 for colour. Without it: what the files are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
+    /// How the samples of a stream follow each other. Without it: what its beginning says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<StreamFormat>,
+    /// Samples of a stream that wait to leave in random order. Without it: in the order in which they come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shuffle_buffer: Option<usize>,
+    /// Folder of the cache of what is fetched from S3, GCS, Azure and HTTP. Without it: `cloud` in the folder of fetched
+    /// data sets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud_cache_dir: Option<PathBuf>,
+    /// Bytes that the cache may take; 32 GiB if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud_cache_bytes: Option<u64>,
 }
 
 impl DataConfig {
@@ -40,6 +59,12 @@ impl DataConfig {
         match self.channels {
             Some(channels) if ![1, 3].contains(&channels) => {
                 return wrong("--channels", channels, "1 or 3");
+            }
+            _ => {}
+        }
+        match self.shuffle_buffer {
+            Some(size) if !(1..=SHUFFLE_BUFFER_MAX).contains(&size) => {
+                return wrong("--shuffle-buffer", size, &format!("1 to {SHUFFLE_BUFFER_MAX}"));
             }
             _ => {}
         }

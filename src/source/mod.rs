@@ -5,6 +5,8 @@
 
 pub mod blob;
 pub mod cifar;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod config;
 mod contact_sheet;
 mod debian;
@@ -19,6 +21,7 @@ mod open;
 pub mod resident;
 mod split;
 mod statistics;
+pub mod stream;
 mod subset;
 pub mod synthetic;
 pub mod table;
@@ -31,6 +34,7 @@ pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open};
 pub use resident::Resident;
 pub use statistics::{Statistics, statistics};
+pub use stream::{Stream, StreamFormat};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;

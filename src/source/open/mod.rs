@@ -12,11 +12,13 @@ use std::sync::{Arc, LazyLock};
 
 use crate::batch::DType;
 use crate::error::{Error, Result};
+#[cfg(feature = "cloud")]
+use crate::source::cloud;
 use crate::source::fetch::OnProgress;
 use crate::source::file::io_error;
 use crate::source::manifest;
 use crate::source::resident::Resident;
-use crate::source::{DataConfig, Source, SourceInfo, statistics};
+use crate::source::{DataConfig, Source, SourceInfo, statistics, stream};
 
 pub use named::open_manifest;
 
@@ -78,6 +80,8 @@ pub struct OpenOptions<'a> {
     pub cache_dir: Option<&'a Path>,
     /// How to read it, where its files leave a choice.
     pub data: Option<&'a DataConfig>,
+    /// Seed of the order in which a stream is shuffled.
+    pub seed: u64,
     /// Told about the progress of a fetch.
     pub on_progress: Option<OnProgress<'a>>,
 }
@@ -141,6 +145,15 @@ impl Candidate {
 /// When there is no such name or path, a fetch fails, or a file is damaged or does not fit the others.
 pub fn open(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     options.data().validate()?;
+    if dataset == stream::STANDARD_INPUT {
+        return stream::open_standard_input(options);
+    }
+    if dataset.starts_with("redis://") || dataset.starts_with("rediss://") {
+        return stream::open_queue(dataset, options);
+    }
+    if dataset.contains("://") {
+        return open_url(dataset, options);
+    }
     if let Some(manifest) = manifest::by_name(dataset)? {
         let dir = named::find_or_fetch(&manifest, options)?;
         return open_manifest(&manifest, &dir);
@@ -157,6 +170,18 @@ pub fn open(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
         )
         .hint(format!("a path to {}", formats()))),
         Err(e) => Err(io_error(path, e)),
+    }
+}
+
+/// Opens data that lie elsewhere, once they were brought here.
+fn open_url(url: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
+    #[cfg(feature = "cloud")]
+    return cloud::open(url, options, |path| open_path(path, path.is_dir(), options));
+    #[cfg(not(feature = "cloud"))]
+    {
+        let _ = options;
+        Err(Error::config(url, "this build reads no data over the network")
+            .hint("cargo install inflight --features cloud"))
     }
 }
 
