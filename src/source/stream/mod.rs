@@ -237,10 +237,9 @@ impl Drop for Stream {
 /// Opens standard input.
 pub(super) fn open_standard_input(options: &OpenOptions<'_>) -> Result<Dataset> {
     let (reader, stop) = standard_input::reader()?;
-    let mut stream = Stream::new("standard input", reader, options.data(), options.seed)?;
+    let stream = Stream::new("standard input", reader, options.data(), options.seed)?;
     // Whoever closes the store also ends the wait for bytes.
     stop.watch(&stream.store);
-    stream.info.name = "standard input".into();
     Ok(stream.into_dataset())
 }
 
