@@ -21,6 +21,7 @@ mod subset;
 pub mod synthetic;
 mod unpack;
 mod viewer;
+mod with_info;
 
 pub use config::DataConfig;
 pub use contact_sheet::contact_sheet;
@@ -31,6 +32,7 @@ pub use statistics::{Statistics, statistics};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;
+pub use with_info::WithInfo;
 
 use crate::batch::SampleSpec;
 use crate::error::Result;
@@ -49,7 +51,8 @@ pub struct SourceInfo {
 }
 
 /// What the input of a source's samples is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// Bytes exactly as they go into a slot.
     #[default]

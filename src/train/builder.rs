@@ -31,7 +31,7 @@ use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation};
 use crate::sampler::Sampler;
 use crate::source::Source;
-use crate::transform::{Transform, TransformConfig};
+use crate::transform::{self, Transform, TransformConfig};
 
 /// Describes a training; see [`Trainer::builder`].
 pub struct TrainerBuilder {
@@ -78,6 +78,7 @@ impl TrainerBuilder {
     /// Batch size, optimizer, device and all other settings.
     pub fn config(mut self, config: RunConfig) -> Self {
         self.config = config;
+        self.config.settle();
         self
     }
 
@@ -113,7 +114,8 @@ impl TrainerBuilder {
         self.config.validate()?;
         self.check_data()?;
         let config = &self.config;
-        let (spec, info) = (self.train.spec(), self.train.info());
+        let spec = self.train.spec();
+        let info = config.data.normalised(&*self.train)?;
         let loss = self.loss.unwrap_or(match spec.target {
             TargetSpec::Class { .. } => Loss::CrossEntropy { smoothing: config.label_smoothing },
             TargetSpec::Values { .. } => Loss::MeanSquaredError,
@@ -142,6 +144,8 @@ impl TrainerBuilder {
     }
 
     fn check_data(&self) -> Result<()> {
+        transform::check(&self.config.transforms, &*self.train)?;
+        transform::check(&self.config.eval_transforms, &*self.train)?;
         let Some(validation) = &self.validation else { return Ok(()) };
         let (train, held_out) = (self.train.spec(), validation.spec());
         if train != held_out {
@@ -199,12 +203,14 @@ impl TrainerBuilder {
             ..Default::default()
         };
         let (mailbox, messages) = bounded(MAILBOX_LEN);
-        let configured = config.transforms.iter().map(TransformConfig::build);
+        let configured = config.transforms.iter().filter_map(TransformConfig::build);
         let transforms = configured.chain(self.transforms).collect();
+        let held_out = config.eval_transforms.iter().filter_map(TransformConfig::build).collect();
         let preparation = Preparation {
             train: self.train,
             validation: self.validation,
             transforms,
+            held_out,
             layout: program.slot.clone(),
             seed: config.seed,
             workers: config.worker_count(),

@@ -1,0 +1,58 @@
+//! A source under other names and statistics.
+
+use std::sync::Arc;
+
+use crate::batch::SampleSpec;
+use crate::error::Result;
+use crate::source::{Encoding, Sample, Source, SourceInfo};
+
+/// The samples of another source, with an information of their own.
+pub struct WithInfo {
+    inner: Arc<dyn Source>,
+    info: SourceInfo,
+}
+
+impl WithInfo {
+    /// The samples of `inner`, of which `info` tells.
+    pub fn new(inner: Arc<dyn Source>, info: SourceInfo) -> Self {
+        Self { inner, info }
+    }
+}
+
+impl Source for WithInfo {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn spec(&self) -> &SampleSpec {
+        self.inner.spec()
+    }
+
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    fn encoding(&self) -> Encoding {
+        self.inner.encoding()
+    }
+
+    fn class(&self, index: usize) -> Option<u32> {
+        self.inner.class(index)
+    }
+
+    fn origin(&self, index: usize) -> Option<String> {
+        self.inner.origin(index)
+    }
+
+    fn prefetch(&self, indices: &[usize]) -> Result<()> {
+        self.inner.prefetch(indices)
+    }
+
+    fn applied(&self, indices: &[usize]) {
+        self.inner.applied(indices);
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
+        self.inner.read(index, scratch)
+    }
+}
