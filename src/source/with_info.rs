@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::batch::SampleSpec;
 use crate::error::Result;
-use crate::source::{Encoding, Sample, Source, SourceInfo};
+use crate::source::{Encoding, Fitted, Sample, Source, SourceInfo};
 
-/// The samples of another source, with an information of their own.
+/// The samples of another source, with an information of their own. For sources of bytes, to which nothing is fitted.
 pub struct WithInfo {
     inner: Arc<dyn Source>,
     info: SourceInfo,
@@ -44,12 +44,24 @@ impl Source for WithInfo {
         self.inner.origin(index)
     }
 
+    fn fitted(&self) -> Option<&Arc<Fitted>> {
+        self.inner.fitted()
+    }
+
+    fn reaches(&self, indices: &[usize]) -> bool {
+        self.inner.reaches(indices)
+    }
+
     fn prefetch(&self, indices: &[usize]) -> Result<()> {
         self.inner.prefetch(indices)
     }
 
     fn applied(&self, indices: &[usize]) {
         self.inner.applied(indices);
+    }
+
+    fn close(&self) {
+        self.inner.close();
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {

@@ -18,7 +18,7 @@ use crate::nn::Module;
 use crate::nn::losses::Loss;
 use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
 use crate::sampler::Sampler;
-use crate::source::{Source, SourceInfo};
+use crate::source::{ENDLESS, Source, SourceInfo, no_stream};
 use crate::transform::{self, TransformConfig};
 
 /// How to evaluate.
@@ -89,6 +89,9 @@ pub fn evaluate(
     trained_on: &SourceInfo,
     options: &EvalOptions,
 ) -> Result<Evaluation> {
+    if source.len() == ENDLESS {
+        return Err(no_stream(&*source, "to evaluate on"));
+    }
     let spec = source.spec().clone();
     options.transforms.iter().try_for_each(TransformConfig::validate)?;
     transform::check(&options.transforms, &*source)?;
