@@ -52,7 +52,7 @@ struct Split {
 pub fn run(args: Args) -> Result<()> {
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
-    let dataset = open_dataset(&args.dataset, &data)?;
+    let dataset = open_dataset(&args.dataset, &data, None)?;
     let mut splits = vec![split("train", &*dataset.train)?];
     if let Some(test) = &dataset.test {
         splits.push(split("test", &**test)?);

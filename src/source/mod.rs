@@ -24,10 +24,10 @@ pub mod table;
 mod unpack;
 mod viewer;
 
-pub use config::DataConfig;
+pub use config::{DataConfig, Task};
 pub use contact_sheet::contact_sheet;
 pub use fetch::fetch;
-pub use open::{Dataset, OpenOptions, open};
+pub use open::{Dataset, OpenOptions, open, open_rows};
 pub use resident::Resident;
 pub use statistics::{Statistics, statistics};
 pub use subset::Subset;
