@@ -101,8 +101,8 @@ pub fn run(args: Args) -> Result<()> {
     let mut data =
         trained.run.as_ref().map_or_else(Default::default, |run| run.config.data.clone());
     args.data.apply(&mut data);
-    let fitted = trained.run.as_ref().and_then(|run| run.inputs.fitted.as_ref());
-    let dataset = open_dataset(&name, &data, fitted)?;
+    let fitted = trained.run.as_ref().and_then(|run| run.inputs.fitted.clone()).map(Arc::new);
+    let dataset = open_dataset(&name, &data, fitted.as_ref())?;
     let (split, source) = choose(args.split, &dataset.train, dataset.test.as_ref(), &name)?;
     let info = trained.run.as_ref().map_or(dataset.train.info(), |run| &run.inputs.info);
     let module = model.build(source.spec())?;

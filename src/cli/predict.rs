@@ -12,8 +12,8 @@ use inflight::{Error, Result};
 use serde::Serialize;
 
 use super::eval::DeviceFlags;
-use super::{predict_rows, print};
 use super::runs::{self, Inputs, Trained};
+use super::{predict_rows, print};
 
 /// Tell what pictures show, or what the rows of a table are, with a trained model
 ///
@@ -83,7 +83,7 @@ pub fn run(args: Args) -> Result<()> {
         return Err(Error::config(trained.path.display(), message).hint("--run RUN"));
     };
     if let Some(fitted) = &run.inputs.fitted {
-        return predict_rows::run(&args, &trained, run, fitted);
+        return predict_rows::run(&args, &trained, run, &Arc::new(fitted.clone()));
     }
     let spec = &run.inputs.spec;
     let source = Arc::new(read_all(&args.files, spec, &run.inputs, args.invert)?);

@@ -35,8 +35,7 @@ pub fn run(args: &Args, trained: &Trained, run: &Run, fitted: &Arc<Fitted>) -> R
     let open = OpenOptions { data: Some(&run.config.data), ..Default::default() };
     for file in &args.files {
         let source = open_rows(file, fitted, &open)?;
-        let evaluation =
-            evaluate(&model, &trained.weights, source, &run.inputs.info, &options)?;
+        let evaluation = evaluate(&model, &trained.weights, source, &run.inputs.info, &options)?;
         print::note(format!("{} on {}", trained.path.display(), evaluation.device.name));
         let outputs = evaluation.outputs.chunks_exact(evaluation.output_width.max(1));
         for (row, output) in (1..).zip(outputs) {

@@ -33,7 +33,7 @@ pub struct Inputs {
     pub info: SourceInfo,
     /// What the encoding of a table was fitted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fitted: Option<Arc<Fitted>>,
+    pub fitted: Option<Fitted>,
 }
 
 impl Inputs {
@@ -42,7 +42,7 @@ impl Inputs {
         Self {
             spec: source.spec().clone(),
             info: source.info().clone(),
-            fitted: source.fitted().cloned(),
+            fitted: source.fitted().map(|fitted| (**fitted).clone()),
         }
     }
 
@@ -127,7 +127,7 @@ pub fn fitted(run_dir: &Path) -> Result<Option<Arc<Fitted>>> {
     if !run_dir.join("inputs.json").exists() {
         return Ok(None);
     }
-    Ok(Inputs::load(run_dir)?.fitted)
+    Ok(Inputs::load(run_dir)?.fitted.map(Arc::new))
 }
 
 /// Newer checkpoints that could not be used are worth a line each.

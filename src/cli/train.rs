@@ -1,8 +1,8 @@
 //! `inflight train`: from flags and files to a run, its events, and its end.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use inflight::config::RunConfig;

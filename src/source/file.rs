@@ -85,9 +85,12 @@ impl Input {
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if self.compressed => {
-                    return Err(Error::data(path.display(), "is damaged or cut short: not valid gzip data")
-                        .hint("fetching it again")
-                        .caused_by(e));
+                    return Err(Error::data(
+                        path.display(),
+                        "is damaged or cut short: not valid gzip data",
+                    )
+                    .hint("fetching it again")
+                    .caused_by(e));
                 }
                 Err(e) => return Err(io_error(path, e)),
             }

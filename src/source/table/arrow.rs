@@ -29,8 +29,7 @@ fn damaged(path: &Path, error: ArrowError) -> Error {
 /// Runs a reader of files that anybody may have written; a panic of it is an error.
 pub(super) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-        Err(Error::data(path.display(), "is damaged: its reader gave up")
-            .hint("writing it again"))
+        Err(Error::data(path.display(), "is damaged: its reader gave up").hint("writing it again"))
     })
 }
 
@@ -53,10 +52,8 @@ pub(super) fn columns(schema: &Schema) -> Vec<Column> {
     let column = |field: &std::sync::Arc<arrow_schema::Field>| {
         let name = field.name().clone();
         let look = match field.data_type() {
-            DataType::Struct(fields) if fields.iter().any(|f| f.name() == "bytes") => {
-                Look::Images { nested: true }
-            }
-            data_type if data_type.is_binary() && name == "image" => Look::Images { nested: false },
+            DataType::Struct(fields) if fields.iter().any(|f| f.name() == "bytes") => Look::Images,
+            data_type if data_type.is_binary() && name == "image" => Look::Images,
             data_type => look(data_type),
         };
         Column { name, look }
@@ -133,7 +130,8 @@ fn loaded(path: &Path, wanted: Vec<Wanted>, batches: usize, memory_bytes: usize)
         guarded(&path_again, || {
             let mut reader = file_reader(&path_again, &columns)?;
             reader.set_index(batch).map_err(|e| damaged(&path_again, e))?;
-            let batch = reader.next().unwrap_or_else(|| Err(ArrowError::ParseError("no batch".into())));
+            let batch =
+                reader.next().unwrap_or_else(|| Err(ArrowError::ParseError("no batch".into())));
             converted(&path_again, batch, &columns)
         })
     };
@@ -210,7 +208,8 @@ fn numbers(array: &ArrayRef, set: &mut impl FnMut(u32)) -> Result<()> {
         Err(Error::data(format!("row {}", row + 1), message).hint("--categorical"))
     };
     let data_type = array.data_type();
-    let is_text = |t: &DataType| matches!(t, DataType::Dictionary(_, v) if v.is_string()) || t.is_string();
+    let is_text =
+        |t: &DataType| matches!(t, DataType::Dictionary(_, v) if v.is_string()) || t.is_string();
     if is_text(data_type) {
         let array = to(array, &DataType::Utf8)?;
         for (row, text) in array.as_string::<i32>().iter().enumerate() {
@@ -224,7 +223,8 @@ fn numbers(array: &ArrayRef, set: &mut impl FnMut(u32)) -> Result<()> {
         return Ok(());
     }
     // Times are counted from 1970 in their own unit.
-    let array = if data_type.is_temporal() { to(array, &time_as(data_type))? } else { array.clone() };
+    let array =
+        if data_type.is_temporal() { to(array, &time_as(data_type))? } else { array.clone() };
     let array = to(&array, &DataType::Float32)?;
     for (row, number) in array.as_primitive::<Float32Type>().iter().enumerate() {
         let number = number.unwrap_or(f32::NAN);
@@ -269,9 +269,8 @@ fn texts(array: &ArrayRef, set: &mut impl FnMut(u32)) -> Result<Vec<String>> {
         _ => {
             let array = to(array, &DataType::Utf8)?;
             let texts = array.as_string::<i32>().iter();
-            let present = texts.map(|text| {
-                text.map(str::trim_ascii).filter(|text| !is_missing(text.as_bytes()))
-            });
+            let present = texts
+                .map(|text| text.map(str::trim_ascii).filter(|text| !is_missing(text.as_bytes())));
             Ok(coded(present, str::to_string, set))
         }
     }

@@ -177,8 +177,7 @@ impl Table {
             #[cfg(feature = "parquet")]
             Blocks::Loaded(kept) => {
                 let found = kept.get(block)?;
-                let (rows, expected) =
-                    (found.rows(), self.starts[block + 1] - self.starts[block]);
+                let (rows, expected) = (found.rows(), self.starts[block + 1] - self.starts[block]);
                 if rows != expected {
                     let message = format!("found {rows} rows in part {block}, expected {expected}");
                     return Err(crate::error::Error::data(self.path.display(), message));

@@ -36,7 +36,9 @@ pub(super) fn head(path: &Path, sample: &[u8], header: Option<bool>) -> Result<H
     let names: Vec<String> = first.iter().enumerate().map(name).collect();
     if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
         let message = format!("found two columns called {:?}, expected a name once", twice.1);
-        return Err(Error::data(path.display(), message).hint("--header false, if it has no header"));
+        return Err(
+            Error::data(path.display(), message).hint("--header false, if it has no header")
+        );
     }
     let rows = if header { rest } else { &records[..] };
     let column = |(i, name)| Column { name, look: look(rows.iter().filter_map(|row| row.get(i))) };
@@ -139,7 +141,10 @@ mod tests {
         let own = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
         assert_eq!(names("a;b\n1,5;2\n2,5;3\n"), (b';', true, own(&["a", "b"])));
         assert_eq!(names("1\t2\n3\t4\n"), (b'\t', false, own(&["1", "2"])));
-        assert_eq!(names("39, State-gov, <=50K\n50, Private, >50K\n"), (b',', false, own(&["1", "2", "3"])));
+        assert_eq!(
+            names("39, State-gov, <=50K\n50, Private, >50K\n"),
+            (b',', false, own(&["1", "2", "3"]))
+        );
         assert_eq!(names("file,label\na.png,cat\nb.png,dog\n").1, true);
         assert_eq!(names("a.png,cat\nb.png,dog\nc.png,cat\n").1, false);
         assert_eq!(names("\"x, y\",z\n1,2\n").2, ["x, y", "z"]);
@@ -152,7 +157,8 @@ mod tests {
         let head = head(Path::new("t.csv"), text.as_bytes(), None).expect("a table");
         let looks: Vec<Look> = head.columns.into_iter().map(|column| column.look).collect();
         let numbers = |whole| Look::Numbers { whole };
-        let expected = [numbers(false), numbers(true), Look::Text, Look::ImagePaths, numbers(false)];
+        let expected =
+            [numbers(false), numbers(true), Look::Text, Look::ImagePaths, numbers(false)];
         assert_eq!(looks, expected);
     }
 }

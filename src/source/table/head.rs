@@ -53,11 +53,8 @@ pub(crate) enum Look {
     Text,
     /// Text, all of which could be paths of image files.
     ImagePaths,
-    /// Image files themselves; `nested` in a struct with a field `bytes`.
-    Images {
-        /// Whether they are in a struct.
-        nested: bool,
-    },
+    /// Image files themselves, as bytes or in a struct with a field `bytes`.
+    Images,
     /// Something that a table here cannot use, in words.
     Other(String),
 }
@@ -127,8 +124,9 @@ fn text_head(path: &Path, header: Option<bool>) -> Result<Head> {
     if sample.contains(&0) {
         let found = if image::guess_format(sample).is_ok() { "an image" } else { "binary data" };
         let message = format!("found {found}, expected a table as text");
-        return Err(Error::data(path.display(), message)
-            .hint("the name that belongs to what is in it"));
+        return Err(
+            Error::data(path.display(), message).hint("the name that belongs to what is in it")
+        );
     }
     if sample.trim_ascii().is_empty() {
         return Err(Error::data(path.display(), "found an empty file, expected a table"));

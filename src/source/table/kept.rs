@@ -68,6 +68,9 @@ mod tests {
             assert_eq!(*kept.get(number).expect("loads"), 10 * number);
             loads.load(Ordering::Relaxed)
         };
-        assert_eq!([after(1), after(2), after(1), after(3), after(1), after(2)], [1, 2, 2, 3, 3, 4]);
+        assert_eq!(
+            [after(1), after(2), after(1), after(3), after(1), after(2)],
+            [1, 2, 2, 3, 3, 4]
+        );
     }
 }

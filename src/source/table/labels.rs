@@ -90,9 +90,11 @@ fn of_block(
     let label = |(row, code): (usize, u32)| match code {
         MISSING => Err(no_target(table, column, start + row)),
         code => places[code as usize].ok_or_else(|| {
-            let mut known: Vec<(&u32, &String)> = classes.iter().map(|(name, i)| (i, name)).collect();
+            let mut known: Vec<(&u32, &String)> =
+                classes.iter().map(|(name, i)| (i, name)).collect();
             known.sort();
-            let known: Vec<&str> = known.iter().take(LISTED_MAX).map(|(_, name)| &***name).collect();
+            let known: Vec<&str> =
+                known.iter().take(LISTED_MAX).map(|(_, name)| &***name).collect();
             let found = block.text(column, code).unwrap_or_default();
             let message = format!("found class {found:?}, expected one of {}", known.join(", "));
             Error::data(table.cell(start + row, column), message)
@@ -126,7 +128,8 @@ pub(super) fn classes(
     });
     let most = if all_whole && !asked.classify { WHOLE_CLASSES_MAX } else { CLASSES_MAX };
     if names.len() > most {
-        let message = format!("found {} different values, expected at most {most} classes", names.len());
+        let message =
+            format!("found {} different values, expected at most {most} classes", names.len());
         return refuse(message, "--task regress, or another --target");
     }
     if let Some(count) = asked.count
@@ -164,7 +167,10 @@ mod tests {
         assert_eq!(classes(&["b", "10", "9"], None).expect("fits"), own(&["10", "9", "b"]));
         assert_eq!(classes(&["2", "0"], Some(3)).expect("fits"), own(&["0", "1", "2"]));
         let message = classes(&["2", "0"], Some(1)).expect_err("too few").to_string();
-        assert!(message.contains("t.csv column y: found 2 classes, expected 1 (--classes)"), "{message}");
+        assert!(
+            message.contains("t.csv column y: found 2 classes, expected 1 (--classes)"),
+            "{message}"
+        );
         assert!(classes(&[], None).is_err());
     }
 }

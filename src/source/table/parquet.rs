@@ -7,7 +7,8 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
 };
 use parquet::errors::ParquetError;
 use rayon::prelude::*;
@@ -48,7 +49,8 @@ impl Groups {
             let load = |options| ArrowReaderMetadata::load(&file, options);
             // The types of the file itself, not those of whatever wrote it.
             let plain = load(ArrowReaderOptions::new()).map_err(|e| damaged(path, e))?;
-            let coded = load(ArrowReaderOptions::new().with_schema(coded(plain.schema(), as_codes)));
+            let coded =
+                load(ArrowReaderOptions::new().with_schema(coded(plain.schema(), as_codes)));
             let metadata = coded.unwrap_or(plain);
             Ok(Self { path: path.into(), stamp, metadata })
         })
@@ -57,6 +59,17 @@ impl Groups {
     /// Number of groups.
     pub fn len(&self) -> usize {
         self.metadata.metadata().num_row_groups()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of a group, unpacked, as the footer says.
+    pub fn bytes(&self, group: usize) -> usize {
+        let bytes = self.metadata.metadata().row_group(group).total_byte_size();
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// Rows of a group.
@@ -95,7 +108,8 @@ impl Groups {
             }
             let (found, expected) = (all.rows(), self.rows(group));
             if found != expected {
-                let message = format!("found {found} rows in row group {group}, expected {expected}");
+                let message =
+                    format!("found {found} rows in row group {group}, expected {expected}");
                 return Err(Error::data(path.display(), message));
             }
             Ok(all)

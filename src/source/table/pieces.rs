@@ -160,7 +160,8 @@ fn last_end(text: &[u8], most: usize, delimiter: u8) -> Option<usize> {
             field_starts = text.get(at) == Some(&b'"');
             continue;
         }
-        let Some(stop) = next(at, &|byte| byte == delimiter || byte == b'\n' || byte == b'\r') else {
+        let Some(stop) = next(at, &|byte| byte == delimiter || byte == b'\n' || byte == b'\r')
+        else {
             break;
         };
         field_starts = true;
@@ -201,7 +202,11 @@ mod tests {
         let path = dir.path().join("rows.csv");
         let mut text = String::from("\u{feff}");
         while text.len() < 3 * WAVE_PIECES * PIECE_BYTES / 2 {
-            text.push_str(&format!("{},\"two\nlines\",{}\r\n", text.len(), "x".repeat(text.len() % 97)));
+            text.push_str(&format!(
+                "{},\"two\nlines\",{}\r\n",
+                text.len(),
+                "x".repeat(text.len() % 97)
+            ));
         }
         text.push_str("the last,row,ends without a line end");
         std::fs::write(&path, &text).expect("writes");

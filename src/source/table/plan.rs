@@ -12,17 +12,9 @@ pub(crate) enum Plan {
     /// Its rows are the samples.
     Rows(RowPlan),
     /// It lists image files: the columns with paths and with labels.
-    Files {
-        path: usize,
-        label: usize,
-    },
+    Files { path: usize, label: usize },
     /// It holds image files: the columns with their bytes and with labels.
-    #[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "only Parquet holds images"))]
-    Images {
-        image: usize,
-        nested: bool,
-        label: usize,
-    },
+    Images { image: usize, label: usize },
 }
 
 /// The columns that become samples.
@@ -62,9 +54,8 @@ const LISTED_MAX: usize = 40;
 pub(crate) fn plan(head: &Head, data: &DataConfig) -> Result<Plan> {
     let first = |fits: &dyn Fn(&Look) -> bool| head.columns.iter().position(|c| fits(&c.look));
     if data.columns.is_empty() {
-        if let Some(image) = first(&|look| matches!(look, Look::Images { .. })) {
-            let nested = head.columns[image].look == Look::Images { nested: true };
-            return Ok(Plan::Images { image, nested, label: label(head, data, image)? });
+        if let Some(image) = first(&|look| *look == Look::Images) {
+            return Ok(Plan::Images { image, label: label(head, data, image)? });
         }
         if let Some(path) = first(&|look| *look == Look::ImagePaths) {
             return Ok(Plan::Files { path, label: label(head, data, path)? });
@@ -110,7 +101,11 @@ fn rows(head: &Head, data: &DataConfig) -> Result<RowPlan> {
         let column = &head.columns[position];
         let bucketed = buckets.iter().find(|(at, _)| *at == position);
         let how = match (&column.look, bucketed) {
-            (Look::Other(found), _) => {
+            (Look::Images, _) | (Look::Other(_), _) => {
+                let found = match &column.look {
+                    Look::Other(found) => found,
+                    _ => "images",
+                };
                 let message = format!("holds {found}, expected numbers or text");
                 let item = format!("{} column {}", head.path.display(), column.name);
                 let hint = format!("--columns=-{}", column.name);
@@ -213,7 +208,8 @@ pub(crate) fn plan_as(head: &Head, fitted: &Fitted, target: bool) -> Result<RowP
     let position = |name: &str| {
         head.columns.iter().position(|column| column.name == name).ok_or_else(|| {
             let message = format!("found no column {name:?}, which the model was trained with");
-            Error::data(head.path.display(), message).hint(format!("one with it, besides {}", list(head)))
+            Error::data(head.path.display(), message)
+                .hint(format!("one with it, besides {}", list(head)))
         })
     };
     let mut columns = Vec::new();
