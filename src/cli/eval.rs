@@ -109,7 +109,8 @@ pub fn run(args: Args) -> Result<()> {
         config.eval_transforms = TransformConfig::parse_list("--eval-transforms", list)?;
         config.settle();
     }
-    let dataset = open_dataset(&name, &config.data)?;
+    let fitted = trained.run.as_ref().and_then(|run| run.inputs.fitted.clone()).map(Arc::new);
+    let dataset = open_dataset(&name, &config.data, fitted.as_ref())?;
     let (split, source) = choose(args.split, &dataset.train, dataset.test.as_ref(), &name)?;
     // Of a run, the statistics are those it was trained with, unless others are asked for.
     let statistics = |data: &DataConfig| (data.mean.clone(), data.std.clone());

@@ -7,7 +7,7 @@ use inflight::executor::Tune;
 use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
-use inflight::source::{DataConfig, StreamFormat};
+use inflight::source::{DataConfig, StreamFormat, Task};
 use inflight::transform::TransformConfig;
 use inflight::{Error, Result};
 use serde::Deserialize;
@@ -157,6 +157,33 @@ pub struct DataFlags {
     /// Standard deviation of each channel, likewise
     #[arg(long, value_name = "X,X,X", value_delimiter = ',', allow_negative_numbers = true)]
     std: Option<Vec<f32>>,
+    /// File or folder with the test part [default: what the data set holds; for a table x-train.csv the x-test.csv beside it]
+    #[arg(long, value_name = "PATH")]
+    test_data: Option<PathBuf>,
+    /// Column of a table to predict: its name, its number from 1 on, or last [default: target, label, class or y]
+    #[arg(long, value_name = "COLUMN")]
+    target: Option<String>,
+    /// Columns of a table that go in, or with a minus those that do not, as age,income or=-id [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    columns: Vec<String>,
+    /// Columns of numbers that are names of categories
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    categorical: Vec<String>,
+    /// Columns of numbers to cut into buckets of equally many rows, as age:10
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    bucketize: Vec<String>,
+    /// Whether the target is to classify or to regress [default: text and whole numbers are classes]
+    #[arg(long, value_name = "TASK")]
+    task: Option<Task>,
+    /// Whether the first row of a table names its columns [default: told by what is in it]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = ON)]
+    header: Option<bool>,
+    /// Folder that the paths in a list of files are relative to, and must lie in [default: the list's]
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+    /// Bytes that a Parquet or Arrow table may take in memory; a larger one is read as it is needed [default: 1 GiB]
+    #[arg(long, value_name = "BYTES")]
+    table_bytes: Option<usize>,
 }
 
 /// A format by the name that a configuration has for it.
@@ -179,6 +206,15 @@ impl DataFlags {
         config.cloud_cache_bytes = self.cloud_cache_bytes.or(config.cloud_cache_bytes);
         config.mean = self.mean.clone().or_else(|| config.mean.take());
         config.std = self.std.clone().or_else(|| config.std.take());
+        set_some(&mut config.test, self.test_data.as_deref().map(absolute));
+        set_some(&mut config.target, self.target.clone());
+        set_list(&mut config.columns, &self.columns);
+        set_list(&mut config.categorical, &self.categorical);
+        set_list(&mut config.bucketize, &self.bucketize);
+        set_some(&mut config.task, self.task);
+        set_some(&mut config.header, self.header);
+        set_some(&mut config.image_root, self.image_root.as_deref().map(absolute));
+        set_some(&mut config.table_bytes, self.table_bytes);
     }
 }
 
@@ -225,8 +261,7 @@ impl Flags {
         config.cutmix = self.cutmix.or(config.cutmix);
         config.ema = self.ema.or(config.ema);
         if let Some(init) = &self.init {
-            // Absolute, so that the saved configuration means the same from every folder.
-            config.init = Some(std::path::absolute(init).unwrap_or_else(|_| init.clone()));
+            config.init = Some(absolute(init));
         }
         if self.out.is_some() {
             config.out.clone_from(&self.out);
@@ -300,6 +335,23 @@ impl Flags {
     }
 }
 
+/// Absolute, so that the saved configuration means the same from every folder.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
+}
+
+fn set_some<T>(key: &mut Option<T>, flag: Option<T>) {
+    if flag.is_some() {
+        *key = flag;
+    }
+}
+
+fn set_list(key: &mut Vec<String>, flag: &[String]) {
+    if !flag.is_empty() {
+        *key = flag.to_vec();
+    }
+}
+
 fn set<T>(key: &mut T, flag: Option<T>) {
     if let Some(value) = flag {
         *key = value;
@@ -350,7 +402,9 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --transforms pad-crop --eval-transforms resize --classes 13 --image-size 14 --channels 1 --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
+                    --drop-last --no-eval --transforms pad-crop --eval-transforms resize --classes 13 --image-size 14 --channels 1 \
+                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 \
+                    --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -402,6 +456,15 @@ mod tests {
                 cloud_cache_bytes: Some(16),
                 mean: Some(vec![0.5]),
                 std: Some(vec![0.25, 0.5]),
+                test: Some("/t".into()),
+                target: Some("y".into()),
+                columns: vec!["-a".into(), "b".into()],
+                categorical: vec!["c".into()],
+                bucketize: vec!["d:3".into(), "e:4".into()],
+                task: Some(Task::Regress),
+                header: Some(false),
+                image_root: Some("/r".into()),
+                table_bytes: Some(15),
             },
         };
         assert_eq!(found, expected);

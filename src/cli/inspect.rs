@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use inflight::batch::SampleSpec;
+use inflight::source::table::{Feature, FeatureEncoding, Fitted};
 use inflight::source::{
     DataConfig, Dataset, ENDLESS, Source, Statistics, Target, Viewer, contact_sheet, statistics,
 };
@@ -45,6 +46,9 @@ struct Event {
     dataset: String,
     path: PathBuf,
     splits: Vec<Split>,
+    /// What the encoding of a table was fitted to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fitted: Option<Fitted>,
 }
 
 #[derive(Serialize)]
@@ -59,7 +63,7 @@ struct Split {
 pub fn run(args: Args) -> Result<()> {
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
-    let dataset = open_dataset(&args.dataset, &data)?;
+    let dataset = open_dataset(&args.dataset, &data, None)?;
     if dataset.train.len() == ENDLESS {
         return inspect_stream(&dataset, args.json);
     }
@@ -73,11 +77,15 @@ pub fn run(args: Args) -> Result<()> {
         })?;
     }
     if args.json {
+        let fitted = dataset.train.fitted().map(|fitted| (**fitted).clone());
         let (dataset, path) = (dataset.name, dataset.path);
-        return print::json(&Event { event: "inspect", dataset, path, splits });
+        return print::json(&Event { event: "inspect", dataset, path, splits, fitted });
     }
     print::data(format!("{} ({})", dataset.name, dataset.path.display()));
     splits.iter().for_each(show);
+    if let Some(fitted) = dataset.train.fitted() {
+        show_columns(fitted);
+    }
     if let Some(path) = &args.sheet {
         print::note(format!("contact sheet: {}", path.display()));
     }
@@ -174,6 +182,31 @@ fn show(split: &Split) {
         let (name, width) = (name(class), width.unwrap_or(0));
         print::data(format!("  {name:width$} {:>9} {bar}", print::count(count)));
     }
+}
+
+/// How the columns of a table become elements.
+fn show_columns(fitted: &Fitted) {
+    print::data("\ncolumns:");
+    for Feature { column, encoding } in &fitted.features {
+        let (words, missing) = match encoding {
+            FeatureEncoding::Number { mean, std, missing } => {
+                (format!("a number, mean {mean:.4}, deviation {std:.4}"), *missing)
+            }
+            FeatureEncoding::Buckets { edges, missing } => {
+                (format!("a number in {} buckets", edges.len() + 1), *missing)
+            }
+            FeatureEncoding::Categories { values, shared, missing } => {
+                let others = match shared {
+                    0 => String::new(),
+                    shared => format!(", others share {shared}"),
+                };
+                (format!("a category with {} values of its own{others}", values.len()), *missing)
+            }
+        };
+        let missing = if missing { ", sometimes missing" } else { "" };
+        print::data(format!("  {column}: {words}{missing}"));
+    }
+    print::data(format!("  {}: the target", fitted.target.column()));
 }
 
 /// A bar in eighths of a cell.

@@ -10,6 +10,7 @@ mod inspect;
 mod model;
 mod plan;
 mod predict;
+mod predict_rows;
 pub mod print;
 mod progress;
 mod runs;
@@ -36,7 +37,7 @@ enum Command {
     Train(Box<train::Args>),
     /// Evaluate trained weights on a data set
     Eval(eval::Args),
-    /// Tell what pictures show, with a trained model
+    /// Tell what pictures show, or what the rows of a table are, with a trained model
     Predict(predict::Args),
     /// Measure a device: its kernels and whole steps, beside what it can do at best
     Bench(bench::Args),

@@ -1,12 +1,14 @@
 //! The folders of runs: where a new one goes, which one is meant, and what it was trained on.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use inflight::batch::SampleSpec;
 use inflight::config::RunConfig;
 use inflight::durable::replace_file;
 use inflight::nn::models::ModelConfig;
+use inflight::source::table::Fitted;
 use inflight::source::{Source, SourceInfo};
 use inflight::train::checkpoint;
 use inflight::train::weights::Weights;
@@ -29,12 +31,19 @@ pub struct Inputs {
     pub spec: SampleSpec,
     /// Names of the classes, and the statistics that inputs are normalised by.
     pub info: SourceInfo,
+    /// What the encoding of a table was fitted to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fitted: Option<Fitted>,
 }
 
 impl Inputs {
     /// Those of a source.
     pub fn of(source: &dyn Source) -> Self {
-        Self { spec: source.spec().clone(), info: source.info().clone() }
+        Self {
+            spec: source.spec().clone(),
+            info: source.info().clone(),
+            fitted: source.fitted().map(|fitted| (**fitted).clone()),
+        }
     }
 
     /// Saves them as `inputs.json` in the folder of a run.
@@ -111,6 +120,14 @@ impl Trained {
             Error::config(self.path.display(), message).hint("--model M")
         })
     }
+}
+
+/// What the encoding of a table was fitted to in a run; nothing where the run has not got as far as saving it.
+pub fn fitted(run_dir: &Path) -> Result<Option<Arc<Fitted>>> {
+    if !run_dir.join("inputs.json").exists() {
+        return Ok(None);
+    }
+    Ok(Inputs::load(run_dir)?.fitted.map(Arc::new))
 }
 
 /// Newer checkpoints that could not be used are worth a line each.

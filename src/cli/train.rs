@@ -1,12 +1,14 @@
 //! `inflight train`: from flags and files to a run, its events, and its end.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
 use inflight::sampler::Sampler;
+use inflight::source::table::Fitted;
 use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions};
 use inflight::train::checkpoint;
 use inflight::train::event::{Event, Summary};
@@ -46,7 +48,8 @@ pub fn run(args: Args) -> Result<()> {
     let began = Instant::now();
     let (mut config, resumed) = configure(&args)?;
     config.validate()?;
-    let dataset = open(&config)?;
+    let fitted = resumed.as_deref().map(runs::fitted).transpose()?.flatten();
+    let dataset = open(&config, fitted.as_ref())?;
     let open_data = began.elapsed();
     let train = &dataset.train;
     let steps_per_epoch = steps_per_epoch(&config, train.len())?;
@@ -143,24 +146,38 @@ fn newest(dataset: Option<&str>, model: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Opens the data set of a configuration, with a bar where it must be fetched first.
-fn open(config: &RunConfig) -> Result<Dataset> {
+fn open(config: &RunConfig, fitted: Option<&Arc<Fitted>>) -> Result<Dataset> {
     let name = config.dataset.as_deref().ok_or_else(|| {
         Error::config("dataset", "the configuration names none").hint("dataset = \"fashion-mnist\"")
     })?;
-    open_seeded(name, &config.data, config.seed)
+    open_seeded(name, &config.data, fitted, config.seed)
 }
 
-/// Opens a data set by name or path, with a bar where it must be fetched first.
-pub fn open_dataset(name: &str, data: &DataConfig) -> Result<Dataset> {
-    open_seeded(name, data, 0)
+/// Opens a data set by name or path, with a bar where it must be fetched first; a table is encoded as `fitted` says.
+pub fn open_dataset(
+    name: &str,
+    data: &DataConfig,
+    fitted: Option<&Arc<Fitted>>,
+) -> Result<Dataset> {
+    open_seeded(name, data, fitted, 0)
 }
 
 /// As [`open_dataset`]; a stream is shuffled by `seed`.
-fn open_seeded(name: &str, data: &DataConfig, seed: u64) -> Result<Dataset> {
+fn open_seeded(
+    name: &str,
+    data: &DataConfig,
+    fitted: Option<&Arc<Fitted>>,
+    seed: u64,
+) -> Result<Dataset> {
     let progress = FetchProgress::new();
     let update = |fetching: &source::fetch::Progress<'_>| progress.update(fetching);
-    let options =
-        OpenOptions { on_progress: Some(&update), data: Some(data), seed, ..Default::default() };
+    let options = OpenOptions {
+        on_progress: Some(&update),
+        data: Some(data),
+        fitted,
+        seed,
+        ..Default::default()
+    };
     let dataset = source::open(name, &options);
     progress.finish();
     dataset

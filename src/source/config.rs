@@ -47,9 +47,69 @@ pub struct DataConfig {
     /// Standard deviation of each channel, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
+    /// File or folder with the test part. Without it: a part of the data set itself, or for a table the file beside it
+    /// whose name has `test` in place of `train`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// The column of a table that is predicted: its name, its number from 1 on, or `last`. Without it: the one called
+    /// `target`, `label`, `class` or `y`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Columns of a table that go in, or, with a minus before them, that do not. Empty: all but the target.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// Columns of numbers that are names of categories.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub categorical: Vec<String>,
+    /// Columns of numbers that are cut into so many buckets of equally many rows, as `age:10`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bucketize: Vec<String>,
+    /// Whether the target is a class or a number. Without it: text and whole numbers are classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// Whether the first row of a table names its columns. Without it: told by what is in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
+    /// The folder that the paths in a list of files are relative to, and must lie in. Without it: that of the list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_root: Option<PathBuf>,
+    /// Bytes that a table in a format with random access may take in memory; a larger one is read from the disk as it is
+    /// needed. Without it: 1 GiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_bytes: Option<usize>,
 }
 
+/// What a target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// One of some classes.
+    Classify,
+    /// A number.
+    Regress,
+}
+
+impl std::str::FromStr for Task {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "classify" => Ok(Self::Classify),
+            "regress" => Ok(Self::Regress),
+            _ => Err(format!("found {name:?}, expected classify or regress")),
+        }
+    }
+}
+
+/// Bytes that a table may take in memory where nothing else is said.
+const TABLE_BYTES: usize = 1 << 30;
+
 impl DataConfig {
+    /// Bytes that a table may take in memory.
+    pub fn table_bytes(&self) -> usize {
+        self.table_bytes.unwrap_or(TABLE_BYTES)
+    }
+
     /// Checks every setting.
     ///
     /// # Errors

@@ -29,10 +29,10 @@ mod unpack;
 mod viewer;
 mod with_info;
 
-pub use config::DataConfig;
+pub use config::{DataConfig, Task};
 pub use contact_sheet::contact_sheet;
 pub use fetch::fetch;
-pub use open::{Dataset, OpenOptions, open};
+pub use open::{Dataset, OpenOptions, open, open_rows};
 pub use resident::Resident;
 pub use statistics::{Statistics, statistics};
 pub use stream::{Stream, StreamFormat};
