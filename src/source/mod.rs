@@ -3,6 +3,7 @@
 //! [`open`](open()) turns a name or a path into a [`Dataset`]; a data set known by name is described by a
 //! [`Manifest`](manifest::Manifest) and brought by [`fetch`](fetch()) when it is not there.
 
+mod arrays;
 pub mod blob;
 pub mod cifar;
 mod config;
@@ -13,16 +14,20 @@ mod file;
 #[cfg(feature = "fetch")]
 mod http;
 pub mod idx;
+mod image_set;
 pub mod manifest;
 pub mod npy;
 mod open;
 pub mod resident;
+pub mod safetensors;
+pub mod shard_manifest;
 mod statistics;
 mod subset;
 pub mod synthetic;
 pub mod table;
 mod unpack;
 mod viewer;
+pub mod webdataset;
 
 pub use config::DataConfig;
 pub use contact_sheet::contact_sheet;

@@ -5,6 +5,7 @@ mod cifar;
 mod fetching;
 mod idx;
 mod named;
+mod safetensors;
 
 use std::path::Path;
 

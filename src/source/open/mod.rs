@@ -4,6 +4,8 @@ mod arrays;
 mod cifar;
 mod idx;
 mod named;
+mod safetensors;
+mod webdataset;
 
 use std::fs::File;
 use std::io::Read;
@@ -86,7 +88,8 @@ struct Format {
 }
 
 /// All formats, the most certain ones first.
-const FORMATS: [Format; 3] = [idx::FORMAT, cifar::FORMAT, arrays::FORMAT];
+const FORMATS: &[Format] =
+    &[idx::FORMAT, cifar::FORMAT, arrays::FORMAT, safetensors::FORMAT, webdataset::FORMAT];
 
 /// A path that exists, looked at once for all formats.
 struct Candidate {
@@ -130,6 +133,9 @@ pub fn open(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     let path = Path::new(dataset);
     match std::fs::metadata(path) {
         Ok(meta) => open_path(path, meta.is_dir(), options),
+        Err(_) if dataset.contains('{') && dataset.ends_with(".tar") => {
+            webdataset::open_pattern(dataset, options)
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::data(
             dataset,
             format!(
@@ -144,7 +150,7 @@ pub fn open(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
 
 fn open_path(path: &Path, is_folder: bool, options: &OpenOptions<'_>) -> Result<Dataset> {
     let candidate = Candidate::look(path, is_folder)?;
-    for format in &FORMATS {
+    for format in FORMATS {
         if (format.claims)(&candidate)? {
             return (format.open)(&candidate, options);
         }
