@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::source::image_set;
 use crate::source::shard_manifest::ShardManifest;
 use crate::source::webdataset::{Kind, Shards, WebDataset};
-use crate::source::{DataConfig, Source};
+use crate::source::{DataConfig, Source, SourceInfo};
 
 pub(super) const FORMAT: Format = Format {
     what: "WebDataset shards: a .tar, a folder of them, or shard-{000..009}.tar",
@@ -21,9 +21,13 @@ pub(super) const FORMAT: Format = Format {
 /// Where the magic of a tar archive lies.
 const MAGIC_AT: usize = 257;
 
+fn is_shard(name: &str) -> bool {
+    name.ends_with(".tar")
+}
+
 fn claims(candidate: &Candidate) -> Result<bool> {
     if candidate.is_folder {
-        return Ok(!find(&candidate.path)?.is_empty());
+        return Ok(!Splits::find(&candidate.path, is_shard)?.is_empty());
     }
     let magic = candidate.head.get(MAGIC_AT..MAGIC_AT + 5) == Some(b"ustar");
     let packed = [".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"];
@@ -34,7 +38,7 @@ fn claims(candidate: &Candidate) -> Result<bool> {
 fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
     let path = &candidate.path;
     if candidate.is_folder {
-        return open_splits(path, &find(path)?, options);
+        return open_splits(path, Splits::find(path, is_shard)?, options);
     }
     if !candidate.has_extension(".tar") && !candidate.head.is_empty() {
         let is_tar = candidate.head.get(MAGIC_AT..MAGIC_AT + 5) == Some(b"ustar");
@@ -43,70 +47,13 @@ fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
             return Err(Error::data(path.display(), message).hint("unpacking it to a .tar"));
         }
     }
-    open_splits(path, &Splits { train: vec![path.clone()], ..Default::default() }, options)
-}
-
-/// The shards of each split, in the order of their names.
-#[derive(Default)]
-struct Splits {
-    train: Vec<PathBuf>,
-    validation: Vec<PathBuf>,
-    test: Vec<PathBuf>,
-}
-
-impl Splits {
-    fn is_empty(&self) -> bool {
-        self.train.is_empty() && self.validation.is_empty() && self.test.is_empty()
-    }
-
-    /// Parts shards by what their names say; those that say nothing are trained on.
-    fn by_name(paths: Vec<PathBuf>) -> Self {
-        let mut splits = Self::default();
-        for path in paths {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-            let mut words = name.split(|c: char| !c.is_ascii_alphabetic());
-            splits.of(words.find_map(split_of).unwrap_or("train")).push(path);
-        }
-        splits
-    }
-
-    fn of(&mut self, split: &str) -> &mut Vec<PathBuf> {
-        match split {
-            "validation" => &mut self.validation,
-            "test" => &mut self.test,
-            _ => &mut self.train,
-        }
-    }
-}
-
-/// The split that a word stands for.
-fn split_of(word: &str) -> Option<&'static str> {
-    match word {
-        "train" | "training" => Some("train"),
-        "val" | "valid" | "validation" => Some("validation"),
-        "test" | "testing" => Some("test"),
-        _ => None,
-    }
-}
-
-/// The shards in the folders of splits (`train`, `val`, `test`), or else those in the folder itself.
-fn find(folder: &Path) -> Result<Splits> {
-    let tars =
-        |folder: &Path| files_with(folder, |name| name.ends_with(".tar") && !name.starts_with('.'));
-    let mut splits = Splits::default();
-    for part in files_with(folder, |name| split_of(&name.to_lowercase()).is_some())? {
-        if part.is_dir() {
-            let name = part.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-            splits.of(split_of(&name).unwrap_or("train")).extend(tars(&part)?);
-        }
-    }
-    if splits.is_empty() { Ok(Splits::by_name(tars(folder)?)) } else { Ok(splits) }
+    open_splits(path, Splits { train: vec![path.clone()], ..Default::default() }, options)
 }
 
 /// Opens the shards that a pattern with braces stands for.
 pub(super) fn open_pattern(pattern: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     let paths = expand(pattern)?.into_iter().map(PathBuf::from).collect();
-    open_splits(Path::new(pattern), &Splits::by_name(paths), options)
+    open_splits(Path::new(pattern), Splits::by_name(paths), options)
 }
 
 /// Shards of a pattern at most.
@@ -147,91 +94,96 @@ fn expand(pattern: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Opens the training shards, and of the others those to validate with: the test split, or else the validation one.
-fn open_splits(path: &Path, splits: &Splits, options: &OpenOptions<'_>) -> Result<Dataset> {
-    let held_out = if splits.test.is_empty() { &splits.validation } else { &splits.test };
-    // Shards to validate with alone are still something to train on.
-    let (train, test) = match (&splits.train[..], &held_out[..]) {
-        ([], held_out) => (held_out, &[][..]),
-        (train, held_out) => (train, held_out),
-    };
+/// Opens the shards of all splits, which have their classes in common.
+fn open_splits(path: &Path, splits: Splits, options: &OpenOptions<'_>) -> Result<Dataset> {
+    let Splits { train, validation, test } = splits.with_training_part();
     let Some(first) = train.first() else {
         return Err(Error::data(path.display(), "found no shards any more"));
     };
-    let folder = first.parent().unwrap_or(Path::new("."));
-    let manifest = ShardManifest::find(folder)?;
-    if let Some((manifest, folder)) = &manifest {
-        train.iter().chain(test).try_for_each(|shard| match manifest.entry(shard) {
-            Some(entry) => entry.check_length(folder),
-            None => Ok(()),
-        })?;
-        if path.is_dir() && folder == path {
-            manifest.check_lengths(folder)?;
+    let folder = first.parent().unwrap_or(Path::new(".")).to_owned();
+    let manifest = ShardManifest::find(&folder)?;
+    if let Some((manifest, of)) = &manifest {
+        // A whole data set must be whole; of a part only what is asked for.
+        if path.is_dir() && of == path {
+            manifest.check_lengths(of)?;
         }
+        let asked = [&train, &validation, &test].into_iter().flatten();
+        let entries = asked.filter_map(|shard| manifest.entry(shard));
+        entries.into_iter().try_for_each(|entry| entry.check_length(of))?;
     }
-    let mut train_shards = Shards::open(train, options.cache_dir)?;
-    let mut test_shards =
-        (!test.is_empty()).then(|| Shards::open(test, options.cache_dir)).transpose()?;
-    let names = match &manifest {
-        Some((manifest, _)) if !manifest.class_names.is_empty() => manifest.class_names.clone(),
-        _ => names_beside(folder)?,
+    let shards = |paths: &[PathBuf]| {
+        (!paths.is_empty()).then(|| Shards::open(paths, options.cache_dir)).transpose()
     };
-    let names = if names.is_empty() { train_shards.label_names() } else { names };
-    let known = match (&manifest, names.len()) {
-        (_, 1..) => Some(names.len()),
-        (Some((manifest, _)), 0) => manifest.classes,
-        (None, 0) => None,
-    };
-    let classes = train_shards.resolve(&names, options.data().classes.or(known))?;
-    if let Some(test) = &mut test_shards {
-        test.resolve(&names, Some(classes))?;
+    let mut train = Shards::open(&train, options.cache_dir)?;
+    let mut held_out = [shards(&validation)?, shards(&test)?];
+    let (names, known) = classes_beside(&folder, manifest.as_ref().map(|(manifest, _)| manifest))?;
+    let names = if names.is_empty() { train.label_names() } else { names };
+    let known = if names.is_empty() { known } else { Some(names.len()) };
+    let classes = train.resolve(&names, options.data().classes.or(known))?;
+    for shards in held_out.iter_mut().flatten() {
+        shards.resolve(&names, Some(classes))?;
     }
-    let infos = ["train", "test"].map(|split| info(path, split, &names));
-    if train_shards.kind() == Kind::Npy {
-        let [train_info, test_info] = infos;
-        let train = WebDataset::arrays(train_shards, classes, train_info)?;
-        let test =
-            test_shards.map(|test| WebDataset::arrays(test, classes, test_info)).transpose()?;
-        return Ok(dataset(path, train, test));
-    }
-    open_images(path, [Some(train_shards), test_shards], classes, infos, options.data())
+    let splits =
+        [("train", Some(train)), ("val", held_out[0].take()), ("test", held_out[1].take())];
+    let splits = splits.map(|(split, shards)| Some((info(path, split, &names), shards?)));
+    sources(path, splits, classes, options.data())
 }
 
-fn open_images(
+/// Makes sources of the shards of the splits, the first of which is trained on.
+fn sources(
     path: &Path,
-    [train, test]: [Option<Shards>; 2],
+    splits: [Option<(SourceInfo, Shards)>; 3],
     classes: usize,
-    [train_info, test_info]: [crate::source::SourceInfo; 2],
     data: &DataConfig,
 ) -> Result<Dataset> {
-    let train = train.expect("there are training shards");
-    let shape = image_set::shape(train.len(), data, |index, into| train.input(index, into))?;
-    let train = WebDataset::images(train, shape, classes, train_info);
-    let test = test.map(|test| WebDataset::images(test, shape, classes, test_info));
-    let (mean, std) = image_set::mean_and_std(&train)?;
-    let with = |source: WebDataset| {
-        let info = source.info().clone();
-        source.with_info(crate::source::SourceInfo { mean: mean.clone(), std: std.clone(), ..info })
-    };
-    Ok(dataset(path, with(train), test.map(with)))
-}
-
-fn dataset(path: &Path, train: WebDataset, test: Option<WebDataset>) -> Dataset {
-    Dataset {
-        name: path.display().to_string(),
-        path: path.into(),
-        train: Arc::new(train),
-        test: test.map(|test| Arc::new(test) as Arc<dyn Source>),
+    let mut shape = None;
+    let mut moments = None;
+    let mut sources: Vec<Option<Arc<dyn Source>>> = Vec::new();
+    for split in splits {
+        let Some((info, shards)) = split else {
+            sources.push(None);
+            continue;
+        };
+        if shards.kind() == Kind::Npy {
+            sources.push(Some(Arc::new(WebDataset::arrays(shards, classes, info)?)));
+            continue;
+        }
+        let found = match shape {
+            Some(found) => found,
+            None => image_set::shape(shards.len(), data, |i, into| shards.input(i, into))?,
+        };
+        shape = Some(found);
+        let source = WebDataset::images(shards, found, classes, info.clone());
+        let (mean, std) = match moments.take() {
+            Some(found) => found,
+            None => image_set::mean_and_std(&source)?,
+        };
+        moments = Some((mean.clone(), std.clone()));
+        let info = SourceInfo { mean, std, ..info };
+        sources.push(Some(Arc::new(source.with_info(info))));
     }
+    let mut sources = sources.into_iter();
+    let mut next = || sources.next().flatten();
+    let train = next().expect("there are training shards");
+    let validation = next();
+    let dataset = Dataset::new(path.display().to_string(), path, train, next());
+    Ok(Dataset { validation, ..dataset })
 }
 
-/// The names in `classes.txt`, beside the shards or one folder up.
-fn names_beside(folder: &Path) -> Result<Vec<String>> {
+/// The names of the classes, and their number where there are no names: as the manifest says, or `classes.txt` beside
+/// the shards or one folder up.
+fn classes_beside(
+    folder: &Path,
+    manifest: Option<&ShardManifest>,
+) -> Result<(Vec<String>, Option<usize>)> {
+    if let Some(manifest) = manifest {
+        return Ok((manifest.class_names.clone(), manifest.classes));
+    }
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     if folder.join(CLASS_NAMES_FILE).exists() {
-        return class_names(folder);
+        return Ok((class_names(folder)?, None));
     }
-    class_names(&folder.join(".."))
+    Ok((class_names(&folder.join(".."))?, None))
 }
 
 #[cfg(test)]
@@ -247,16 +199,5 @@ mod tests {
         for pattern in ["{1..", "{3..1}", "{a..b}", "{0..100000}", "{0..999}{0..999}"] {
             expand(pattern).expect_err(pattern);
         }
-    }
-
-    #[test]
-    fn names_of_shards_tell_their_split() {
-        let paths = ["imagenet-train-01.tar", "val_000.tar", "Test.tar", "contest-1.tar"];
-        let splits = Splits::by_name(paths.map(PathBuf::from).to_vec());
-        assert_eq!(splits.train, [Path::new("imagenet-train-01.tar"), Path::new("contest-1.tar")]);
-        assert_eq!(
-            [splits.validation, splits.test],
-            [["val_000.tar"], ["Test.tar"]].map(|n| n.map(PathBuf::from).to_vec())
-        );
     }
 }
