@@ -1,7 +1,9 @@
 //! `inflight inspect`: what a data set holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use inflight::source::shard_manifest::ShardManifest;
 use inflight::source::{DataConfig, Source, Statistics, contact_sheet, statistics};
 use inflight::{Error, Result};
 use serde::Serialize;
@@ -21,6 +23,9 @@ pub struct Args {
     /// Write a contact sheet: the first samples of each class of the training split, a class a row
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
+    /// Read all shards first and hold them against the hashes in their manifest
+    #[arg(long)]
+    verify: bool,
     /// Print the findings as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -37,6 +42,9 @@ struct Event {
     event: &'static str,
     dataset: String,
     path: PathBuf,
+    /// Bytes of the shards that were found as their manifest says, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified_bytes: Option<u64>,
     splits: Vec<Split>,
 }
 
@@ -53,7 +61,11 @@ pub fn run(args: Args) -> Result<()> {
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
     let dataset = open_dataset(&args.dataset, &data)?;
+    let verified = if args.verify { Some(verify(&dataset.path)?) } else { None };
     let mut splits = vec![split("train", &*dataset.train)?];
+    if let Some(validation) = &dataset.validation {
+        splits.push(split("val", &**validation)?);
+    }
     if let Some(test) = &dataset.test {
         splits.push(split("test", &**test)?);
     }
@@ -64,7 +76,11 @@ pub fn run(args: Args) -> Result<()> {
     }
     if args.json {
         let (dataset, path) = (dataset.name, dataset.path);
-        return print::json(&Event { event: "inspect", dataset, path, splits });
+        let event = Event { event: "inspect", dataset, path, verified_bytes: verified, splits };
+        return print::json(&event);
+    }
+    if let Some(bytes) = verified {
+        print::note(format!("{} of shards are as their manifest says", print::bytes(bytes)));
     }
     print::data(format!("{} ({})", dataset.name, dataset.path.display()));
     splits.iter().for_each(show);
@@ -72,6 +88,20 @@ pub fn run(args: Args) -> Result<()> {
         print::note(format!("contact sheet: {}", path.display()));
     }
     Ok(())
+}
+
+/// Holds all shards against their manifest; returns how many bytes they have.
+fn verify(path: &Path) -> Result<u64> {
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
+    let Some((manifest, folder)) = ShardManifest::find(folder)? else {
+        let message = format!("found no manifest of shards in {}", folder.display());
+        return Err(Error::config("--verify", message).hint("inflight convert, which writes one"));
+    };
+    let bytes = AtomicU64::new(0);
+    manifest.verify(&folder, &|done| {
+        bytes.fetch_add(done, Ordering::Relaxed);
+    })?;
+    Ok(bytes.into_inner())
 }
 
 fn split(name: &'static str, source: &dyn Source) -> Result<Split> {

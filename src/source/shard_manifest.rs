@@ -1,6 +1,7 @@
 //! The manifest that `inflight convert` writes beside shards: what they were made from, and what each one is.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub struct ShardManifest {
     pub format: String,
     /// The data set that they were made from, by name or path.
     pub source: String,
+    /// A hash of all that the shards depend on: the files of the source and the settings.
+    pub plan: String,
     /// The seed of the order of the samples; without one it is that of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shuffle_seed: Option<u64>,
@@ -177,8 +180,16 @@ pub(crate) fn sha256_of(path: &Path) -> std::io::Result<String> {
     let (mut file, mut hash, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; 1 << 17]);
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(crate::source::webdataset::hex(&hash.finalize())),
+            0 => return Ok(hex(&hash.finalize())),
             n => hash.update(&buffer[..n]),
         }
     }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{
-    CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions, class_names, files_with, info,
-};
+use super::splits::Splits;
+use super::{CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions, class_names, info};
 use crate::error::{Error, Result};
 use crate::source::image_set;
 use crate::source::shard_manifest::ShardManifest;
@@ -17,6 +16,9 @@ pub(super) const FORMAT: Format = Format {
     claims,
     open,
 };
+
+/// How files of gzip, bzip2, xz and Zstandard begin.
+const PACKED_MAGICS: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"];
 
 /// Where the magic of a tar archive lies.
 const MAGIC_AT: usize = 257;
@@ -40,12 +42,10 @@ fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
     if candidate.is_folder {
         return open_splits(path, Splits::find(path, is_shard)?, options);
     }
-    if !candidate.has_extension(".tar") && !candidate.head.is_empty() {
-        let is_tar = candidate.head.get(MAGIC_AT..MAGIC_AT + 5) == Some(b"ustar");
-        if !is_tar {
-            let message = "is compressed, expected a plain .tar that can be read in any order";
-            return Err(Error::data(path.display(), message).hint("unpacking it to a .tar"));
-        }
+    let is_tar = candidate.head.get(MAGIC_AT..MAGIC_AT + 5) == Some(b"ustar");
+    if !is_tar && PACKED_MAGICS.iter().any(|magic| candidate.head.starts_with(magic)) {
+        let message = "is compressed, expected a plain .tar that can be read in any order";
+        return Err(Error::data(path.display(), message).hint("unpacking it to a .tar"));
     }
     open_splits(path, Splits { train: vec![path.clone()], ..Default::default() }, options)
 }

@@ -4,7 +4,6 @@
 //! and the SHA-256 of all that. It is written whole or not at all; one that is damaged, or of another version, is as
 //! good as none. A shard whose length or time of change is another than the index says is scanned again.
 
-use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use crate::durable::replace_file;
 use crate::error::Result;
 use crate::source::blob::{LocalFile, Stamp};
 use crate::source::fetch::default_cache_dir;
+use crate::source::shard_manifest::hex;
 
 /// With the byte order of the machine in it, in which the records are.
 const MAGIC: [u8; 8] = if cfg!(target_endian = "little") { *b"ifwds-1l" } else { *b"ifwds-1b" };
@@ -107,14 +107,6 @@ fn places(paths: &[PathBuf], cache_dir: Option<&Path>) -> Vec<PathBuf> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn encode(indexed: &Indexed) -> Vec<u8> {

@@ -20,7 +20,6 @@ use crate::source::blob::{Blob, LocalFile};
 use crate::source::resident::{Inputs, check_labels, no_such_sample};
 use crate::source::{Encoding, Sample, Source, SourceInfo, Target, npy};
 
-pub(crate) use index::hex;
 pub use scan::{Kind, Record, Scanned, scan};
 
 /// Shards that are open, and where each sample lies in them.
