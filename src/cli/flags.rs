@@ -136,6 +136,15 @@ pub struct DataFlags {
     /// 1 for grey images, 3 for colour [default: what the files are]
     #[arg(long, value_name = "C")]
     channels: Option<usize>,
+    /// Tokens that a model sees at once, of text [default: 256]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Tokens from the beginning of a training sample to that of the next; 1 draws them from anywhere [default: the context]
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+    /// Number of different tokens, for files that do not say [default: one more than the highest found]
+    #[arg(long, value_name = "N")]
+    vocabulary: Option<usize>,
 }
 
 impl DataFlags {
@@ -144,6 +153,9 @@ impl DataFlags {
         config.classes = self.classes.or(config.classes);
         config.image_size = self.image_size.or(config.image_size);
         config.channels = self.channels.or(config.channels);
+        config.context = self.context.or(config.context);
+        config.stride = self.stride.or(config.stride);
+        config.vocabulary = self.vocabulary.or(config.vocabulary);
     }
 }
 
@@ -311,7 +323,7 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --transforms pad-crop --classes 13 --image-size 14 --channels 1 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
+                    --drop-last --no-eval --transforms pad-crop --classes 13 --image-size 14 --channels 1 --context 15 --stride 16 --vocabulary 17 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -352,7 +364,14 @@ mod tests {
             transforms: vec![TransformConfig::PadCrop(Default::default())],
             optimizer,
             schedule: None,
-            data: DataConfig { classes: Some(13), image_size: Some(14), channels: Some(1) },
+            data: DataConfig {
+                classes: Some(13),
+                image_size: Some(14),
+                channels: Some(1),
+                context: Some(15),
+                stride: Some(16),
+                vocabulary: Some(17),
+            },
         };
         assert_eq!(found, expected);
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use inflight::source::shard_manifest::ShardManifest;
+use inflight::source::tokens::{TokenStatistics, token_statistics};
 use inflight::source::{DataConfig, Source, Statistics, contact_sheet, statistics};
 use inflight::{Error, Result};
 use serde::Serialize;
@@ -53,13 +54,25 @@ struct Split {
     split: &'static str,
     class_names: Vec<String>,
     #[serde(flatten)]
-    statistics: Statistics,
+    findings: Findings,
+}
+
+/// What there is to tell about samples.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Findings {
+    /// Of tokens.
+    Tokens(TokenStatistics),
+    /// Of all others.
+    Samples(Statistics),
 }
 
 /// Inspects a data set.
 pub fn run(args: Args) -> Result<()> {
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
+    // Each token is looked at once, however samples are cut for training.
+    data.stride = None;
     let dataset = open_dataset(&args.dataset, &data)?;
     let verified = if args.verify { Some(verify(&dataset.path)?) } else { None };
     let mut splits = vec![split("train", &*dataset.train)?];
@@ -106,11 +119,18 @@ fn verify(path: &Path) -> Result<u64> {
 
 fn split(name: &'static str, source: &dyn Source) -> Result<Split> {
     let class_names = source.info().class_names.clone();
-    Ok(Split { split: name, class_names, statistics: statistics(source)? })
+    let findings = match token_statistics(source)? {
+        Some(tokens) => Findings::Tokens(tokens),
+        None => Findings::Samples(statistics(source)?),
+    };
+    Ok(Split { split: name, class_names, findings })
 }
 
 fn show(split: &Split) {
-    let statistics = &split.statistics;
+    let statistics = match &split.findings {
+        Findings::Tokens(tokens) => return show_tokens(split.split, tokens),
+        Findings::Samples(statistics) => statistics,
+    };
     let numbers = |values: &[f64]| {
         values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ")
     };
@@ -134,6 +154,25 @@ fn show(split: &Split) {
         let bar = bar(count as f64 / most as f64);
         let (name, width) = (name(class), width.unwrap_or(0));
         print::data(format!("  {name:width$} {:>9} {bar}", print::count(count)));
+    }
+}
+
+fn show_tokens(split: &str, tokens: &TokenStatistics) {
+    print::data(format!(
+        "\n{split}: {} tokens · {} samples of {} · vocabulary {}, of which {} occur, the highest {}",
+        print::count(tokens.tokens),
+        print::count(tokens.samples),
+        print::count(tokens.context),
+        print::count(tokens.vocabulary),
+        print::count(tokens.distinct),
+        print::count(tokens.highest),
+    ));
+    match &tokens.excerpt {
+        Some(text) => text.lines().for_each(|line| print::data(format!("  {line}"))),
+        None => {
+            let tokens: Vec<String> = tokens.first.iter().map(u32::to_string).collect();
+            print::data(format!("  {} …", tokens.join(" ")));
+        }
     }
 }
 

@@ -87,6 +87,8 @@ pub(super) struct Plan {
     pub shuffle_seed: Option<u64>,
     pub class_names: Vec<String>,
     pub classes: Option<usize>,
+    pub mean: Vec<f32>,
+    pub std: Vec<f32>,
     pub splits: BTreeMap<String, SplitPlan>,
 }
 
@@ -137,13 +139,16 @@ impl Plan {
             let samples_per_shard = samples_per_shard.min(samples);
             plans.insert(name.to_string(), SplitPlan { samples, samples_per_shard });
         }
+        let info = dataset.train.info();
         Ok(Self {
             inflight_shards: VERSION,
             format: config.format,
             source: dataset.name.clone(),
             inputs: fingerprint(dataset)?,
             shuffle_seed: config.shuffle_seed,
-            class_names: dataset.train.info().class_names.clone(),
+            class_names: info.class_names.clone(),
+            mean: info.mean.clone(),
+            std: info.std.clone(),
             classes: dataset.train.spec().classes(),
             splits: plans,
         })
@@ -171,6 +176,8 @@ impl Plan {
             shuffle_seed: self.shuffle_seed,
             class_names: self.class_names.clone(),
             classes: self.classes,
+            mean: self.mean.clone(),
+            std: self.std.clone(),
             splits,
         }
     }

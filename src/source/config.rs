@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::source::tokens::VOCABULARY_MAX;
 
 /// Side of an image in pixels at most.
 const IMAGE_SIZE_MAX: usize = 16_384;
@@ -20,6 +21,15 @@ pub struct DataConfig {
     /// 1 for grey images, 3 for colour. Without it: what the files are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
+    /// Tokens that a model sees at once. Without it: 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
+    /// Tokens from the beginning of a training sample to that of the next. Without it: the context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// Number of different tokens, for files that do not say. Without it: one more than the highest found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<usize>,
 }
 
 impl DataConfig {
@@ -42,6 +52,16 @@ impl DataConfig {
                 return wrong("--channels", channels, "1 or 3");
             }
             _ => {}
+        }
+        let tokens = [
+            ("--context", self.context),
+            ("--stride", self.stride),
+            ("--vocabulary", self.vocabulary),
+        ];
+        for (flag, found) in tokens {
+            if let Some(found) = found.filter(|found| !(1..=VOCABULARY_MAX).contains(found)) {
+                return wrong(flag, found, &format!("1 to {VOCABULARY_MAX}"));
+            }
         }
         match self.classes {
             Some(0) => wrong("--classes", 0, "at least 1"),

@@ -26,6 +26,7 @@ mod statistics;
 mod subset;
 pub mod synthetic;
 pub mod table;
+pub mod tokens;
 mod unpack;
 mod viewer;
 pub mod webdataset;

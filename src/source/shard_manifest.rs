@@ -41,6 +41,12 @@ pub struct ShardManifest {
     /// Number of classes; none for values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
+    /// Mean of each channel by which images are normalised; empty: as it is for photographs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mean: Vec<f32>,
+    /// Deviation of each channel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub std: Vec<f32>,
     /// The shards of each split, in order.
     pub splits: BTreeMap<String, Vec<ShardEntry>>,
 }

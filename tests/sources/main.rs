@@ -6,6 +6,7 @@ mod fetching;
 mod idx;
 mod named;
 mod safetensors;
+mod tokens;
 mod webdataset;
 
 use std::path::Path;

@@ -6,6 +6,7 @@ mod idx;
 mod named;
 mod safetensors;
 mod splits;
+mod tokens;
 mod webdataset;
 
 use std::fs::File;
@@ -107,8 +108,16 @@ struct Format {
 }
 
 /// All formats, the most certain ones first.
-const FORMATS: &[Format] =
-    &[idx::FORMAT, cifar::FORMAT, arrays::FORMAT, safetensors::FORMAT, webdataset::FORMAT];
+// One a line, since they grow.
+#[rustfmt::skip]
+const FORMATS: &[Format] = &[
+    idx::FORMAT,
+    cifar::FORMAT,
+    arrays::FORMAT,
+    safetensors::FORMAT,
+    webdataset::FORMAT,
+    tokens::FORMAT,
+];
 
 /// A path that exists, looked at once for all formats.
 struct Candidate {

@@ -19,6 +19,11 @@ impl Splits {
         self.train.is_empty() && self.validation.is_empty() && self.test.is_empty()
     }
 
+    /// All files.
+    pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.train.iter().chain(&self.validation).chain(&self.test)
+    }
+
     /// Parts files by what their names say; those that say nothing are trained on.
     pub fn by_name(paths: Vec<PathBuf>) -> Self {
         let mut splits = Self::default();

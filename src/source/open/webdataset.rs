@@ -126,18 +126,20 @@ fn open_splits(path: &Path, splits: Splits, options: &OpenOptions<'_>) -> Result
     let splits =
         [("train", Some(train)), ("val", held_out[0].take()), ("test", held_out[1].take())];
     let splits = splits.map(|(split, shards)| Some((info(path, split, &names), shards?)));
-    sources(path, splits, classes, options.data())
+    let told = manifest.map(|(manifest, _)| (manifest.mean, manifest.std)).unwrap_or_default();
+    sources(path, splits, classes, told, options.data())
 }
 
-/// Makes sources of the shards of the splits, the first of which is trained on.
+/// Makes sources of the shards of the splits, the first of which is trained on. `told` are mean and deviation by which
+/// images are normalised, where a manifest says.
 fn sources(
     path: &Path,
     splits: [Option<(SourceInfo, Shards)>; 3],
     classes: usize,
+    told: (Vec<f32>, Vec<f32>),
     data: &DataConfig,
 ) -> Result<Dataset> {
     let mut shape = None;
-    let mut moments = None;
     let mut sources: Vec<Option<Arc<dyn Source>>> = Vec::new();
     for split in splits {
         let Some((info, shards)) = split else {
@@ -154,11 +156,10 @@ fn sources(
         };
         shape = Some(found);
         let source = WebDataset::images(shards, found, classes, info.clone());
-        let (mean, std) = match moments.take() {
-            Some(found) => found,
-            None => image_set::mean_and_std(&source)?,
+        let (mean, std) = match &told {
+            (mean, std) if mean.len() == found[0] && std.len() == found[0] => told.clone(),
+            _ => image_set::normalisation(found[0]),
         };
-        moments = Some((mean.clone(), std.clone()));
         let info = SourceInfo { mean, std, ..info };
         sources.push(Some(Arc::new(source.with_info(info))));
     }
