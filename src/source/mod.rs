@@ -30,6 +30,7 @@ pub mod tokens;
 mod unpack;
 mod viewer;
 pub mod webdataset;
+mod with_info;
 
 pub use config::DataConfig;
 pub use contact_sheet::contact_sheet;
@@ -40,6 +41,7 @@ pub use statistics::{Statistics, statistics};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;
+pub use with_info::WithInfo;
 
 use std::sync::Arc;
 
@@ -61,7 +63,8 @@ pub struct SourceInfo {
 }
 
 /// What the input of a source's samples is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// Bytes exactly as they go into a slot.
     #[default]

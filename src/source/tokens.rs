@@ -145,7 +145,7 @@ impl TokenFile {
 
 /// What the header of an `.npy` file with one dimension of tokens says: their width and number, and where they begin.
 pub fn npy_header(head: &[u8]) -> Option<(Width, u64, u64)> {
-    let (text_at, len) = match head {
+    let (text_at, len): (usize, usize) = match head {
         [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => {
             (10, usize::from(u16::from_le_bytes([*a, *b])))
         }
