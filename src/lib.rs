@@ -27,6 +27,7 @@
 pub mod batch;
 pub mod bench;
 pub mod config;
+pub mod convert;
 pub mod cpu;
 pub mod decode;
 pub mod device;

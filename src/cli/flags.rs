@@ -151,6 +151,15 @@ pub struct DataFlags {
     /// Most bytes that this cache may take [default: 32 GiB]
     #[arg(long, value_name = "BYTES")]
     cloud_cache_bytes: Option<u64>,
+    /// Tokens that a model sees at once, of text [default: 256]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Tokens from the beginning of a training sample to that of the next; 1 draws them from anywhere [default: the context]
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+    /// Number of different tokens, for files that do not say [default: one more than the highest found]
+    #[arg(long, value_name = "N")]
+    vocabulary: Option<usize>,
     /// Mean of each channel that images are normalised by, from 0 to 1, as 0.485,0.456,0.406 [default: the data's own]
     #[arg(long, value_name = "X,X,X", value_delimiter = ',', allow_negative_numbers = true)]
     mean: Option<Vec<f32>>,
@@ -204,6 +213,9 @@ impl DataFlags {
             config.cloud_cache_dir = Some(std::path::absolute(dir).unwrap_or_else(|_| dir.clone()));
         }
         config.cloud_cache_bytes = self.cloud_cache_bytes.or(config.cloud_cache_bytes);
+        config.context = self.context.or(config.context);
+        config.stride = self.stride.or(config.stride);
+        config.vocabulary = self.vocabulary.or(config.vocabulary);
         config.mean = self.mean.clone().or_else(|| config.mean.take());
         config.std = self.std.clone().or_else(|| config.std.take());
         set_some(&mut config.test, self.test_data.as_deref().map(absolute));
@@ -403,7 +415,7 @@ mod tests {
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
                     --drop-last --no-eval --transforms pad-crop --eval-transforms resize --classes 13 --image-size 14 --channels 1 \
-                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 \
+                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 \
                     --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
@@ -454,6 +466,9 @@ mod tests {
                 shuffle_buffer: Some(15),
                 cloud_cache_dir: Some("/c".into()),
                 cloud_cache_bytes: Some(16),
+                context: Some(15),
+                stride: Some(16),
+                vocabulary: Some(17),
                 mean: Some(vec![0.5]),
                 std: Some(vec![0.25, 0.5]),
                 test: Some("/t".into()),

@@ -1,9 +1,12 @@
 //! `inflight inspect`: what a data set holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use inflight::batch::SampleSpec;
+use inflight::source::shard_manifest::ShardManifest;
 use inflight::source::table::{Feature, FeatureEncoding, Fitted};
+use inflight::source::tokens::{TokenStatistics, token_statistics};
 use inflight::source::{
     DataConfig, Dataset, ENDLESS, Source, Statistics, Target, Viewer, contact_sheet, statistics,
 };
@@ -26,6 +29,9 @@ pub struct Args {
     /// Write a contact sheet: the first samples of each class of the training split, a class a row
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
+    /// Read all shards first and hold them against the hashes in their manifest
+    #[arg(long)]
+    verify: bool,
     /// Print the findings as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -45,6 +51,9 @@ struct Event {
     event: &'static str,
     dataset: String,
     path: PathBuf,
+    /// Bytes of the shards that were found as their manifest says, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified_bytes: Option<u64>,
     splits: Vec<Split>,
     /// What the encoding of a table was fitted to.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,18 +65,34 @@ struct Split {
     split: &'static str,
     class_names: Vec<String>,
     #[serde(flatten)]
-    statistics: Statistics,
+    findings: Findings,
+}
+
+/// What there is to tell about samples.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Findings {
+    /// Of tokens.
+    Tokens(TokenStatistics),
+    /// Of all others.
+    Samples(Statistics),
 }
 
 /// Inspects a data set.
 pub fn run(args: Args) -> Result<()> {
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
+    // Each token is looked at once, however samples are cut for training.
+    data.stride = None;
     let dataset = open_dataset(&args.dataset, &data, None)?;
     if dataset.train.len() == ENDLESS {
         return inspect_stream(&dataset, args.json);
     }
+    let verified = if args.verify { Some(verify(&dataset.path)?) } else { None };
     let mut splits = vec![split("train", &*dataset.train)?];
+    if let Some(validation) = &dataset.validation {
+        splits.push(split("val", &**validation)?);
+    }
     if let Some(test) = &dataset.test {
         splits.push(split("test", &**test)?);
     }
@@ -79,7 +104,12 @@ pub fn run(args: Args) -> Result<()> {
     if args.json {
         let fitted = dataset.train.fitted().map(|fitted| (**fitted).clone());
         let (dataset, path) = (dataset.name, dataset.path);
-        return print::json(&Event { event: "inspect", dataset, path, splits, fitted });
+        let event =
+            Event { event: "inspect", dataset, path, verified_bytes: verified, splits, fitted };
+        return print::json(&event);
+    }
+    if let Some(bytes) = verified {
+        print::note(format!("{} of shards are as their manifest says", print::bytes(bytes)));
     }
     print::data(format!("{} ({})", dataset.name, dataset.path.display()));
     splits.iter().for_each(show);
@@ -151,13 +181,34 @@ fn inspect_stream(dataset: &Dataset, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// Holds all shards against their manifest; returns how many bytes they have.
+fn verify(path: &Path) -> Result<u64> {
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
+    let Some((manifest, folder)) = ShardManifest::find(folder)? else {
+        let message = format!("found no manifest of shards in {}", folder.display());
+        return Err(Error::config("--verify", message).hint("inflight convert, which writes one"));
+    };
+    let bytes = AtomicU64::new(0);
+    manifest.verify(&folder, &|done| {
+        bytes.fetch_add(done, Ordering::Relaxed);
+    })?;
+    Ok(bytes.into_inner())
+}
+
 fn split(name: &'static str, source: &dyn Source) -> Result<Split> {
     let class_names = source.info().class_names.clone();
-    Ok(Split { split: name, class_names, statistics: statistics(source)? })
+    let findings = match token_statistics(source)? {
+        Some(tokens) => Findings::Tokens(tokens),
+        None => Findings::Samples(statistics(source)?),
+    };
+    Ok(Split { split: name, class_names, findings })
 }
 
 fn show(split: &Split) {
-    let statistics = &split.statistics;
+    let statistics = match &split.findings {
+        Findings::Tokens(tokens) => return show_tokens(split.split, tokens),
+        Findings::Samples(statistics) => statistics,
+    };
     let numbers = |values: &[f64]| {
         values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ")
     };
@@ -207,6 +258,25 @@ fn show_columns(fitted: &Fitted) {
         print::data(format!("  {column}: {words}{missing}"));
     }
     print::data(format!("  {}: the target", fitted.target.column()));
+}
+
+fn show_tokens(split: &str, tokens: &TokenStatistics) {
+    print::data(format!(
+        "\n{split}: {} tokens · {} samples of {} · vocabulary {}, of which {} occur, the highest {}",
+        print::count(tokens.tokens),
+        print::count(tokens.samples),
+        print::count(tokens.context),
+        print::count(tokens.vocabulary),
+        print::count(tokens.distinct),
+        print::count(tokens.highest),
+    ));
+    match &tokens.excerpt {
+        Some(text) => text.lines().for_each(|line| print::data(format!("  {line}"))),
+        None => {
+            let tokens: Vec<String> = tokens.first.iter().map(u32::to_string).collect();
+            print::data(format!("  {} …", tokens.join(" ")));
+        }
+    }
 }
 
 /// A bar in eighths of a cell.

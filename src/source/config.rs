@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::DType;
 use crate::error::{Error, Result};
+use crate::source::tokens::VOCABULARY_MAX;
 use crate::source::{Source, SourceInfo, StreamFormat};
 
 /// Side of an image in pixels at most.
@@ -40,6 +41,15 @@ pub struct DataConfig {
     /// Bytes that the cache may take; 32 GiB if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cloud_cache_bytes: Option<u64>,
+    /// Tokens that a model sees at once. Without it: 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
+    /// Tokens from the beginning of a training sample to that of the next. Without it: the context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// Number of different tokens, for files that do not say. Without it: one more than the highest found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<usize>,
     /// Mean of each channel that inputs are normalised by, after division by 255; one value stands for all channels.
     /// Without it: what the data set says, or what its training part is found to have.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,6 +145,16 @@ impl DataConfig {
                 return wrong("--shuffle-buffer", size, &format!("1 to {SHUFFLE_BUFFER_MAX}"));
             }
             _ => {}
+        }
+        let tokens = [
+            ("--context", self.context),
+            ("--stride", self.stride),
+            ("--vocabulary", self.vocabulary),
+        ];
+        for (flag, found) in tokens {
+            if let Some(found) = found.filter(|found| !(1..=VOCABULARY_MAX).contains(found)) {
+                return wrong(flag, found, &format!("1 to {VOCABULARY_MAX}"));
+            }
         }
         self.validate_statistics()?;
         match self.classes {

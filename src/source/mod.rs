@@ -3,6 +3,7 @@
 //! [`open`](open()) turns a name or a path into a [`Dataset`]; a data set known by name is described by a
 //! [`Manifest`](manifest::Manifest) and brought by [`fetch`](fetch()) when it is not there.
 
+mod arrays;
 pub mod blob;
 pub mod cifar;
 #[cfg(feature = "cloud")]
@@ -15,18 +16,23 @@ mod file;
 #[cfg(feature = "fetch")]
 mod http;
 pub mod idx;
+mod image_set;
 pub mod manifest;
 pub mod npy;
 mod open;
 pub mod resident;
+pub mod safetensors;
+pub mod shard_manifest;
 mod split;
 mod statistics;
 pub mod stream;
 mod subset;
 pub mod synthetic;
 pub mod table;
+pub mod tokens;
 mod unpack;
 mod viewer;
+pub mod webdataset;
 mod with_info;
 
 pub use config::{DataConfig, Task};

@@ -4,7 +4,11 @@ mod arrays;
 mod cifar;
 mod idx;
 mod named;
+mod safetensors;
+mod splits;
 mod table;
+mod tokens;
+mod webdataset;
 
 use std::fs::File;
 use std::io::Read;
@@ -113,7 +117,17 @@ struct Format {
 }
 
 /// All formats, the most certain ones first.
-const FORMATS: [Format; 4] = [idx::FORMAT, cifar::FORMAT, arrays::FORMAT, table::FORMAT];
+// One a line, since they grow.
+#[rustfmt::skip]
+const FORMATS: &[Format] = &[
+    idx::FORMAT,
+    cifar::FORMAT,
+    arrays::FORMAT,
+    safetensors::FORMAT,
+    webdataset::FORMAT,
+    table::FORMAT,
+    tokens::FORMAT,
+];
 
 /// A path that exists, looked at once for all formats.
 struct Candidate {
@@ -201,6 +215,9 @@ fn open_whole(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     let path = Path::new(dataset);
     match std::fs::metadata(path) {
         Ok(meta) => open_path(path, meta.is_dir(), options),
+        Err(_) if dataset.contains('{') && dataset.ends_with(".tar") => {
+            webdataset::open_pattern(dataset, options)
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::data(
             dataset,
             format!(
@@ -227,7 +244,7 @@ fn open_url(url: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
 
 fn open_path(path: &Path, is_folder: bool, options: &OpenOptions<'_>) -> Result<Dataset> {
     let candidate = Candidate::look(path, is_folder)?;
-    for format in &FORMATS {
+    for format in FORMATS {
         if (format.claims)(&candidate)? {
             return (format.open)(&candidate, options);
         }
