@@ -16,7 +16,8 @@ use crate::nn::mixing::Mixing;
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
-use crate::source::DataConfig;
+use crate::sampler::{Sampler, SamplingConfig};
+use crate::source::{DataConfig, Source};
 use crate::transform::TransformConfig;
 
 /// Epochs of a run that says neither epochs nor steps.
@@ -131,6 +132,8 @@ pub struct RunConfig {
     pub schedule: Option<Schedule>,
     /// How the data set is read, where its files leave a choice.
     pub data: DataConfig,
+    /// Which samples are trained on and validated with, and in which order.
+    pub sampling: SamplingConfig,
 }
 
 impl Default for RunConfig {
@@ -169,6 +172,7 @@ impl Default for RunConfig {
             optimizer: OptimizerConfig::adamw(),
             schedule: None,
             data: DataConfig::default(),
+            sampling: SamplingConfig::default(),
         }
     }
 }
@@ -219,6 +223,7 @@ impl RunConfig {
         self.validate_update()?;
         self.validate_pipeline()?;
         self.data.validate()?;
+        self.sampling.validate()?;
         self.optimizer.validate()?;
         self.schedule().validate()
     }
@@ -306,6 +311,16 @@ impl RunConfig {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         }
+    }
+
+    /// The order of the training samples.
+    ///
+    /// # Errors
+    /// When the samples are too few, or cannot be drawn or shared as asked for.
+    pub fn sampler(&self, train: &dyn Source) -> Result<Sampler> {
+        let (len, shuffle) = (train.len(), self.shuffle);
+        let plain = Sampler::new(len, self.batch_size, self.seed, shuffle, self.drop_last)?;
+        self.sampling.sampler(train, plain)
     }
 
     /// Optimizer steps of the whole run.
@@ -515,6 +530,18 @@ mod tests {
         assert!(refusal("keep = 0").contains("--keep"));
         assert!(refusal("workers = 100000").contains("--workers"));
         assert!(refusal("optimizer = { type = \"sgd\", momentum = nan }").contains("momentum"));
+        let sampling = |keys: &str| refusal(&format!("[sampling]\n{keys}"));
+        assert!(
+            sampling("val_split = 1.5").contains("--val-split: found 1.5, expected a share above")
+        );
+        assert!(sampling("world = 0").contains("--world: found 0, expected 1 to"));
+        let message = sampling("rank = 2\nworld = 2");
+        assert!(
+            message.contains("--rank: found rank 2 of 2, expected a rank below 2"),
+            "{message}"
+        );
+        assert!(sampling("shuffle_block = 0").contains("--shuffle-block: found 0"));
+        assert!(sampling("shuffle_block = 9\nbalance = true").contains("leaving one of both out"));
         parse("slots = 1\nsync = true").validate().expect("one slot is what sync means");
     }
 

@@ -12,8 +12,10 @@ use inflight::transform::TransformConfig;
 use inflight::{Error, Result};
 use serde::Deserialize;
 
+use super::sampling::SamplingFlags;
+
 /// A switch: `--flag`, or `--flag=false` to switch off what a config file switches on.
-const ON: &str = "true";
+pub(super) const ON: &str = "true";
 
 /// The settings of a run; each overrides the key of the same name in a config file.
 #[derive(Debug, Default, clap::Args)]
@@ -104,6 +106,8 @@ pub struct Flags {
     transforms: Option<String>,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    sampling: SamplingFlags,
     /// How activations are stored: f32, or f16 for mixed precision [default: f32]
     #[arg(long, value_name = "P")]
     precision: Option<String>,
@@ -178,6 +182,7 @@ impl Flags {
             config.transforms = TransformConfig::parse_list(list)?;
         }
         self.data.apply(&mut config.data);
+        self.sampling.apply(&mut config.sampling)?;
         set(&mut config.checkpoint_every, self.checkpoint_every);
         set(&mut config.keep, self.keep);
         config.lr = self.lr.or(config.lr);
@@ -261,7 +266,7 @@ impl Flags {
     }
 }
 
-fn set<T>(key: &mut T, flag: Option<T>) {
+pub(super) fn set<T>(key: &mut T, flag: Option<T>) {
     if let Some(value) = flag {
         *key = value;
     }
@@ -290,6 +295,7 @@ pub fn model_config(name: &str) -> Result<ModelConfig> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use inflight::sampler::SamplingConfig;
 
     use super::*;
 
@@ -311,7 +317,7 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --transforms pad-crop --classes 13 --image-size 14 --channels 1 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
+                    --drop-last --no-eval --transforms pad-crop --classes 13 --image-size 14 --channels 1 --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -352,6 +358,14 @@ mod tests {
             transforms: vec![TransformConfig::PadCrop(Default::default())],
             optimizer,
             schedule: None,
+            sampling: SamplingConfig {
+                val_split: Some(0.2),
+                shuffle_block: Some(15),
+                balance: true,
+                rank: 1,
+                world: 3,
+                class_weights: [("a".into(), 2.0), ("b".into(), 0.5)].into(),
+            },
             data: DataConfig { classes: Some(13), image_size: Some(14), channels: Some(1) },
         };
         assert_eq!(found, expected);

@@ -13,6 +13,7 @@ mod predict;
 pub mod print;
 mod progress;
 mod runs;
+mod sampling;
 mod train;
 
 use clap::{Parser, Subcommand};

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
-use inflight::sampler::Sampler;
-use inflight::source::{self, DataConfig, Dataset, OpenOptions};
+use inflight::source::{self, DataConfig, Dataset, OpenOptions, Source};
 use inflight::train::checkpoint;
 use inflight::train::event::{Event, Summary};
 use inflight::train::{Commands, TrainerBuilder};
@@ -49,14 +48,14 @@ pub fn run(args: Args) -> Result<()> {
     let dataset = open(&config)?;
     let open_data = began.elapsed();
     let train = &dataset.train;
-    let steps_per_epoch = steps_per_epoch(&config, train.len())?;
+    let steps_per_epoch = steps_per_epoch(&config, &**train)?;
     let total_steps = config.total_steps(steps_per_epoch);
     args.flags.apply_schedule(&mut config, total_steps)?;
     config.validate()?;
     let model = config.model.build(train.spec())?;
     let mut builder = Trainer::builder(model.clone(), train.clone()).config(config.clone());
-    if let Some(test) = dataset.test.as_ref().filter(|_| config.eval) {
-        builder = builder.validation(test.clone());
+    if let Some(held_out) = dataset.held_out().filter(|_| config.eval) {
+        builder = builder.validation(held_out.clone());
     }
     if args.dry_run {
         return plan::print(
@@ -80,7 +79,7 @@ pub fn run(args: Args) -> Result<()> {
     Inputs::of(&**train).save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
     let summary = follow(&trainer, done_steps, args.json)?;
-    conclude(&summary, &run_dir)
+    conclude(&summary, &dataset, &run_dir)
 }
 
 /// The configuration, and the folder of the run to go on with.
@@ -147,7 +146,7 @@ fn open(config: &RunConfig) -> Result<Dataset> {
     let name = config.dataset.as_deref().ok_or_else(|| {
         Error::config("dataset", "the configuration names none").hint("dataset = \"fashion-mnist\"")
     })?;
-    open_dataset(name, &config.data)
+    config.sampling.split(open_dataset(name, &config.data)?, config.seed)
 }
 
 /// Opens a data set by name or path, with a bar where it must be fetched first.
@@ -161,10 +160,8 @@ pub fn open_dataset(name: &str, data: &DataConfig) -> Result<Dataset> {
     dataset
 }
 
-fn steps_per_epoch(config: &RunConfig, samples: usize) -> Result<u64> {
-    let RunConfig { batch_size, seed, shuffle, drop_last, accumulate, .. } = *config;
-    let sampler = Sampler::new(samples, batch_size, seed, shuffle, drop_last)?;
-    Ok(sampler.steps_per_epoch().div_ceil(accumulate) as u64)
+fn steps_per_epoch(config: &RunConfig, train: &dyn Source) -> Result<u64> {
+    Ok(config.sampler(train)?.steps_per_epoch().div_ceil(config.accumulate) as u64)
 }
 
 /// Has the run go on from its newest checkpoint; a run that was stopped before its first one starts over.
@@ -248,10 +245,11 @@ fn stop_on_signal(commands: Commands) -> Result<()> {
 }
 
 /// The last lines: how good, how fast, where the time went; an error if the run was stopped.
-fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
+fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path) -> Result<()> {
     let measured = measures(summary.val_loss, summary.val_accuracy);
     if !measured.is_empty() {
-        print::note(format!("test {measured}"));
+        let part = if dataset.validation.is_some() { "val" } else { "test" };
+        print::note(format!("{part} {measured}"));
     }
     let first = &summary.first_step;
     let duration = |s: f64| format!("{s:.3} s");

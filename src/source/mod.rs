@@ -30,6 +30,7 @@ pub use contact_sheet::contact_sheet;
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open};
 pub use resident::Resident;
+pub(crate) use split::check_share;
 pub use statistics::{Statistics, statistics};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
