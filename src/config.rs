@@ -17,7 +17,7 @@ use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
 use crate::sampler::{Sampler, SamplingConfig};
-use crate::source::{DataConfig, Source};
+use crate::source::{DataConfig, ENDLESS, Source};
 use crate::transform::TransformConfig;
 
 /// Epochs of a run that says neither epochs nor steps.
@@ -313,12 +313,12 @@ impl RunConfig {
         }
     }
 
-    /// The order of the training samples.
+    /// The order of the training samples; a stream has its own.
     ///
     /// # Errors
     /// When the samples are too few, or cannot be drawn or shared as asked for.
     pub fn sampler(&self, train: &dyn Source) -> Result<Sampler> {
-        let (len, shuffle) = (train.len(), self.shuffle);
+        let (len, shuffle) = (train.len(), self.shuffle && train.len() != ENDLESS);
         let plain = Sampler::new(len, self.batch_size, self.seed, shuffle, self.drop_last)?;
         self.sampling.sampler(train, plain)
     }

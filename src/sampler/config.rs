@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Sampler;
 use crate::error::{Error, Result};
-use crate::source::{Dataset, Source, check_share};
+use crate::source::{Dataset, ENDLESS, Source, check_share, no_stream};
 
 /// Ranks at most: far above what trains one model.
 const WORLD_MAX: usize = 1 << 20;
@@ -92,6 +92,10 @@ impl SamplingConfig {
     /// # Errors
     /// When the samples cannot be drawn or shared so.
     pub fn sampler(&self, source: &dyn Source, plain: Sampler) -> Result<Sampler> {
+        let chosen = self.balances() || self.shuffle_block.is_some() || self.world > 1;
+        if source.len() == ENDLESS && chosen {
+            return Err(no_stream(source, "to draw from, or to share"));
+        }
         let mut sampler = plain;
         if self.balances() {
             sampler = sampler.balanced(source, &self.class_weights)?;

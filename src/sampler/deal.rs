@@ -76,7 +76,7 @@ impl Deal {
 
     /// Places of this rank: shares differ by one at most.
     fn share(&self) -> usize {
-        (self.len + self.world - 1 - self.rank) / self.world
+        self.len.saturating_sub(self.rank).div_ceil(self.world)
     }
 
     /// A batch as a range of this rank's share; empty past the end of the epoch.

@@ -86,9 +86,23 @@ pub enum Target<'a> {
     Tokens(&'a [u8]),
 }
 
+/// The length of a stream: nobody knows it before the stream has ended. Its samples come in the order of their indices,
+/// are there from [`Source::prefetch`] until [`Source::applied`], and are the same for the same index only if whoever
+/// sends them sends them again. What needs a length, or samples in another order, must refuse a source of this one.
+pub const ENDLESS: usize = usize::MAX;
+
+/// The error of being given a stream `for_what`, where it cannot serve.
+pub(crate) fn no_stream(source: &dyn Source, for_what: &str) -> crate::Error {
+    crate::Error::data(
+        &source.info().name,
+        format!("found a stream {for_what}, expected data of a known length"),
+    )
+    .hint("a file or a folder")
+}
+
 /// Something with samples that can be read in any order, by many threads at once.
 pub trait Source: Send + Sync {
-    /// Number of samples.
+    /// Number of samples; [`ENDLESS`] for a stream.
     fn len(&self) -> usize;
 
     /// Whether it has no samples.
@@ -140,6 +154,12 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// Whether the samples `indices` come at all: false once a stream has ended before the last of them, which ends a
+    /// run without an error. Called by the prepare thread before [`prefetch`](Self::prefetch), and may wait as that may.
+    fn reaches(&self, _indices: &[usize]) -> bool {
+        true
+    }
+
     /// Called by the prepare thread before the samples `indices` are read, in the order in which they are going to
     /// be: the place to read ahead, and for a stream to wait for them, which [`read`](Self::read) must not.
     ///
@@ -149,8 +169,14 @@ pub trait Source: Send + Sync {
         Ok(())
     }
 
-    /// Called when the step that used the samples `indices` was applied.
+    /// Called on the device thread, so it must be quick, when the step that used the samples `indices` was applied and
+    /// its report made; once for each sample, in the order of the steps, those of an accumulated step together. A step
+    /// whose update was skipped for gradients that are not finite counts: its samples had their turn. Samples of
+    /// batches that a run did not come to are not applied. For validation: when a batch's result is there.
     fn applied(&self, _indices: &[usize]) {}
+
+    /// Called when nothing more will be read by a run that ends: what waits for a network or a stream gives up.
+    fn close(&self) {}
 
     /// Sample `index`. A source in memory lends its own bytes; one that reads or decodes does so into
     /// `scratch`, which a worker reuses from sample to sample, and lends that.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::permutation::Permutation;
 use crate::source::open::Dataset;
-use crate::source::{Source, Subset};
+use crate::source::{ENDLESS, Source, Subset, no_stream};
 
 /// Keeps the choice of the held-out samples apart from all other randomness of the same seed.
 const SPLIT: u64 = u64::from_le_bytes(*b"valsplit");
@@ -48,6 +48,9 @@ fn choose(source: &dyn Source, fraction: f64, seed: u64) -> Result<(Vec<u32>, Ve
     check_share(fraction)?;
     let wrong = |message| Error::config("--val-split", message);
     let len = source.len();
+    if len == ENDLESS {
+        return Err(no_stream(source, "to hold samples out of"));
+    }
     if u32::try_from(len).is_err() {
         return Err(wrong(format!("found {len} samples, expected at most {}", u32::MAX)));
     }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
-use crate::source::{Source, Target, Viewer};
+use crate::source::{ENDLESS, Source, Target, Viewer, no_stream};
 
 /// What there is to know about a source's samples.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -35,6 +35,9 @@ const CHUNK: usize = 256;
 /// # Errors
 /// When a sample cannot be read, or its length or label does not fit the source's specification.
 pub fn statistics(source: &dyn Source) -> Result<Statistics> {
+    if source.len() == ENDLESS {
+        return Err(no_stream(source, "to count"));
+    }
     let spec = source.spec();
     let starts: Vec<usize> = (0..source.len()).step_by(CHUNK).collect();
     let parts: Result<Vec<Moments>> = starts

@@ -114,6 +114,10 @@ impl Source for Subset {
         self.inner.fitted()
     }
 
+    fn close(&self) {
+        self.inner.close();
+    }
+
     fn prefetch(&self, indices: &[usize]) -> Result<()> {
         self.inner.prefetch(&self.places(indices))
     }
