@@ -157,7 +157,10 @@ pub fn run(
                         arrived.bytes.push(filled.slot.bytes().unwrap().to_vec());
                         let _ = ends.empty.send(filled.slot);
                     }
-                    Err(error) => arrived.error = Some(error.to_string()),
+                    Err(error) => {
+                        arrived.error = Some(error.to_string());
+                        break;
+                    }
                 }
             }
             let _ = sender.send(arrived);
