@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -258,14 +259,14 @@ impl Slot {
     /// them to as many workers as there are.
     pub fn samples<'a>(&'a mut self, layout: &SlotLayout) -> Vec<(WriteOnly<'a>, WriteOnly<'a>)> {
         assert!(layout.slot_bytes <= self.len, "the layout must fit the slot");
-        (0..layout.batch_size)
-            .map(|i| {
-                let input = layout.input_offset + i * layout.input_bytes;
-                let target = layout.target_offset + i * layout.target_bytes;
-                // The windows of different samples never overlap: the strides are the lengths.
-                (self.raw(input, layout.input_bytes), self.raw(target, layout.target_bytes))
-            })
-            .collect()
+        (0..layout.batch_size).map(|i| self.row(layout, i)).collect()
+    }
+
+    /// The windows of one sample. Those of different samples never overlap: the strides are the lengths.
+    fn row<'a>(&self, layout: &SlotLayout, row: usize) -> (WriteOnly<'a>, WriteOnly<'a>) {
+        let input = layout.input_offset + row * layout.input_bytes;
+        let target = layout.target_offset + row * layout.target_bytes;
+        (self.raw(input, layout.input_bytes), self.raw(target, layout.target_bytes))
     }
 
     fn window(&mut self, offset: usize, len: usize) -> WriteOnly<'_> {
@@ -279,6 +280,61 @@ impl Slot {
         // SAFETY: `offset` is within the allocation.
         let ptr = unsafe { self.ptr.add(offset) };
         WriteOnly { ptr, len, _slot: PhantomData }
+    }
+}
+
+/// A slot that several workers fill at once: each takes the next rows that nobody has taken yet.
+#[derive(Debug)]
+pub struct SharedSlot {
+    slot: Slot,
+    layout: SlotLayout,
+    /// Rows taken so far; may run past the end.
+    taken: AtomicUsize,
+    /// Rows to be taken.
+    rows: usize,
+}
+
+/// Rows of a slot that one worker has taken: the number of the first, and the windows of input and target of each.
+pub type Rows<'a> = (usize, Vec<(WriteOnly<'a>, WriteOnly<'a>)>);
+
+impl SharedSlot {
+    /// Opens the first `rows` rows of a slot; those after them are padding and become zeros.
+    ///
+    /// # Panics
+    /// If there are more rows than the layout has, or the layout is larger than the slot.
+    pub fn new(slot: Slot, layout: &SlotLayout, rows: usize) -> Self {
+        assert!(layout.slot_bytes <= slot.len, "the layout must fit the slot");
+        assert!(rows <= layout.batch_size, "a batch has a row for every sample");
+        let shared = Self { slot, layout: layout.clone(), taken: AtomicUsize::new(0), rows };
+        for row in rows..layout.batch_size {
+            let (mut input, mut target) = shared.row(row);
+            input.fill(0);
+            target.fill(0);
+        }
+        shared
+    }
+
+    /// The next rows, at most `count`; `None` once all are taken.
+    pub fn take(&self, count: usize) -> Option<Rows<'_>> {
+        let count = count.min(self.rows);
+        let first = self.taken.fetch_add(count, Ordering::Relaxed).min(self.rows);
+        let last = first.saturating_add(count).min(self.rows);
+        // The counter gives every row out once, so that no two windows overlap.
+        (first < last).then(|| (first, (first..last).map(|row| self.row(row)).collect()))
+    }
+
+    /// Whether rows are left to be taken.
+    pub fn is_open(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) < self.rows
+    }
+
+    /// The slot; nobody holds any of its rows any more.
+    pub fn into_slot(self) -> Slot {
+        self.slot
+    }
+
+    fn row(&self, row: usize) -> (WriteOnly<'_>, WriteOnly<'_>) {
+        self.slot.row(&self.layout, row)
     }
 }
 
@@ -315,5 +371,33 @@ mod tests {
         assert_eq!(bytes[0], 3);
         assert_eq!(&bytes[256..256 + 28], [[1u8; 9].as_slice(), &[2; 9], &[3; 9], &[0]].concat());
         assert_eq!(bytes[layout.target_offset + 8], 9);
+    }
+
+    #[test]
+    fn every_row_of_a_shared_slot_is_taken_once() {
+        let layout = SlotLayout::new(&spec(), 50);
+        for (rows, count) in [(50, 7), (49, 7), (1, 7), (0, 7), (50, 1), (50, 100)] {
+            let mut slot = Slot::host(0, layout.slot_bytes);
+            slot.samples(&layout).iter_mut().for_each(|(input, _)| input.fill(0xaa));
+            let shared = SharedSlot::new(slot, &layout, rows);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        while let Some((first, windows)) = shared.take(count) {
+                            for (row, (mut input, _)) in (first..).zip(windows) {
+                                input.fill(row as u8 + 1);
+                            }
+                        }
+                    });
+                }
+            });
+            assert!(!shared.is_open() && shared.take(1).is_none());
+            let slot = shared.into_slot();
+            let bytes = &slot.bytes().expect("host memory is readable")[layout.input_offset..];
+            for (row, input) in bytes.chunks_exact(9).take(50).enumerate() {
+                let expected = if row < rows { row as u8 + 1 } else { 0 };
+                assert_eq!(input, [expected; 9], "row {row} of {rows}");
+            }
+        }
     }
 }

@@ -16,7 +16,8 @@ use crate::nn::mixing::Mixing;
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
-use crate::source::DataConfig;
+use crate::sampler::{Sampler, SamplingConfig};
+use crate::source::{DataConfig, ENDLESS, Source};
 use crate::transform::TransformConfig;
 
 /// Epochs of a run that says neither epochs nor steps.
@@ -135,6 +136,8 @@ pub struct RunConfig {
     pub schedule: Option<Schedule>,
     /// How the data set is read, where its files leave a choice.
     pub data: DataConfig,
+    /// Which samples are trained on and validated with, and in which order.
+    pub sampling: SamplingConfig,
 }
 
 impl Default for RunConfig {
@@ -174,6 +177,7 @@ impl Default for RunConfig {
             optimizer: OptimizerConfig::adamw(),
             schedule: None,
             data: DataConfig::default(),
+            sampling: SamplingConfig::default(),
         }
     }
 }
@@ -240,6 +244,7 @@ impl RunConfig {
         self.validate_update()?;
         self.validate_pipeline()?;
         self.data.validate()?;
+        self.sampling.validate()?;
         let transforms = self.transforms.iter().chain(&self.eval_transforms);
         transforms.map(TransformConfig::validate).collect::<Result<()>>()?;
         self.optimizer.validate()?;
@@ -329,6 +334,16 @@ impl RunConfig {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         }
+    }
+
+    /// The order of the training samples; a stream has its own.
+    ///
+    /// # Errors
+    /// When the samples are too few, or cannot be drawn or shared as asked for.
+    pub fn sampler(&self, train: &dyn Source) -> Result<Sampler> {
+        let (len, shuffle) = (train.len(), self.shuffle && train.len() != ENDLESS);
+        let plain = Sampler::new(len, self.batch_size, self.seed, shuffle, self.drop_last)?;
+        self.sampling.sampler(train, plain)
     }
 
     /// Optimizer steps of the whole run.
@@ -538,6 +553,18 @@ mod tests {
         assert!(refusal("keep = 0").contains("--keep"));
         assert!(refusal("workers = 100000").contains("--workers"));
         assert!(refusal("optimizer = { type = \"sgd\", momentum = nan }").contains("momentum"));
+        let sampling = |keys: &str| refusal(&format!("[sampling]\n{keys}"));
+        assert!(
+            sampling("val_split = 1.5").contains("--val-split: found 1.5, expected a share above")
+        );
+        assert!(sampling("world = 0").contains("--world: found 0, expected 1 to"));
+        let message = sampling("rank = 2\nworld = 2");
+        assert!(
+            message.contains("--rank: found rank 2 of 2, expected a rank below 2"),
+            "{message}"
+        );
+        assert!(sampling("shuffle_block = 0").contains("--shuffle-block: found 0"));
+        assert!(sampling("shuffle_block = 9\nbalance = true").contains("leaving one of both out"));
         parse("slots = 1\nsync = true").validate().expect("one slot is what sync means");
     }
 

@@ -24,6 +24,7 @@
 //!
 //! `docs/architecture.md` in the repository shows the whole on one page.
 
+mod assembly;
 pub mod batch;
 pub mod bench;
 pub mod config;

@@ -58,6 +58,12 @@ impl StageCounters {
 
 /// A thread takes about this many chunks of a batch, so that slow samples even out.
 const CHUNKS_PER_THREAD: usize = 4;
+
+/// Samples that a thread takes at a time from a batch of `len` that `threads` fill.
+pub(crate) fn chunk_len(len: usize, threads: usize) -> usize {
+    len.div_ceil(CHUNKS_PER_THREAD * threads.max(1)).max(1)
+}
+
 /// One sample of so many is timed in detail, since a clock costs as much as a small sample. The first of
 /// a chunk always is; a chunk's whole time is then shared out in the proportions found.
 const TIMED_EVERY: usize = 16;
@@ -82,9 +88,8 @@ pub fn fill(
     times: &StageCounters,
 ) -> Result<()> {
     assert!(indices.len() <= layout.batch_size, "a batch has a row for every index");
-    let image_shape = image_shape(source, transforms)?;
-    let filler = Filler { layout, source, transforms, image_shape, keys };
-    let chunk = indices.len().div_ceil(CHUNKS_PER_THREAD * rayon::current_num_threads()).max(1);
+    let filler = Filler::new(layout, source, transforms, keys)?;
+    let chunk = chunk_len(indices.len(), rayon::current_num_threads());
     let mut windows = slot.samples(layout);
     let (filled, padding) = windows.split_at_mut(indices.len());
     for (input, target) in padding {
@@ -131,7 +136,7 @@ fn image_shape(
 }
 
 /// What all samples of a batch share.
-struct Filler<'a> {
+pub(crate) struct Filler<'a> {
     layout: &'a SlotLayout,
     source: &'a dyn Source,
     transforms: &'a [Box<dyn Transform>],
@@ -176,9 +181,25 @@ thread_local! {
 
 type Window<'a> = (WriteOnly<'a>, WriteOnly<'a>);
 
+impl<'a> Filler<'a> {
+    /// What fills batches of `layout` from `source`.
+    ///
+    /// # Errors
+    /// When its samples are no images and yet there are transforms.
+    pub(crate) fn new(
+        layout: &'a SlotLayout,
+        source: &'a dyn Source,
+        transforms: &'a [Box<dyn Transform>],
+        keys: Keys,
+    ) -> Result<Self> {
+        let image_shape = image_shape(source, transforms)?;
+        Ok(Self { layout, source, transforms, image_shape, keys })
+    }
+}
+
 impl Filler<'_> {
     /// Fills a run of windows; an error comes with its place in the run.
-    fn fill_chunk(
+    pub(crate) fn fill_chunk(
         &self,
         windows: &mut [Window<'_>],
         indices: &[usize],
@@ -213,14 +234,7 @@ impl Filler<'_> {
         let caught = catch_unwind(AssertUnwindSafe(|| {
             self.fill_sample(window, index, scratch, laps, &phase)
         }));
-        let filled = caught.unwrap_or_else(|panic| {
-            Err(Error::new(
-                Stage::Prepare,
-                ErrorKind::Data,
-                phase.get(),
-                format!("panicked: {}", panic_message(&*panic)),
-            ))
-        });
+        let filled = caught.unwrap_or_else(|panic| Err(panicked(phase.get(), &*panic)));
         filled.map_err(|e| e.within(self.name(index)).at(Stage::Prepare))
     }
 
@@ -337,6 +351,12 @@ fn expect_bytes(bytes: &[u8], expected: usize, what: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::data("input", format!("found {} bytes {what}, expected {expected}", bytes.len())))
+}
+
+/// The error that a panic in `what` becomes.
+pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> Error {
+    let message = format!("panicked: {}", panic_message(panic));
+    Error::new(Stage::Prepare, ErrorKind::Data, what, message)
 }
 
 /// Checks that every token is below the vocabulary.

@@ -12,8 +12,10 @@ use inflight::transform::TransformConfig;
 use inflight::{Error, Result};
 use serde::Deserialize;
 
+use super::sampling::SamplingFlags;
+
 /// A switch: `--flag`, or `--flag=false` to switch off what a config file switches on.
-const ON: &str = "true";
+pub(super) const ON: &str = "true";
 
 /// The settings of a run; each overrides the key of the same name in a config file.
 #[derive(Debug, Default, clap::Args)]
@@ -107,6 +109,8 @@ pub struct Flags {
     eval_transforms: Option<String>,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    sampling: SamplingFlags,
     /// How activations are stored: f32, or f16 for mixed precision [default: f32]
     #[arg(long, value_name = "P")]
     precision: Option<String>,
@@ -265,6 +269,7 @@ impl Flags {
         }
         config.settle();
         self.data.apply(&mut config.data);
+        self.sampling.apply(&mut config.sampling)?;
         set(&mut config.checkpoint_every, self.checkpoint_every);
         set(&mut config.keep, self.keep);
         config.lr = self.lr.or(config.lr);
@@ -364,7 +369,7 @@ fn set_list(key: &mut Vec<String>, flag: &[String]) {
     }
 }
 
-fn set<T>(key: &mut T, flag: Option<T>) {
+pub(super) fn set<T>(key: &mut T, flag: Option<T>) {
     if let Some(value) = flag {
         *key = value;
     }
@@ -393,6 +398,7 @@ pub fn model_config(name: &str) -> Result<ModelConfig> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use inflight::sampler::SamplingConfig;
 
     use super::*;
 
@@ -416,6 +422,7 @@ mod tests {
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
                     --drop-last --no-eval --transforms pad-crop --eval-transforms resize --classes 13 --image-size 14 --channels 1 \
                     --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 \
+                    --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 \
                     --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
@@ -458,6 +465,14 @@ mod tests {
             eval_transforms: vec![TransformConfig::Resize(Default::default())],
             optimizer,
             schedule: None,
+            sampling: SamplingConfig {
+                val_split: Some(0.2),
+                shuffle_block: Some(15),
+                balance: true,
+                rank: 1,
+                world: 3,
+                class_weights: [("a".into(), 2.0), ("b".into(), 0.5)].into(),
+            },
             data: DataConfig {
                 classes: Some(13),
                 image_size: Some(14),

@@ -15,6 +15,7 @@ mod predict_rows;
 pub mod print;
 mod progress;
 mod runs;
+mod sampling;
 mod train;
 
 use clap::{Parser, Subcommand};

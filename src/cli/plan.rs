@@ -21,6 +21,7 @@ struct Plan {
     dataset: String,
     /// Absent for a stream.
     train_samples: Option<usize>,
+    val_samples: usize,
     test_samples: usize,
     model_parameters: usize,
     batch_size: usize,
@@ -65,6 +66,7 @@ pub fn print(
         event: "plan",
         dataset: dataset.name.clone(),
         train_samples: Some(dataset.train.len()).filter(|&len| len != ENDLESS),
+        val_samples: dataset.validation.as_ref().map_or(0, |held_out| held_out.len()),
         test_samples: dataset.test.as_ref().map_or(0, |test| test.len()),
         model_parameters: description.parameter_count,
         batch_size: config.batch_size,
@@ -144,7 +146,6 @@ fn device_memory(memory: &DeviceMemory) -> String {
 /// `fashion-mnist: 60,000 training and 10,000 test samples, 1 × 28 × 28 u8, 10 classes`.
 pub fn dataset_line(dataset: &Dataset) -> String {
     let spec = dataset.train.spec();
-    let test = dataset.test.as_ref();
     if dataset.train.len() == ENDLESS {
         return format!(
             "{}: a stream of {} {}{}",
@@ -154,11 +155,15 @@ pub fn dataset_line(dataset: &Dataset) -> String {
             spec.classes().map_or(String::new(), |classes| format!(", {classes} classes")),
         );
     }
+    let held_out = [(&dataset.validation, "validation"), (&dataset.test, "test")];
+    let mut parts = vec![(&dataset.train, "training")];
+    parts.extend(held_out.iter().filter_map(|(part, name)| Some((part.as_ref()?, *name))));
+    let parts: Vec<String> =
+        parts.iter().map(|(part, name)| format!("{} {name}", out::count(part.len()))).collect();
     format!(
-        "{}: {} training{} samples, {} {}{}",
+        "{}: {} samples, {} {}{}",
         dataset.name,
-        out::count(dataset.train.len()),
-        test.map_or(String::new(), |test| format!(" and {} test", out::count(test.len()))),
+        parts.join(" and "),
         out::shape(&spec.input_shape),
         out::dtype(spec.input_dtype),
         spec.classes().map_or(String::new(), |classes| format!(", {classes} classes")),

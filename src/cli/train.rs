@@ -7,9 +7,8 @@ use std::time::Instant;
 
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
-use inflight::sampler::Sampler;
 use inflight::source::table::Fitted;
-use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions};
+use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions, Source};
 use inflight::train::checkpoint;
 use inflight::train::event::{Event, Summary};
 use inflight::train::{Commands, TrainerBuilder};
@@ -52,14 +51,14 @@ pub fn run(args: Args) -> Result<()> {
     let dataset = open(&config, fitted.as_ref())?;
     let open_data = began.elapsed();
     let train = &dataset.train;
-    let steps_per_epoch = steps_per_epoch(&config, train.len())?;
+    let steps_per_epoch = steps_per_epoch(&config, &**train)?;
     let total_steps = config.total_steps(steps_per_epoch);
     args.flags.apply_schedule(&mut config, total_steps)?;
     config.validate()?;
     let model = config.model.build(train.spec())?;
     let mut builder = Trainer::builder(model.clone(), train.clone()).config(config.clone());
-    if let Some(test) = dataset.test.as_ref().filter(|_| config.eval) {
-        builder = builder.validation(test.clone());
+    if let Some(held_out) = dataset.held_out().filter(|_| config.eval) {
+        builder = builder.validation(held_out.clone());
     }
     if args.dry_run {
         return plan::print(
@@ -83,7 +82,7 @@ pub fn run(args: Args) -> Result<()> {
     Inputs::of(&**train).save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
     let summary = follow(&trainer, done_steps, args.json)?;
-    conclude(&summary, &run_dir, trainer.steps().0)
+    conclude(&summary, &dataset, &run_dir, trainer.steps().0)
 }
 
 /// The configuration, and the folder of the run to go on with.
@@ -150,7 +149,7 @@ fn open(config: &RunConfig, fitted: Option<&Arc<Fitted>>) -> Result<Dataset> {
     let name = config.dataset.as_deref().ok_or_else(|| {
         Error::config("dataset", "the configuration names none").hint("dataset = \"fashion-mnist\"")
     })?;
-    open_seeded(name, &config.data, fitted, config.seed)
+    config.sampling.split(open_seeded(name, &config.data, fitted, config.seed)?, config.seed)
 }
 
 /// Opens a data set by name or path, with a bar where it must be fetched first; a table is encoded as `fitted` says.
@@ -183,10 +182,8 @@ fn open_seeded(
     dataset
 }
 
-fn steps_per_epoch(config: &RunConfig, samples: usize) -> Result<u64> {
-    let RunConfig { batch_size, seed, shuffle, drop_last, accumulate, .. } = *config;
-    let sampler = Sampler::new(samples, batch_size, seed, shuffle, drop_last)?;
-    Ok(sampler.steps_per_epoch().div_ceil(accumulate) as u64)
+fn steps_per_epoch(config: &RunConfig, train: &dyn Source) -> Result<u64> {
+    Ok(config.sampler(train)?.steps_per_epoch().div_ceil(config.accumulate) as u64)
 }
 
 /// Has the run go on from its newest checkpoint; a run that was stopped before its first one starts over.
@@ -273,7 +270,7 @@ fn stop_on_signal(commands: Commands) -> Result<()> {
 }
 
 /// The last lines: how good, how fast, where the time went; an error if the run was stopped.
-fn conclude(summary: &Summary, run_dir: &Path, steps: u64) -> Result<()> {
+fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) -> Result<()> {
     if !summary.stopped && summary.steps < steps {
         let (done, steps) = (print::count(summary.steps), print::count(steps));
         print::note(format!(
@@ -282,7 +279,8 @@ fn conclude(summary: &Summary, run_dir: &Path, steps: u64) -> Result<()> {
     }
     let measured = measures(summary.val_loss, summary.val_accuracy);
     if !measured.is_empty() {
-        print::note(format!("test {measured}"));
+        let part = if dataset.validation.is_some() { "val" } else { "test" };
+        print::note(format!("{part} {measured}"));
     }
     let first = &summary.first_step;
     let duration = |s: f64| format!("{s:.3} s");

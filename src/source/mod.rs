@@ -40,6 +40,7 @@ pub use contact_sheet::contact_sheet;
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open, open_rows};
 pub use resident::Resident;
+pub(crate) use split::check_share;
 pub use statistics::{Statistics, statistics};
 pub use stream::{Stream, StreamFormat};
 pub use subset::Subset;

@@ -249,13 +249,7 @@ impl TrainerBuilder {
 
     fn agenda(&self) -> Result<Agenda> {
         let config = &self.config;
-        let train = Sampler::new(
-            self.train.len(),
-            config.batch_size,
-            config.seed,
-            config.shuffle && self.train.len() != ENDLESS,
-            config.drop_last,
-        )?;
+        let train = config.sampler(&*self.train)?;
         let validation = self.validation.as_ref();
         let validation = validation
             .map(|source| Sampler::new(source.len(), config.batch_size, config.seed, false, false))
