@@ -72,6 +72,8 @@ pub struct Preparation {
     pub validation: Option<Arc<dyn Source>>,
     /// Applied to training samples, in order.
     pub transforms: Vec<Box<dyn Transform>>,
+    /// Applied to samples held out, in order.
+    pub held_out: Vec<Box<dyn Transform>>,
     /// How a batch lies in a slot.
     pub layout: SlotLayout,
     /// The seed of the run.
@@ -225,7 +227,9 @@ fn prefetch(work: &Work, preparation: &Preparation) -> Result<()> {
 
 fn filler<'a>(work: &Work, preparation: &'a Preparation) -> Result<Filler<'a>> {
     let (source, transforms) = source_of(work, preparation);
-    let keys = Keys { seed: preparation.seed, epoch: work.epoch };
+    // What is held out is the same in every epoch, and in a later evaluation, even where something is drawn.
+    let epoch = if work.split == Split::Validation { 0 } else { work.epoch };
+    let keys = Keys { seed: preparation.seed, epoch };
     Filler::new(&preparation.layout, source, transforms, keys)
 }
 
@@ -235,7 +239,7 @@ fn source_of<'a>(
     preparation: &'a Preparation,
 ) -> (&'a dyn Source, &'a [Box<dyn Transform>]) {
     match (work.split, &preparation.validation) {
-        (Split::Validation, Some(source)) => (&**source, &[]),
+        (Split::Validation, Some(source)) => (&**source, &preparation.held_out),
         _ => (&*preparation.train, &preparation.transforms),
     }
 }

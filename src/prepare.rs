@@ -13,9 +13,8 @@ use rayon::prelude::*;
 
 use crate::batch::{DType, Slot, SlotLayout, TargetSpec, WriteOnly};
 use crate::error::{Error, ErrorKind, Result, Stage};
-use crate::rng::Rng;
 use crate::source::{Encoding, Source, Target};
-use crate::transform::{Image, ImageMemory, Transform};
+use crate::transform::{Image, ImageMemory, Transform, apply_all};
 
 /// What the randomness of a batch is keyed by, together with the index of each sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -289,12 +288,8 @@ impl Filler<'_> {
                 Image::raw(shape, input, memory)
             }
         };
-        for (i, transform) in self.transforms.iter().enumerate() {
-            phase.set(transform.name());
-            let key = [self.keys.seed, self.keys.epoch, index as u64, i as u64];
-            let applied = transform.apply(&mut image, &mut Rng::keyed(&key));
-            applied.map_err(|e| e.within(transform.name()))?;
-        }
+        let key = [self.keys.seed, self.keys.epoch, index as u64];
+        apply_all(self.transforms, &mut image, key, |name| phase.set(name))?;
         phase.set("image");
         image.fit()?;
         Ok(image)
