@@ -17,7 +17,7 @@ use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
 use crate::source::DataConfig;
-use crate::transform::TransformConfig;
+use crate::transform::{Augment, TransformConfig};
 
 /// Epochs of a run that says neither epochs nor steps.
 pub const DEFAULT_EPOCHS: u64 = 5;
@@ -120,6 +120,8 @@ pub struct RunConfig {
     /// What is done to training images, in order: names, or tables with `type` and settings.
     #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<TransformConfig>,
+    /// Where the transforms run that move or cover pixels and come last; see [`Augment`].
+    pub augment: Augment,
     /// The model: a name, or a list of layers.
     pub model: ModelConfig,
     /// The optimizer: a name, or a table with `type` and its settings.
@@ -165,6 +167,7 @@ impl Default for RunConfig {
             eval: true,
             max_slot_bytes: 1 << 30,
             transforms: Vec::new(),
+            augment: Augment::Auto,
             model: "cnn".into(),
             optimizer: OptimizerConfig::adamw(),
             schedule: None,

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::batch::{DType, Slot, SlotLayout, TargetSpec, WriteOnly};
+use crate::batch::{DType, Slot, SlotLayout, TargetSpec, Window};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::framing::Framing;
 use crate::rng::Rng;
 use crate::source::{Encoding, Source, Target};
-use crate::transform::{Image, ImageMemory, Transform};
+use crate::transform::{Image, ImageMemory, Transform, deferrable};
 
 /// What the randomness of a batch is keyed by, together with the index of each sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +66,8 @@ const TIMED_EVERY: usize = 16;
 
 /// Fills `slot` with the samples `indices` of `source`, in order, and the rows after them with zeros.
 /// Transforms run in their order, on images of bytes only; image files are decoded, and what has another shape than
-/// the source's specification after the transforms is fitted to it. To be called inside a rayon pool.
+/// the source's specification after the transforms is fitted to it. Where the layout has framings, the transforms that
+/// the device can do are only drawn, unless an image comes to them in another shape. To be called inside a rayon pool.
 ///
 /// # Errors
 /// When a sample cannot be read, a source or transform panics, or a sample does not fit the layout or
@@ -84,13 +86,17 @@ pub fn fill(
 ) -> Result<()> {
     assert!(indices.len() <= layout.batch_size, "a batch has a row for every index");
     let image_shape = image_shape(source, transforms)?;
-    let filler = Filler { layout, source, transforms, image_shape, keys };
+    let frames = layout.framing_bytes > 0;
+    let deferred = if frames { deferrable(transforms, source.spec()) } else { 0 };
+    let (kept, deferred) = transforms.split_at(transforms.len() - deferred);
+    let filler = Filler { layout, source, kept, deferred, image_shape, keys };
     let chunk = indices.len().div_ceil(CHUNKS_PER_THREAD * rayon::current_num_threads()).max(1);
-    let mut windows = slot.samples(layout);
+    let mut windows = slot.windows(layout);
     let (filled, padding) = windows.split_at_mut(indices.len());
-    for (input, target) in padding {
-        input.fill(0);
-        target.fill(0);
+    for window in padding {
+        window.input.fill(0);
+        window.target.fill(0);
+        window.framing.fill(0);
     }
     // Samples after a failed one need not be read, all before it must: theirs is the earlier error.
     let failed_at = AtomicUsize::new(usize::MAX);
@@ -135,7 +141,10 @@ fn image_shape(
 struct Filler<'a> {
     layout: &'a SlotLayout,
     source: &'a dyn Source,
-    transforms: &'a [Box<dyn Transform>],
+    /// The transforms of the workers.
+    kept: &'a [Box<dyn Transform>],
+    /// Those after them, which are left to the device.
+    deferred: &'a [Box<dyn Transform>],
     image_shape: Option<[usize; 3]>,
     keys: Keys,
 }
@@ -174,8 +183,6 @@ thread_local! {
     // Taken out while in use: a source that itself uses the pool may run another chunk on this thread.
     static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
 }
-
-type Window<'a> = (WriteOnly<'a>, WriteOnly<'a>);
 
 impl Filler<'_> {
     /// Fills a run of windows; an error comes with its place in the run.
@@ -227,7 +234,7 @@ impl Filler<'_> {
 
     fn fill_sample<'a>(
         &'a self,
-        (input, target): &mut Window<'_>,
+        window: &mut Window<'_>,
         index: usize,
         scratch: &mut Scratch,
         laps: Option<&mut Laps>,
@@ -238,16 +245,27 @@ impl Filler<'_> {
         let sample = self.source.read(index, &mut scratch.source)?;
         let read = clock();
         let Scratch { image, planes, .. } = scratch;
+        let mut framing = Framing::default();
         let mut image = match self.image_shape {
             None => None,
-            Some(shape) => Some(self.augment(shape, index, sample.input, image, phase)?),
+            Some(shape) => {
+                let mut image = self.augment(shape, index, sample.input, image, phase)?;
+                if !window.framing.is_empty() {
+                    framing = self.frame(&mut image, index, phase)?;
+                }
+                image.fit()?;
+                Some(image)
+            }
         };
         let augmented = clock();
         let bytes = match &mut image {
             None => sample.input,
             Some(image) => image.planes(planes)?,
         };
-        self.write(input, target, bytes, sample.target)?;
+        self.write(window, bytes, sample.target)?;
+        if !window.framing.is_empty() {
+            window.framing.copy_from_slice(bytemuck::bytes_of(&framing));
+        }
         let written = clock();
         if let (Some(laps), Some(begun), Some(read), Some(augmented), Some(written)) =
             (laps, begun, read, augmented, written)
@@ -259,7 +277,7 @@ impl Filler<'_> {
         Ok(())
     }
 
-    /// Runs all transforms on an image, in the worker's memory.
+    /// Runs the workers' transforms on an image, in the worker's memory.
     fn augment<'a, 'b>(
         &'a self,
         shape: [usize; 3],
@@ -275,22 +293,61 @@ impl Filler<'_> {
                 Image::raw(shape, input, memory)
             }
         };
-        for (i, transform) in self.transforms.iter().enumerate() {
+        self.apply(self.kept, 0, &mut image, index, phase)?;
+        phase.set("image");
+        Ok(image)
+    }
+
+    /// Runs a stretch of the list on an image, which begins at place `first` of it.
+    fn apply<'a>(
+        &self,
+        transforms: &'a [Box<dyn Transform>],
+        first: usize,
+        image: &mut Image<'_>,
+        index: usize,
+        phase: &Cell<&'a str>,
+    ) -> Result<()> {
+        for (i, transform) in transforms.iter().enumerate() {
             phase.set(transform.name());
-            let key = [self.keys.seed, self.keys.epoch, index as u64, i as u64];
-            let applied = transform.apply(&mut image, &mut Rng::keyed(&key));
+            let applied = transform.apply(image, &mut self.rng(index, first + i));
             applied.map_err(|e| e.within(transform.name()))?;
         }
+        Ok(())
+    }
+
+    /// What the device is to do to an image, of which all that it cannot do is done.
+    fn frame<'a>(
+        &'a self,
+        image: &mut Image<'_>,
+        index: usize,
+        phase: &Cell<&'a str>,
+    ) -> Result<Framing> {
+        let [_, height, width] = image.target();
+        let mut framing = Framing::whole([height, width]);
+        let first = self.kept.len();
+        if image.shape() != image.target() {
+            // The order of resizing and the rest matters.
+            self.apply(self.deferred, first, image, index, phase)?;
+            phase.set("image");
+            return Ok(framing);
+        }
+        for (i, transform) in self.deferred.iter().enumerate() {
+            phase.set(transform.name());
+            transform.reframe(&mut framing, [height, width], &mut self.rng(index, first + i));
+        }
         phase.set("image");
-        image.fit()?;
-        Ok(image)
+        Ok(framing)
+    }
+
+    /// The random numbers of the transform at place `i` of the list.
+    fn rng(&self, index: usize, i: usize) -> Rng {
+        Rng::keyed(&[self.keys.seed, self.keys.epoch, index as u64, i as u64])
     }
 
     /// Checks a sample and writes it.
     fn write(
         &self,
-        input: &mut WriteOnly<'_>,
-        target: &mut WriteOnly<'_>,
+        Window { input, target, .. }: &mut Window<'_>,
         bytes: &[u8],
         found: Target<'_>,
     ) -> Result<()> {

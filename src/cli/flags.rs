@@ -8,7 +8,7 @@ use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
 use inflight::source::DataConfig;
-use inflight::transform::TransformConfig;
+use inflight::transform::{Augment, TransformConfig};
 use inflight::{Error, Result};
 use serde::Deserialize;
 
@@ -102,6 +102,9 @@ pub struct Flags {
     /// What is done to training images, in order, as random-resized-crop:scale=[0.3,1],horizontal-flip
     #[arg(long, value_name = "LIST")]
     transforms: Option<String>,
+    /// Where flips, shifts and cutouts run that come last: auto, workers or device [default: auto]
+    #[arg(long, value_name = "WHERE")]
+    augment: Option<Augment>,
     #[command(flatten)]
     data: DataFlags,
     /// How activations are stored: f32, or f16 for mixed precision [default: f32]
@@ -177,6 +180,7 @@ impl Flags {
         if let Some(list) = &self.transforms {
             config.transforms = TransformConfig::parse_list(list)?;
         }
+        set(&mut config.augment, self.augment);
         self.data.apply(&mut config.data);
         set(&mut config.checkpoint_every, self.checkpoint_every);
         set(&mut config.keep, self.keep);
@@ -311,7 +315,7 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --transforms pad-crop --classes 13 --image-size 14 --channels 1 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
+                    --drop-last --no-eval --transforms pad-crop --augment device --classes 13 --image-size 14 --channels 1 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -350,6 +354,7 @@ mod tests {
             max_slot_bytes: 10,
             model: "mlp".into(),
             transforms: vec![TransformConfig::PadCrop(Default::default())],
+            augment: Augment::Device,
             optimizer,
             schedule: None,
             data: DataConfig { classes: Some(13), image_size: Some(14), channels: Some(1) },

@@ -31,7 +31,7 @@ use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation};
 use crate::sampler::Sampler;
 use crate::source::Source;
-use crate::transform::{Transform, TransformConfig};
+use crate::transform::{Augment, Transform, TransformConfig, deferrable};
 
 /// Describes a training; see [`Trainer::builder`].
 pub struct TrainerBuilder {
@@ -136,9 +136,22 @@ impl TrainerBuilder {
                 ema: config.ema,
                 mixing: config.mixing(),
                 precision: config.precision()?,
+                framed: self.frames(),
             }),
         };
         compile_with(&blueprint, options)
+    }
+
+    /// Whether the device does the transforms at the end of the list.
+    fn frames(&self) -> bool {
+        let wanted = match self.config.augment {
+            Augment::Workers => false,
+            Augment::Device => true,
+            Augment::Auto => true,
+        };
+        let configured = self.config.transforms.iter().map(TransformConfig::build);
+        let configured: Vec<Box<dyn Transform>> = configured.collect();
+        wanted && deferrable(configured.iter().chain(&self.transforms), self.train.spec()) > 0
     }
 
     fn check_data(&self) -> Result<()> {

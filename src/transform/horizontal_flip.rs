@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
-use crate::transform::{Image, Transform};
+use crate::transform::{Deferral, Image, Transform};
 
 /// Mirrors every image with a probability.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,16 @@ impl Transform for HorizontalFlip {
             }
         }
         Ok(())
+    }
+
+    fn deferral(&self) -> Deferral {
+        Deferral::Moves
+    }
+
+    fn reframe(&self, framing: &mut Framing, [_, width]: [usize; 2], rng: &mut Rng) {
+        if rng.uniform() < self.probability {
+            framing.mirror_columns(width);
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
-use crate::transform::{Image, Transform};
+use crate::transform::{Deferral, Image, Transform};
 
 /// Shifts every image by up to `padding` pixels each way (as in He et al., 2015, for CIFAR).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,16 @@ impl Transform for PadCrop {
                 new[to * channels..][..len].copy_from_slice(&old[from * channels..][..len]);
             }
         })
+    }
+
+    fn deferral(&self) -> Deferral {
+        Deferral::Pads(0)
+    }
+
+    fn reframe(&self, framing: &mut Framing, size: [usize; 2], rng: &mut Rng) {
+        let choices = 2 * self.padding as u64 + 1;
+        let [rows, columns] = [(); 2].map(|()| rng.below(choices) as i64 - self.padding as i64);
+        framing.shift([rows, columns], size, 0);
     }
 }
 
