@@ -15,7 +15,9 @@ use crate::framing::Framing;
 pub enum DType {
     /// Bytes, for images; converted and normalised on the device.
     U8,
-    /// Unsigned 32-bit integers: class labels, indices.
+    /// Unsigned 16-bit integers: token ids.
+    U16,
+    /// Unsigned 32-bit integers: class labels, indices, token ids of large vocabularies.
     U32,
     /// 32-bit floats, little-endian.
     F32,
@@ -28,7 +30,7 @@ impl DType {
     pub fn bytes(self) -> usize {
         match self {
             DType::U8 => 1,
-            DType::F16 => 2,
+            DType::U16 | DType::F16 => 2,
             DType::U32 | DType::F32 => 4,
         }
     }
@@ -87,6 +89,13 @@ pub enum TargetSpec {
         /// Length of the vector.
         len: usize,
     },
+    /// The token that follows each token of the input, stored as `u32`.
+    Tokens {
+        /// Tokens of the input.
+        len: usize,
+        /// Number of different tokens: all are below it.
+        vocabulary: usize,
+    },
 }
 
 impl SampleSpec {
@@ -99,7 +108,7 @@ impl SampleSpec {
     pub fn target_bytes(&self) -> usize {
         match self.target {
             TargetSpec::Class { .. } => 4,
-            TargetSpec::Values { len } => 4 * len,
+            TargetSpec::Values { len } | TargetSpec::Tokens { len, .. } => 4 * len,
         }
     }
 
@@ -107,7 +116,7 @@ impl SampleSpec {
     pub fn classes(&self) -> Option<usize> {
         match self.target {
             TargetSpec::Class { classes } => Some(classes),
-            TargetSpec::Values { .. } => None,
+            TargetSpec::Values { .. } | TargetSpec::Tokens { .. } => None,
         }
     }
 }

@@ -37,6 +37,7 @@ pub mod framing;
 pub mod gpu;
 pub mod graph;
 pub mod nn;
+pub mod permutation;
 pub mod pipeline;
 pub mod prepare;
 pub mod report;

@@ -105,6 +105,17 @@ pub struct DeviceEnds {
 #[derive(Debug)]
 pub struct Pipeline {
     threads: Vec<JoinHandle<()>>,
+    /// What the prepare thread may be waiting for.
+    sources: Sources,
+}
+
+/// The sources of a run, told when it ends.
+struct Sources(Vec<Arc<dyn Source>>);
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|source| &source.info().name)).finish()
+    }
 }
 
 impl Pipeline {
@@ -132,7 +143,9 @@ impl Pipeline {
             .map_err(|e| thread_error("prepare workers").caused_by(e))?;
         let times = Arc::new(PrepareTimes::default());
         let ends = DeviceEnds { full: full_out, empty: empty_in, times: times.clone() };
-        let mut pipeline = Self { threads: Vec::with_capacity(2) };
+        let sources = [Some(&preparation.train), preparation.validation.as_ref()];
+        let sources = Sources(sources.into_iter().flatten().cloned().collect());
+        let mut pipeline = Self { threads: Vec::with_capacity(2), sources };
         pipeline.spawn("prepare", move || {
             prepare_loop(agenda, &preparation, &pool, &empty_out, &full_in, &times);
         })?;
@@ -149,6 +162,7 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
+        self.sources.0.iter().for_each(|source| source.close());
         for thread in self.threads.drain(..) {
             // A panic was already turned into an error for whoever waited; nothing is left to tell.
             let _ = thread.join();

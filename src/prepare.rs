@@ -367,6 +367,13 @@ impl Filler<'_> {
             (Target::Values(values), TargetSpec::Values { len }) if values.len() == *len => {
                 target.copy_from_slice(bytemuck::cast_slice(values));
             }
+            (Target::Tokens(tokens), TargetSpec::Tokens { len, vocabulary })
+                if tokens.len() == 4 * len =>
+            {
+                expect_tokens(bytes, self.source.spec().input_dtype, *vocabulary)?;
+                expect_tokens(tokens, DType::U32, *vocabulary)?;
+                target.copy_from_slice(tokens);
+            }
             (found, expected) => {
                 return Err(Error::data(
                     "target",
@@ -392,6 +399,24 @@ fn expect_bytes(bytes: &[u8], expected: usize, what: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::data("input", format!("found {} bytes {what}, expected {expected}", bytes.len())))
+}
+
+/// Checks that every token is below the vocabulary.
+fn expect_tokens(bytes: &[u8], dtype: DType, vocabulary: usize) -> Result<()> {
+    let highest = match dtype {
+        DType::U16 => {
+            bytes.as_chunks().0.iter().map(|&token| u32::from(u16::from_le_bytes(token))).max()
+        }
+        _ => bytes.as_chunks().0.iter().map(|&token| u32::from_le_bytes(token)).max(),
+    };
+    match highest {
+        Some(token) if token as usize >= vocabulary => Err(Error::data(
+            "tokens",
+            format!("found token {token}, expected tokens below {vocabulary}"),
+        )
+        .hint("a larger --vocabulary")),
+        _ => Ok(()),
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

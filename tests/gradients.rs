@@ -91,7 +91,7 @@ fn fill(slot: &mut Slot, program: &Program) {
             TargetSpec::Class { classes } => {
                 target.copy_from_slice(&((i * 2 % classes) as u32).to_le_bytes());
             }
-            TargetSpec::Values { .. } => {
+            TargetSpec::Values { .. } | TargetSpec::Tokens { .. } => {
                 let values: Vec<f32> =
                     targets[i * row..][..row].iter().map(|&x| x as f32).collect();
                 target.copy_from_slice(bytemuck::cast_slice(&values));

@@ -99,7 +99,7 @@ fn values_arrive_as_floats() {
     let layout = SlotLayout::new(source.spec(), 2);
     let sample_values = |index| match source.read(index, &mut Vec::new()).unwrap().target {
         Target::Values(values) => values.to_vec(),
-        Target::Class(_) => panic!("values"),
+        Target::Class(_) | Target::Tokens(_) => panic!("values"),
     };
     let written: Vec<f32> = bytes[layout.target_offset..][..24]
         .chunks_exact(4)

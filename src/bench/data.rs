@@ -34,6 +34,7 @@ pub(super) fn input(op: &Op, binding: usize, tensor: &Tensor, header: &StepHeade
         DType::U8 => (0..len).map(|i| (i * 31 % 251) as u8).collect(),
         // Labels: the first ones exist everywhere.
         DType::U32 => (0..len).flat_map(|i| (i as u32 % 2).to_le_bytes()).collect(),
+        DType::U16 => (0..len).flat_map(|i| (i as u16 % 2).to_le_bytes()).collect(),
         DType::F32 => (0..len).flat_map(|i| float(i).to_le_bytes()).collect(),
         DType::F16 => (0..len).flat_map(|i| f16::from_f32(float(i)).to_le_bytes()).collect(),
     }
@@ -60,6 +61,9 @@ pub(super) fn numbers(dtype: DType, bytes: &[u8]) -> Vec<f32> {
         DType::U32 => {
             bytemuck::pod_collect_to_vec::<u8, u32>(bytes).iter().map(|&x| x as f32).collect()
         }
+        DType::U16 => {
+            bytemuck::pod_collect_to_vec::<u8, u16>(bytes).iter().map(|&x| f32::from(x)).collect()
+        }
         DType::F32 => bytemuck::pod_collect_to_vec(bytes),
         DType::F16 => {
             let bits = bytemuck::pod_collect_to_vec::<u8, u16>(bytes);
@@ -74,7 +78,7 @@ fn tolerance(dtype: DType) -> f32 {
     match dtype {
         DType::F16 => 1e-2,
         DType::F32 => 2e-4,
-        DType::U8 | DType::U32 => 0.0,
+        DType::U8 | DType::U16 | DType::U32 => 0.0,
     }
 }
 

@@ -24,6 +24,7 @@ impl Memory {
         match tensor.dtype {
             _ if tensor.role == Role::Header => Memory::None,
             DType::U8 => Memory::Bytes(bytes.to_vec()),
+            DType::U16 => unreachable!("no operation takes 16-bit integers"),
             DType::U32 => Memory::Index(bytemuck::pod_collect_to_vec(bytes)),
             DType::F32 | DType::F16 => Memory::Real(data::numbers(tensor.dtype, bytes)),
         }

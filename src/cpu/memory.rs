@@ -97,7 +97,9 @@ impl<T: Real> Memory<T> {
         let activations = buffers.len();
         buffers.extend(program.activations.iter().map(|buffer| match buffer.dtype {
             DType::U32 => Buffer::Index(vec![0; buffer.len]),
-            DType::F32 | DType::F16 | DType::U8 => Buffer::Real(vec![T::ZERO; buffer.len]),
+            DType::F32 | DType::F16 | DType::U8 | DType::U16 => {
+                Buffer::Real(vec![T::ZERO; buffer.len])
+            }
         }));
         let staged = |bytes: usize| T::staging(program.slot.batch_size * bytes / 4);
         let mut memory = Self {
@@ -291,7 +293,9 @@ impl<T: Real> Memory<T> {
                     DType::U8 => Input::Bytes(bytes),
                     DType::U32 => Input::Index(bytemuck::cast_slice(bytes)),
                     DType::F32 => Input::Real(T::staged(bytes, staged)),
-                    DType::F16 => unreachable!("samples are bytes, integers or 32-bit floats"),
+                    DType::U16 | DType::F16 => {
+                        unreachable!("samples are bytes, integers or 32-bit floats")
+                    }
                 }
             }
             Some(Source::Buffer(Span { buffer, range })) => match &self.buffers[*buffer] {

@@ -393,7 +393,7 @@ fn pattern(dtype: DType, bytes: usize) -> Option<Vec<u8>> {
         DType::F16 => {
             (0..bytes / 2).flat_map(|i| half::f16::from_f32(number(i)).to_le_bytes()).collect()
         }
-        DType::U8 | DType::U32 => return None,
+        DType::U8 | DType::U16 | DType::U32 => return None,
     };
     Some(bytes)
 }

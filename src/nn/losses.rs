@@ -36,7 +36,9 @@ impl Loss {
     /// What fits the target: cross-entropy for classes, mean squared error for values.
     pub fn for_target(spec: &SampleSpec) -> Self {
         match spec.target {
-            TargetSpec::Class { .. } => Loss::CrossEntropy { smoothing: 0.0 },
+            TargetSpec::Class { .. } | TargetSpec::Tokens { .. } => {
+                Loss::CrossEntropy { smoothing: 0.0 }
+            }
             TargetSpec::Values { .. } => Loss::MeanSquaredError,
         }
     }
@@ -47,7 +49,10 @@ impl Loss {
     /// Naming the key.
     pub fn validate(&self, spec: &SampleSpec) -> Result<()> {
         match (self, &spec.target) {
-            (Loss::CrossEntropy { smoothing }, TargetSpec::Class { .. }) => {
+            (
+                Loss::CrossEntropy { smoothing },
+                TargetSpec::Class { .. } | TargetSpec::Tokens { .. },
+            ) => {
                 if (0.0..1.0).contains(smoothing) {
                     return Ok(());
                 }
@@ -60,11 +65,13 @@ impl Loss {
                 "cross_entropy is for classes, and the data set has values",
             )
             .hint("mean_squared_error")),
-            (Loss::MeanSquaredError, TargetSpec::Class { .. }) => Err(Error::config(
-                "loss",
-                "mean_squared_error is for values, and the data set has classes",
-            )
-            .hint("cross_entropy")),
+            (Loss::MeanSquaredError, TargetSpec::Class { .. } | TargetSpec::Tokens { .. }) => {
+                Err(Error::config(
+                    "loss",
+                    "mean_squared_error is for values, and the data set has classes",
+                )
+                .hint("cross_entropy"))
+            }
         }
     }
 

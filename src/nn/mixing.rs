@@ -52,8 +52,8 @@ impl Mixing {
     pub fn validate_for(&self, spec: &SampleSpec) -> Result<()> {
         let Some(kind) = self.kind() else { return Ok(()) };
         let flag = if kind == MixKind::Cutmix { "--cutmix" } else { "--mixup" };
-        if let TargetSpec::Values { .. } = spec.target {
-            let message = "mixes classes, and the data set has values";
+        if !matches!(spec.target, TargetSpec::Class { .. }) {
+            let message = "mixes classes, and the data set has values or tokens";
             return Err(Error::config(flag, message).hint(format!("leaving out {flag}")));
         }
         if kind != MixKind::Mixup && spec.input_shape.len() != 3 {

@@ -12,7 +12,7 @@ use super::layers::Layer;
 use super::resnet::{Depth, ResNet};
 use super::sequential::Sequential;
 use super::vit::{Size, VisionTransformer};
-use crate::batch::SampleSpec;
+use crate::batch::{SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
 
 /// The models that have a name.
@@ -42,10 +42,25 @@ impl ModelConfig {
     /// # Errors
     /// As [`by_name`] and [`Sequential::new`].
     pub fn build(&self, spec: &SampleSpec) -> Result<Arc<dyn Module>> {
+        expect_no_tokens(spec)?;
         Ok(match self {
             ModelConfig::Name(name) => by_name(name, spec)?,
             ModelConfig::Layers(list) => Arc::new(Sequential::new(list.layers.clone(), spec)?),
         })
+    }
+}
+
+/// Samples of tokens can be read, looked at and prepared, but no operation takes them into a model yet.
+///
+/// # Errors
+/// When the samples are of tokens.
+pub(crate) fn expect_no_tokens(spec: &SampleSpec) -> Result<()> {
+    match spec.target {
+        TargetSpec::Tokens { .. } => {
+            Err(Error::graph("input", "found samples of tokens, which no model takes yet")
+                .hint("inflight inspect, which shows them"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -166,7 +181,7 @@ fn expect_images(spec: &SampleSpec) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{DType, TargetSpec};
+    use crate::batch::DType;
     use crate::graph::{Graph, Role};
     use crate::nn::Mode;
     use crate::nn::sequential::sample_input;

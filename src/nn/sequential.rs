@@ -64,6 +64,7 @@ impl Sequential {
         let what = match spec.target {
             TargetSpec::Class { .. } => "classes",
             TargetSpec::Values { .. } => "target values",
+            TargetSpec::Tokens { .. } => "tokens",
         };
         let message = format!(
             "its output is {:?} a sample, expected [{width}] for {width} {what}",
@@ -96,6 +97,7 @@ pub(super) fn target_width(spec: &SampleSpec) -> usize {
     match spec.target {
         TargetSpec::Class { classes } => classes,
         TargetSpec::Values { len } => len,
+        TargetSpec::Tokens { vocabulary, .. } => vocabulary,
     }
 }
 

@@ -46,7 +46,7 @@ pub fn contact_sheet(source: &dyn Source, columns: usize) -> Result<RgbImage> {
         let sample = viewer.read(source, index)?;
         let row = match sample.target {
             Target::Class(class) => class as usize,
-            Target::Values(_) => index / columns.max(1),
+            Target::Values(_) | Target::Tokens(_) => index / columns.max(1),
         };
         if row >= rows || shown[row] == columns {
             continue;

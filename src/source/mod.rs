@@ -3,6 +3,7 @@
 //! [`open`](open()) turns a name or a path into a [`Dataset`]; a data set known by name is described by a
 //! [`Manifest`](manifest::Manifest) and brought by [`fetch`](fetch()) when it is not there.
 
+pub mod blob;
 pub mod cifar;
 mod config;
 mod contact_sheet;
@@ -16,9 +17,11 @@ pub mod manifest;
 pub mod npy;
 mod open;
 pub mod resident;
+mod split;
 mod statistics;
 mod subset;
 pub mod synthetic;
+pub mod table;
 mod unpack;
 mod viewer;
 
@@ -32,8 +35,11 @@ pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;
 
+use std::sync::Arc;
+
 use crate::batch::SampleSpec;
 use crate::error::Result;
+use table::Fitted;
 
 /// What a source says about its samples beyond their shape.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -75,11 +81,27 @@ pub enum Target<'a> {
     Class(u32),
     /// Values for regression.
     Values(&'a [f32]),
+    /// The token that follows each one of the input: `u32`, little-endian, exactly as they go into a slot.
+    Tokens(&'a [u8]),
+}
+
+/// The length of a stream: nobody knows it before the stream has ended. Its samples come in the order of their indices,
+/// are there from [`Source::prefetch`] until [`Source::applied`], and are the same for the same index only if whoever
+/// sends them sends them again. What needs a length, or samples in another order, must refuse a source of this one.
+pub const ENDLESS: usize = usize::MAX;
+
+/// The error of being given a stream `for_what`, where it cannot serve.
+pub(crate) fn no_stream(source: &dyn Source, for_what: &str) -> crate::Error {
+    crate::Error::data(
+        &source.info().name,
+        format!("found a stream {for_what}, expected data of a known length"),
+    )
+    .hint("a file or a folder")
 }
 
 /// Something with samples that can be read in any order, by many threads at once.
 pub trait Source: Send + Sync {
-    /// Number of samples.
+    /// Number of samples; [`ENDLESS`] for a stream.
     fn len(&self) -> usize;
 
     /// Whether it has no samples.
@@ -109,6 +131,34 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// What the encoding of the samples was fitted to, for a table; a model trained on them is of no use without it.
+    fn fitted(&self) -> Option<&Arc<Fitted>> {
+        None
+    }
+
+    /// The same samples, encoded by what is fitted to the samples `kept` alone, since the others are to be held out.
+    /// None: there is nothing to fit, or it was fitted before, with a model that is already there.
+    ///
+    /// # Errors
+    /// When the samples cannot be read.
+    fn fit_on(&self, _kept: &[usize]) -> Result<Option<Arc<dyn Source>>> {
+        Ok(None)
+    }
+
+    /// The same samples, encoded by what another source was fitted to. None: nothing is fitted here.
+    ///
+    /// # Errors
+    /// When they cannot be encoded so.
+    fn encoded_as(&self, _fitted: &Arc<Fitted>) -> Result<Option<Arc<dyn Source>>> {
+        Ok(None)
+    }
+
+    /// Whether the samples `indices` come at all: false once a stream has ended before the last of them, which ends a
+    /// run without an error. Called by the prepare thread before [`prefetch`](Self::prefetch), and may wait as that may.
+    fn reaches(&self, _indices: &[usize]) -> bool {
+        true
+    }
+
     /// Called by the prepare thread before the samples `indices` are read, in the order in which they are going to
     /// be: the place to read ahead, and for a stream to wait for them, which [`read`](Self::read) must not.
     ///
@@ -118,8 +168,14 @@ pub trait Source: Send + Sync {
         Ok(())
     }
 
-    /// Called when the step that used the samples `indices` was applied.
+    /// Called on the device thread, so it must be quick, when the step that used the samples `indices` was applied and
+    /// its report made; once for each sample, in the order of the steps, those of an accumulated step together. A step
+    /// whose update was skipped for gradients that are not finite counts: its samples had their turn. Samples of
+    /// batches that a run did not come to are not applied. For validation: when a batch's result is there.
     fn applied(&self, _indices: &[usize]) {}
+
+    /// Called when nothing more will be read by a run that ends: what waits for a network or a stream gives up.
+    fn close(&self) {}
 
     /// Sample `index`. A source in memory lends its own bytes; one that reads or decodes does so into
     /// `scratch`, which a worker reuses from sample to sample, and lends that.

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
-use crate::source::{Source, Target, Viewer};
+use crate::source::{ENDLESS, Source, Target, Viewer, no_stream};
 
 /// What there is to know about a source's samples.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -35,6 +35,9 @@ const CHUNK: usize = 256;
 /// # Errors
 /// When a sample cannot be read, or its length or label does not fit the source's specification.
 pub fn statistics(source: &dyn Source) -> Result<Statistics> {
+    if source.len() == ENDLESS {
+        return Err(no_stream(source, "to count"));
+    }
     let spec = source.spec();
     let starts: Vec<usize> = (0..source.len()).step_by(CHUNK).collect();
     let parts: Result<Vec<Moments>> = starts
@@ -106,7 +109,7 @@ impl Moments {
     fn new(spec: &SampleSpec) -> Self {
         let labels = match spec.target {
             TargetSpec::Class { classes } => vec![0; classes],
-            TargetSpec::Values { .. } => Vec::new(),
+            TargetSpec::Values { .. } | TargetSpec::Tokens { .. } => Vec::new(),
         };
         let channels = match spec.input_shape[..] {
             [channels, _, _] => channels,
@@ -120,11 +123,10 @@ impl Moments {
         for (sums, bytes) in self.channels.iter_mut().zip(input.chunks_exact(plane)) {
             match dtype {
                 DType::U8 => sums.add_bytes(bytes),
-                DType::U32 => {
-                    sums.add_floats(bytes, |b| f64::from(u32::from_le_bytes(b)));
-                }
+                DType::U16 => sums.add_numbers(bytes, |b| f64::from(u16::from_le_bytes(b))),
+                DType::U32 => sums.add_numbers(bytes, |b| f64::from(u32::from_le_bytes(b))),
                 DType::F16 => unreachable!("samples are bytes, integers or 32-bit floats"),
-                DType::F32 => sums.add_floats(bytes, |b| f64::from(f32::from_le_bytes(b))),
+                DType::F32 => sums.add_numbers(bytes, |b| f64::from(f32::from_le_bytes(b))),
             }
         }
     }
@@ -172,9 +174,9 @@ impl Sums {
         self.max = self.max.max(f64::from(max));
     }
 
-    fn add_floats(&mut self, bytes: &[u8], value: impl Fn([u8; 4]) -> f64) {
-        for b in bytes.chunks_exact(4) {
-            let x = value([b[0], b[1], b[2], b[3]]);
+    fn add_numbers<const N: usize>(&mut self, bytes: &[u8], value: impl Fn([u8; N]) -> f64) {
+        for &b in bytes.as_chunks().0 {
+            let x = value(b);
             self.count += 1;
             self.sum += x;
             self.squares += x * x;

@@ -1,4 +1,4 @@
-//! A run of samples of another source: how one file becomes a training and a test split.
+//! Some of the samples of another source: how one file becomes a training and a test part.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,13 +6,22 @@ use std::sync::Arc;
 use crate::batch::SampleSpec;
 use crate::error::{Error, Result};
 use crate::source::resident::no_such_sample;
+use crate::source::table::Fitted;
 use crate::source::{Encoding, Sample, Source, SourceInfo};
 
-/// Samples `range` of another source, renumbered from 0.
+/// Samples of another source, renumbered from 0.
 pub struct Subset {
     inner: Arc<dyn Source>,
-    range: Range<usize>,
+    chosen: Chosen,
     info: SourceInfo,
+}
+
+/// Which samples they are.
+enum Chosen {
+    /// All of a range.
+    Range(Range<usize>),
+    /// These, in this order; 4 bytes a sample, as there may be millions.
+    Rows(Vec<u32>),
 }
 
 impl Subset {
@@ -32,13 +41,47 @@ impl Subset {
                 format!("found {} samples, expected samples {range:?}", inner.len()),
             ));
         }
-        Ok(Self { inner, range, info })
+        Ok(Self { inner, chosen: Chosen::Range(range), info })
+    }
+
+    /// The samples `rows` of `inner`, in this order, called `name`.
+    ///
+    /// # Errors
+    /// When `inner` has not all of them, or there are none.
+    pub fn of_rows(
+        inner: Arc<dyn Source>,
+        rows: Vec<u32>,
+        name: impl Into<String>,
+    ) -> Result<Self> {
+        let info = SourceInfo { name: name.into(), ..inner.info().clone() };
+        let last = rows.iter().max().map(|&row| row as usize);
+        if last.is_none_or(|last| last >= inner.len()) {
+            let expected = last.map_or("at least one of them".into(), |last| format!("row {last}"));
+            let message = format!("found {} samples, expected {expected}", inner.len());
+            return Err(Error::data(&info.name, message));
+        }
+        Ok(Self { inner, chosen: Chosen::Rows(rows), info })
+    }
+
+    /// The place of a sample in the source behind; a sample that is not there has none.
+    fn place(&self, index: usize) -> Option<usize> {
+        match &self.chosen {
+            Chosen::Range(range) => Some(range.start + index).filter(|_| index < range.len()),
+            Chosen::Rows(rows) => rows.get(index).map(|&row| row as usize),
+        }
+    }
+
+    fn places(&self, indices: &[usize]) -> Vec<usize> {
+        indices.iter().filter_map(|&index| self.place(index)).collect()
     }
 }
 
 impl Source for Subset {
     fn len(&self) -> usize {
-        self.range.len()
+        match &self.chosen {
+            Chosen::Range(range) => range.len(),
+            Chosen::Rows(rows) => rows.len(),
+        }
     }
 
     fn spec(&self) -> &SampleSpec {
@@ -54,27 +97,39 @@ impl Source for Subset {
     }
 
     fn class(&self, index: usize) -> Option<u32> {
-        self.inner.class(self.range.start + index)
+        self.inner.class(self.place(index)?)
     }
 
+    /// Where its own number tells nothing about the file, the number in the source behind does.
     fn origin(&self, index: usize) -> Option<String> {
-        self.inner.origin(self.range.start + index)
+        let place = self.place(index)?;
+        let numbered = || match self.chosen {
+            Chosen::Range(_) => None,
+            Chosen::Rows(_) => Some(format!("sample {place} of {}", self.inner.info().name)),
+        };
+        self.inner.origin(place).or_else(numbered)
+    }
+
+    fn fitted(&self) -> Option<&Arc<Fitted>> {
+        self.inner.fitted()
+    }
+
+    fn close(&self) {
+        self.inner.close();
     }
 
     fn prefetch(&self, indices: &[usize]) -> Result<()> {
-        let shifted: Vec<usize> = indices.iter().map(|i| i + self.range.start).collect();
-        self.inner.prefetch(&shifted)
+        self.inner.prefetch(&self.places(indices))
     }
 
     fn applied(&self, indices: &[usize]) {
-        let shifted: Vec<usize> = indices.iter().map(|i| i + self.range.start).collect();
-        self.inner.applied(&shifted);
+        self.inner.applied(&self.places(indices));
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
-        if index >= self.len() {
-            return Err(no_such_sample(&self.info.name, index, self.len()));
+        match self.place(index) {
+            Some(place) => self.inner.read(place, scratch),
+            None => Err(no_such_sample(&self.info.name, index, self.len())),
         }
-        self.inner.read(self.range.start + index, scratch)
     }
 }

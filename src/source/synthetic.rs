@@ -53,9 +53,11 @@ impl Synthetic {
         let targets = match spec.target {
             TargetSpec::Class { classes } => classes,
             TargetSpec::Values { len } => len,
+            // Refused by what follows.
+            TargetSpec::Tokens { .. } => 0,
         };
         let elements: usize = spec.input_shape.iter().product();
-        if elements == 0 || targets == 0 || spec.input_dtype == DType::U32 {
+        if elements == 0 || targets == 0 || ![DType::U8, DType::F32].contains(&spec.input_dtype) {
             return Err(Error::data(
                 "synthetic",
                 format!(
@@ -130,6 +132,7 @@ impl Synthetic {
                 let sum: f32 = values.iter().zip(&self.patterns).map(share).sum();
                 sum / (values.len() as f32).sqrt()
             }
+            Target::Tokens(_) => unreachable!("refused when the source was made"),
         }
     }
 
@@ -176,6 +179,7 @@ impl Source for Synthetic {
             TargetSpec::Values { len } => {
                 Target::Values(&self.values[index * len..(index + 1) * len])
             }
+            TargetSpec::Tokens { .. } => unreachable!("refused when the source was made"),
         };
         self.make(index, target, scratch);
         match self.cost {

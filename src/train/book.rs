@@ -217,7 +217,7 @@ impl Book {
         if work.split == Split::Validation {
             self.validation.add(done);
             if work.last {
-                self.end_epoch(work);
+                self.end_epoch(work.epoch);
             }
             return Ok(None);
         }
@@ -230,7 +230,7 @@ impl Book {
         let report = self.step_report(work, done);
         self.tell(&Event::Step(report));
         if work.last && !self.terms.validates {
-            self.end_epoch(work);
+            self.end_epoch(work.epoch);
         }
         let in_a_row = done.control[7] as u32;
         // A loss scale above 1 may yet be what is too large, and every skipped step halves it.
@@ -269,12 +269,19 @@ impl Book {
         }
     }
 
-    fn end_epoch(&mut self, work: &Work) {
+    /// A stream ended before the run: what there was of its epoch is reported.
+    pub fn end_early(&mut self) {
+        if self.epoch.count > 0.0 && !self.terms.validates {
+            self.end_epoch(0);
+        }
+    }
+
+    fn end_epoch(&mut self, number: u64) {
         let (epoch, validation) =
             (std::mem::take(&mut self.epoch), std::mem::take(&mut self.validation));
         let validated = self.terms.validates;
         let report = EpochReport {
-            epoch: work.epoch,
+            epoch: number,
             step: self.steps,
             loss: epoch.mean(),
             accuracy: epoch.accuracy(self.terms.classifies),

@@ -12,7 +12,7 @@ use super::agenda::Agenda;
 use super::book::{Book, Progress, Terms};
 use super::checkpoint::Checkpoint;
 use super::compile::{Blueprint, Training, compile_with};
-use super::engine::Engine;
+use super::engine::{Engine, Sources};
 use super::event::FirstStep;
 use super::run::{Run, Saving};
 use super::trainer::{MAILBOX_LEN, Parts, Trainer};
@@ -28,9 +28,9 @@ use crate::graph::precision::Precision;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
-use crate::pipeline::{Pipeline, Preparation};
+use crate::pipeline::{Pipeline, Preparation, Split};
 use crate::sampler::Sampler;
-use crate::source::Source;
+use crate::source::{ENDLESS, Source, no_stream};
 use crate::transform::{Augment, Transform, TransformConfig, deferrable};
 
 /// Describes a training; see [`Trainer::builder`].
@@ -115,7 +115,9 @@ impl TrainerBuilder {
         let config = &self.config;
         let (spec, info) = (self.train.spec(), self.train.info());
         let loss = self.loss.unwrap_or(match spec.target {
-            TargetSpec::Class { .. } => Loss::CrossEntropy { smoothing: config.label_smoothing },
+            TargetSpec::Class { .. } | TargetSpec::Tokens { .. } => {
+                Loss::CrossEntropy { smoothing: config.label_smoothing }
+            }
             TargetSpec::Values { .. } => Loss::MeanSquaredError,
         });
         loss.validate(spec)?;
@@ -144,18 +146,23 @@ impl TrainerBuilder {
 
     /// Whether the device does the transforms at the end of the list.
     fn frames(&self) -> bool {
-        let wanted = match self.config.augment {
-            Augment::Workers => false,
-            Augment::Device => true,
-            Augment::Auto => true,
-        };
+        if self.config.augment == Augment::Workers {
+            return false;
+        }
         let configured = self.config.transforms.iter().map(TransformConfig::build);
         let configured: Vec<Box<dyn Transform>> = configured.collect();
-        wanted && deferrable(configured.iter().chain(&self.transforms), self.train.spec()) > 0
+        deferrable(configured.iter().chain(&self.transforms), self.train.spec()) > 0
     }
 
     fn check_data(&self) -> Result<()> {
+        if self.train.len() == ENDLESS && self.config.steps.is_none() {
+            let message = "found none, expected a number, since a stream has no epochs";
+            return Err(Error::config("--steps", message).hint("--steps 1000"));
+        }
         let Some(validation) = &self.validation else { return Ok(()) };
+        if validation.len() == ENDLESS {
+            return Err(no_stream(&**validation, "to validate with"));
+        }
         let (train, held_out) = (self.train.spec(), validation.spec());
         if train != held_out {
             let message =
@@ -214,6 +221,14 @@ impl TrainerBuilder {
         let (mailbox, messages) = bounded(MAILBOX_LEN);
         let configured = config.transforms.iter().map(TransformConfig::build);
         let transforms = configured.chain(self.transforms).collect();
+        let sources = Sources {
+            train: self.train.clone(),
+            validation: self.validation.clone(),
+            waiting: Vec::new(),
+        };
+        let stream = self.train.clone();
+        let agenda = agenda
+            .take_while(move |work| work.split != Split::Train || stream.reaches(&work.indices));
         let preparation = Preparation {
             train: self.train,
             validation: self.validation,
@@ -224,7 +239,7 @@ impl TrainerBuilder {
         };
         let ring = executor.take_slots()?;
         let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
-            Engine::new(executor, ends, messages, book, run, first).run();
+            Engine::new(executor, ends, messages, book, run, sources, first).run();
         })?;
         Ok(Trainer::new(Parts {
             mailbox,
@@ -243,7 +258,7 @@ impl TrainerBuilder {
             self.train.len(),
             config.batch_size,
             config.seed,
-            config.shuffle,
+            config.shuffle && self.train.len() != ENDLESS,
             config.drop_last,
         )?;
         let validation = self.validation.as_ref();

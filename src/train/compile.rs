@@ -12,6 +12,7 @@ use crate::graph::precision::Precision;
 use crate::graph::{Arena, Graph, Init, Role, TensorId};
 use crate::nn::losses::Loss;
 use crate::nn::mixing::{Mixed, Mixing};
+use crate::nn::models::expect_no_tokens;
 use crate::nn::{Mode, Module};
 
 /// Everything a program is made from.
@@ -155,6 +156,7 @@ fn forward(
     mode: Mode,
     gradient: bool,
 ) -> Result<(TensorId, Option<TensorId>)> {
+    expect_no_tokens(blueprint.spec)?;
     let framed = mode == Mode::Train && blueprint.training.is_some_and(|training| training.framed);
     let x = input(graph, blueprint, framed)?;
     let mixing = match (mode, &blueprint.training) {
@@ -168,6 +170,7 @@ fn forward(
     let (shape, dtype) = match blueprint.spec.target {
         TargetSpec::Class { .. } => (vec![batch], DType::U32),
         TargetSpec::Values { len } => (vec![batch, len], DType::F32),
+        TargetSpec::Tokens { len, .. } => (vec![batch, len], DType::U32),
     };
     let target = graph.add_tensor("target", &shape, dtype, Role::Target);
     let header = graph.header();

@@ -2,6 +2,7 @@
 //! promises, returns slots. It never waits for one result while it could submit another pass.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvError, TryRecvError, select};
@@ -16,6 +17,7 @@ use crate::executor::{Done, Executor, Snapshot, Wants};
 use crate::graph::Arena;
 use crate::graph::plan::Pass;
 use crate::pipeline::{DeviceEnds, Filled, Split, Work};
+use crate::source::Source;
 
 /// How long the device thread waits for a result before it looks for the next batch and for messages.
 const PATIENCE: Duration = Duration::from_micros(500);
@@ -64,6 +66,31 @@ enum Phase {
     Over,
 }
 
+/// Where the samples are from, to be told what became of them.
+pub(super) struct Sources {
+    pub train: Arc<dyn Source>,
+    pub validation: Option<Arc<dyn Source>>,
+    /// Samples of the accumulated step under way, whose results are there but not applied.
+    pub waiting: Vec<usize>,
+}
+
+impl Sources {
+    /// Tells of a batch whose result was entered into the books.
+    fn applied(&mut self, work: &Work) {
+        match (work.split, work.pass, &self.validation) {
+            (Split::Validation, _, Some(validation)) => validation.applied(&work.indices),
+            (Split::Validation, _, None) => {}
+            (Split::Train, Pass::Accumulate, _) => self.waiting.extend_from_slice(&work.indices),
+            (Split::Train, ..) if self.waiting.is_empty() => self.train.applied(&work.indices),
+            (Split::Train, ..) => {
+                self.waiting.extend_from_slice(&work.indices);
+                self.train.applied(&self.waiting);
+                self.waiting.clear();
+            }
+        }
+    }
+}
+
 /// The device thread's state.
 pub(super) struct Engine {
     executor: Box<dyn Executor>,
@@ -81,6 +108,7 @@ pub(super) struct Engine {
     questions: Vec<(Arena, oneshot::Sender<Result<Vec<f32>>>)>,
     pending: Option<Filled>,
     flying: VecDeque<Work>,
+    sources: Sources,
     checkpoint_asked: bool,
     times: DeviceTimes,
     first: FirstStep,
@@ -95,6 +123,7 @@ impl Engine {
         mailbox: Receiver<Message>,
         book: Book,
         run: Run,
+        sources: Sources,
         first: FirstStep,
     ) -> Self {
         Self {
@@ -111,6 +140,7 @@ impl Engine {
             questions: Vec::new(),
             pending: None,
             flying: VecDeque::new(),
+            sources,
             checkpoint_asked: false,
             times: DeviceTimes::default(),
             first,
@@ -287,8 +317,11 @@ impl Engine {
             // The prepare thread may already have ended.
             let _ = ends.empty.send(done.slot);
         }
+        if let Some(report) = &report {
+            self.run.record(report)?;
+        }
+        self.sources.applied(&work);
         if let Some(report) = report {
-            self.run.record(&report)?;
             if let Some(reply) = self.promises.pop_front() {
                 self.answer(reply, Some(report));
             }
@@ -355,6 +388,9 @@ impl Engine {
         let prepare = self.ends.take().map(|ends| ends.times);
         self.phase = Phase::Over;
         self.pending = None;
+        if !stopped {
+            self.book.end_early();
+        }
         let mut snapshot = Snapshot::default();
         for &arena in &self.run.arenas {
             snapshot.arenas.push((arena, self.executor.store(arena)?));

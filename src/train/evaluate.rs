@@ -18,7 +18,7 @@ use crate::nn::Module;
 use crate::nn::losses::Loss;
 use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
 use crate::sampler::Sampler;
-use crate::source::{Source, SourceInfo};
+use crate::source::{ENDLESS, Source, SourceInfo, no_stream};
 
 /// How to evaluate.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +76,9 @@ pub fn evaluate(
     trained_on: &SourceInfo,
     options: &EvalOptions,
 ) -> Result<Evaluation> {
+    if source.len() == ENDLESS {
+        return Err(no_stream(&*source, "to evaluate on"));
+    }
     let spec = source.spec().clone();
     let batch_size = options.batch_size.min(source.len()).max(1);
     let program = Arc::new(eval_program(model, &spec, trained_on, batch_size)?);

@@ -52,6 +52,7 @@ fn forward(g: &mut Graph, spec: &SampleSpec, batch: usize, mode: Mode) -> (Tenso
     let (shape, dtype) = match spec.target {
         TargetSpec::Class { .. } => (vec![batch], DType::U32),
         TargetSpec::Values { len } => (vec![batch, len], DType::F32),
+        TargetSpec::Tokens { .. } => unreachable!("no model takes tokens"),
     };
     let target = g.add_tensor("target", &shape, dtype, Role::Target);
     let header = g.header();

@@ -29,8 +29,44 @@ pub struct Dataset {
     pub path: PathBuf,
     /// The training split.
     pub train: Arc<dyn Source>,
+    /// What [`split`](Self::split) held out of the training part.
+    pub validation: Option<Arc<dyn Source>>,
     /// The test split, where there is one.
     pub test: Option<Arc<dyn Source>>,
+}
+
+impl Dataset {
+    /// A data set with a training part and perhaps one to test with.
+    pub fn new(
+        name: impl Into<String>,
+        path: impl Into<PathBuf>,
+        train: Arc<dyn Source>,
+        test: Option<Arc<dyn Source>>,
+    ) -> Self {
+        let (name, path) = (name.into(), path.into());
+        Self { name, path, train, validation: None, test }
+    }
+
+    /// What a training is validated with: what was held out for that, else the test part.
+    pub fn held_out(&self) -> Option<&Arc<dyn Source>> {
+        self.validation.as_ref().or(self.test.as_ref())
+    }
+
+    /// Has what is fitted to training samples (the means and categories of a table) fitted to the samples `kept` alone,
+    /// before the others are held out. The test split follows.
+    ///
+    /// # Errors
+    /// When the samples cannot be read.
+    pub fn fit_on(&mut self, kept: &[usize]) -> Result<()> {
+        let Some(train) = self.train.fit_on(kept)? else { return Ok(()) };
+        if let (Some(fitted), Some(test)) = (train.fitted(), &self.test)
+            && let Some(test) = test.encoded_as(fitted)?
+        {
+            self.test = Some(test);
+        }
+        self.train = train;
+        Ok(())
+    }
 }
 
 /// How to open a data set.
@@ -177,12 +213,7 @@ fn with_statistics(path: &Path, train: Resident, test: Option<Resident>) -> Resu
         let info = SourceInfo { mean: mean.clone(), std: std.clone(), ..source.info().clone() };
         Arc::new(source.with_info(info)) as Arc<dyn Source>
     };
-    Ok(Dataset {
-        name: path.display().to_string(),
-        path: path.into(),
-        train: named(train),
-        test: test.map(named),
-    })
+    Ok(Dataset::new(path.display().to_string(), path, named(train), test.map(named)))
 }
 
 fn info(path: &Path, split: &str, class_names: &[String]) -> SourceInfo {

@@ -32,12 +32,8 @@ pub fn open_manifest(manifest: &Manifest, dir: &Path) -> Result<Dataset> {
         (Some(source), Some(split)) => Some(take(source, split, manifest, "test")?),
         _ => None,
     };
-    Ok(Dataset {
-        name: manifest.name.clone(),
-        path: dir.into(),
-        train: take(train_source, train, manifest, "train")?,
-        test: test_source,
-    })
+    let train = take(train_source, train, manifest, "train")?;
+    Ok(Dataset::new(&manifest.name, dir, train, test_source))
 }
 
 /// The folder that holds the data set's files: in-tree, in the cache, or fetched now.
