@@ -63,7 +63,8 @@ impl TransformsBySide {
 
     /// `transforms: random_resized_crop on the workers · horizontal_flip on the device`; none without transforms.
     pub fn line(&self) -> Option<String> {
-        let sides = [(&self.transforms_on_workers, "workers"), (&self.transforms_on_device, "device")];
+        let sides =
+            [(&self.transforms_on_workers, "workers"), (&self.transforms_on_device, "device")];
         let parts: Vec<String> = sides
             .into_iter()
             .filter(|(names, _)| !names.is_empty())
