@@ -25,8 +25,10 @@ fn prepare(criterion: &mut Criterion) {
     let mut slot = Slot::host(0, layout.slot_bytes);
     let mut group = criterion.benchmark_group("prepare");
     group.throughput(Throughput::Elements(BATCH as u64));
-    let augmented: Vec<Box<dyn Transform>> =
-        vec![Box::new(PadCrop { padding: 2 }), Box::new(HorizontalFlip::default())];
+    let augmented: Vec<Box<dyn Transform>> = vec![
+        Box::new(PadCrop { padding: 2, ..Default::default() }),
+        Box::new(HorizontalFlip::default()),
+    ];
     for (name, transforms) in [("plain", Vec::new()), ("augmented", augmented)] {
         let times = StageCounters::default();
         let mut step = 0;

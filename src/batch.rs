@@ -168,6 +168,11 @@ impl SlotLayout {
         let bytes = (self.batch_size * framing_bytes).next_multiple_of(SLOT_ALIGN_BYTES);
         Self { framing_bytes, slot_bytes: self.framing_offset + bytes, ..self }
     }
+
+    /// The same for a batch whose framings nobody reads: nothing is written where they lie.
+    pub fn without_framings(self) -> Self {
+        Self { framing_bytes: 0, ..self }
+    }
 }
 
 /// Where one sample of a batch is written to.

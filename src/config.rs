@@ -122,6 +122,10 @@ pub struct RunConfig {
     pub transforms: Vec<TransformConfig>,
     /// Where the transforms run that move or cover pixels and come last; see [`Augment`].
     pub augment: Augment,
+    /// What is done to images held out, in order, in validation and in later evaluations of the run. What then has
+    /// another size than the model expects is fitted to it, as it is without any.
+    #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
+    pub eval_transforms: Vec<TransformConfig>,
     /// The model: a name, or a list of layers.
     pub model: ModelConfig,
     /// The optimizer: a name, or a table with `type` and its settings.
@@ -168,6 +172,7 @@ impl Default for RunConfig {
             max_slot_bytes: 1 << 30,
             transforms: Vec::new(),
             augment: Augment::Auto,
+            eval_transforms: Vec::new(),
             model: "cnn".into(),
             optimizer: OptimizerConfig::adamw(),
             schedule: None,
@@ -182,10 +187,26 @@ impl RunConfig {
     /// # Errors
     /// When the text is not TOML, or has a key that is not known or not of its type; names the line.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|error| {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
             Error::config(format!("{name}:{line}"), error.message().replace('\n', ", "))
-        })
+        })?;
+        config.settle();
+        Ok(config)
+    }
+
+    /// Moves a [`Normalize`](crate::transform::Normalize) in a list of transforms to where it belongs, `data.mean` and
+    /// `data.std`; of several the last one counts.
+    pub fn settle(&mut self) {
+        let data = &mut self.data;
+        for list in [&mut self.transforms, &mut self.eval_transforms] {
+            list.retain_mut(|transform| {
+                let TransformConfig::Normalize(normalize) = transform else { return true };
+                data.mean = Some(std::mem::take(&mut normalize.mean));
+                data.std = Some(std::mem::take(&mut normalize.std));
+                false
+            });
+        }
     }
 
     /// Reads a configuration file.
@@ -222,6 +243,8 @@ impl RunConfig {
         self.validate_update()?;
         self.validate_pipeline()?;
         self.data.validate()?;
+        let transforms = self.transforms.iter().chain(&self.eval_transforms);
+        transforms.map(TransformConfig::validate).collect::<Result<()>>()?;
         self.optimizer.validate()?;
         self.schedule().validate()
     }

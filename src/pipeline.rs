@@ -71,6 +71,8 @@ pub struct Preparation {
     pub validation: Option<Arc<dyn Source>>,
     /// Applied to training samples, in order.
     pub transforms: Vec<Box<dyn Transform>>,
+    /// Applied to samples held out, in order.
+    pub held_out: Vec<Box<dyn Transform>>,
     /// How a batch lies in a slot.
     pub layout: SlotLayout,
     /// The seed of the run.
@@ -207,8 +209,15 @@ fn fill(
     stages: &StageCounters,
 ) -> Result<()> {
     let (source, transforms) = source_of(work, preparation);
-    let key = prepare::Keys { seed: preparation.seed, epoch: work.epoch };
-    prepare::fill(slot, &preparation.layout, source, transforms, &work.indices, key, stages)
+    // What is held out is the same in every epoch, and in a later evaluation, even where something is drawn.
+    let epoch = if work.split == Split::Validation { 0 } else { work.epoch };
+    let key = prepare::Keys { seed: preparation.seed, epoch };
+    let layout = match work.pass {
+        // Evaluation sees images as they come, so the workers do all there is to do.
+        Pass::Eval => preparation.layout.clone().without_framings(),
+        Pass::Train | Pass::Accumulate => preparation.layout.clone(),
+    };
+    prepare::fill(slot, &layout, source, transforms, &work.indices, key, stages)
 }
 
 /// Where the samples of a batch are from, and what is done to them.
@@ -217,7 +226,7 @@ fn source_of<'a>(
     preparation: &'a Preparation,
 ) -> (&'a dyn Source, &'a [Box<dyn Transform>]) {
     match (work.split, &preparation.validation) {
-        (Split::Validation, Some(source)) => (&**source, &[]),
+        (Split::Validation, Some(source)) => (&**source, &preparation.held_out),
         _ => (&*preparation.train, &preparation.transforms),
     }
 }

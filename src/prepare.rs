@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::framing::Framing;
 use crate::rng::Rng;
 use crate::source::{Encoding, Source, Target};
-use crate::transform::{Image, ImageMemory, Transform, deferrable};
+use crate::transform::{Image, ImageMemory, Transform, apply_all, deferrable};
 
 /// What the randomness of a batch is keyed by, together with the index of each sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,8 +89,8 @@ pub fn fill(
     let image_shape = image_shape(source, transforms)?;
     let frames = layout.framing_bytes > 0;
     let deferred = if frames { deferrable(transforms, source.spec()) } else { 0 };
-    let (kept, deferred) = transforms.split_at(transforms.len() - deferred);
-    let filler = Filler { layout, source, kept, deferred, image_shape, keys };
+    let kept = transforms.len() - deferred;
+    let filler = Filler { layout, source, transforms, kept, image_shape, keys };
     let chunk = indices.len().div_ceil(CHUNKS_PER_THREAD * rayon::current_num_threads()).max(1);
     let mut windows = slot.windows(layout);
     let (filled, padding) = windows.split_at_mut(indices.len());
@@ -141,10 +142,9 @@ fn image_shape(
 struct Filler<'a> {
     layout: &'a SlotLayout,
     source: &'a dyn Source,
-    /// The transforms of the workers.
-    kept: &'a [Box<dyn Transform>],
-    /// Those after them, which are left to the device.
-    deferred: &'a [Box<dyn Transform>],
+    transforms: &'a [Box<dyn Transform>],
+    /// How many of them are the workers'; those after them are left to the device.
+    kept: usize,
     image_shape: Option<[usize; 3]>,
     keys: Keys,
 }
@@ -293,25 +293,21 @@ impl Filler<'_> {
                 Image::raw(shape, input, memory)
             }
         };
-        self.apply(self.kept, 0, &mut image, index, phase)?;
-        phase.set("image");
+        self.apply(0..self.kept, &mut image, index, phase)?;
         Ok(image)
     }
 
-    /// Runs a stretch of the list on an image, which begins at place `first` of it.
+    /// Runs a part of the list on an image.
     fn apply<'a>(
-        &self,
-        transforms: &'a [Box<dyn Transform>],
-        first: usize,
+        &'a self,
+        places: Range<usize>,
         image: &mut Image<'_>,
         index: usize,
         phase: &Cell<&'a str>,
     ) -> Result<()> {
-        for (i, transform) in transforms.iter().enumerate() {
-            phase.set(transform.name());
-            let applied = transform.apply(image, &mut self.rng(index, first + i));
-            applied.map_err(|e| e.within(transform.name()))?;
-        }
+        let key = [self.keys.seed, self.keys.epoch, index as u64];
+        apply_all(self.transforms, places, image, key, |name| phase.set(name))?;
+        phase.set("image");
         Ok(())
     }
 
@@ -324,24 +320,20 @@ impl Filler<'_> {
     ) -> Result<Framing> {
         let [_, height, width] = image.target();
         let mut framing = Framing::whole([height, width]);
-        let first = self.kept.len();
+        let deferred = self.kept..self.transforms.len();
         if image.shape() != image.target() {
             // The order of resizing and the rest matters.
-            self.apply(self.deferred, first, image, index, phase)?;
-            phase.set("image");
+            self.apply(deferred, image, index, phase)?;
             return Ok(framing);
         }
-        for (i, transform) in self.deferred.iter().enumerate() {
+        for place in deferred {
+            let transform = &self.transforms[place];
             phase.set(transform.name());
-            transform.reframe(&mut framing, [height, width], &mut self.rng(index, first + i));
+            let key = [self.keys.seed, self.keys.epoch, index as u64, place as u64];
+            transform.reframe(&mut framing, [height, width], &mut Rng::keyed(&key));
         }
         phase.set("image");
         Ok(framing)
-    }
-
-    /// The random numbers of the transform at place `i` of the list.
-    fn rng(&self, index: usize, i: usize) -> Rng {
-        Rng::keyed(&[self.keys.seed, self.keys.epoch, index as u64, i as u64])
     }
 
     /// Checks a sample and writes it.

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use inflight::source::Source;
+use inflight::source::{DataConfig, Source};
 use inflight::train::evaluate::{EvalOptions, Evaluation, evaluate};
+use inflight::transform::TransformConfig;
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -29,6 +30,9 @@ pub struct Args {
     /// The model that the weights are for [default: the one of the run]
     #[arg(long, short, value_name = "M")]
     model: Option<String>,
+    /// What is done to images, in order, as resize:size=256,center-crop [default: what the run was evaluated with]
+    #[arg(long, value_name = "LIST")]
+    eval_transforms: Option<String>,
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
@@ -74,7 +78,8 @@ impl DeviceFlags {
         };
         config.validate()?;
         let (workers, slots) = (config.worker_count(), config.slots);
-        Ok(EvalOptions { device: config.device, batch_size, workers, slots, outputs })
+        let device = config.device;
+        Ok(EvalOptions { device, batch_size, workers, slots, outputs, ..Default::default() })
     }
 }
 
@@ -90,7 +95,7 @@ struct Event<'a> {
 
 /// Evaluates.
 pub fn run(args: Args) -> Result<()> {
-    let options = args.device.options(args.batch_size, false)?;
+    let mut options = args.device.options(args.batch_size, false)?;
     let trained = Trained::open(&args.path)?;
     let model = trained.model(args.model.as_deref().map(model_config).transpose()?)?;
     let of_run = || trained.run.as_ref().and_then(|run| run.config.dataset.clone());
@@ -98,12 +103,21 @@ pub fn run(args: Args) -> Result<()> {
         Error::config("--dataset", "is needed for weights outside the folder of a run")
             .hint("--dataset fashion-mnist")
     })?;
-    let mut data =
-        trained.run.as_ref().map_or_else(Default::default, |run| run.config.data.clone());
-    args.data.apply(&mut data);
-    let dataset = open_dataset(&name, &data)?;
+    let mut config = trained.run.as_ref().map_or_else(Default::default, |run| run.config.clone());
+    args.data.apply(&mut config.data);
+    if let Some(list) = &args.eval_transforms {
+        config.eval_transforms = TransformConfig::parse_list("--eval-transforms", list)?;
+        config.settle();
+    }
+    let dataset = open_dataset(&name, &config.data)?;
     let (split, source) = choose(args.split, &dataset.train, dataset.test.as_ref(), &name)?;
-    let info = trained.run.as_ref().map_or(dataset.train.info(), |run| &run.inputs.info);
+    // Of a run, the statistics are those it was trained with, unless others are asked for.
+    let statistics = |data: &DataConfig| (data.mean.clone(), data.std.clone());
+    let before = trained.run.as_ref().map(|run| statistics(&run.config.data));
+    let given = before.is_none_or(|before| before != statistics(&config.data));
+    let of_run = trained.run.as_ref().filter(|_| !given).map(|run| &run.inputs.info);
+    let info = of_run.unwrap_or(dataset.train.info());
+    (options.transforms, options.seed) = (config.eval_transforms, config.seed);
     let module = model.build(source.spec())?;
     let evaluation = evaluate(&module, &trained.weights, source, info, &options)?;
     if args.json {

@@ -105,6 +105,9 @@ pub struct Flags {
     /// Where flips, shifts and cutouts run that come last: auto, workers or device [default: auto]
     #[arg(long, value_name = "WHERE")]
     augment: Option<Augment>,
+    /// What is done to images held out, in order, as resize:size=256,center-crop [default: the centre, fitted]
+    #[arg(long, value_name = "LIST")]
+    eval_transforms: Option<String>,
     #[command(flatten)]
     data: DataFlags,
     /// How activations are stored: f32, or f16 for mixed precision [default: f32]
@@ -139,6 +142,12 @@ pub struct DataFlags {
     /// 1 for grey images, 3 for colour [default: what the files are]
     #[arg(long, value_name = "C")]
     channels: Option<usize>,
+    /// Mean of each channel that images are normalised by, from 0 to 1, as 0.485,0.456,0.406 [default: the data's own]
+    #[arg(long, value_name = "X,X,X", value_delimiter = ',', allow_negative_numbers = true)]
+    mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel, likewise
+    #[arg(long, value_name = "X,X,X", value_delimiter = ',', allow_negative_numbers = true)]
+    std: Option<Vec<f32>>,
 }
 
 impl DataFlags {
@@ -147,6 +156,8 @@ impl DataFlags {
         config.classes = self.classes.or(config.classes);
         config.image_size = self.image_size.or(config.image_size);
         config.channels = self.channels.or(config.channels);
+        config.mean = self.mean.clone().or_else(|| config.mean.take());
+        config.std = self.std.clone().or_else(|| config.std.take());
     }
 }
 
@@ -178,9 +189,13 @@ impl Flags {
         set(&mut config.precision, self.precision.clone());
         set(&mut config.recompute, self.recompute);
         if let Some(list) = &self.transforms {
-            config.transforms = TransformConfig::parse_list(list)?;
+            config.transforms = TransformConfig::parse_list("--transforms", list)?;
         }
         set(&mut config.augment, self.augment);
+        if let Some(list) = &self.eval_transforms {
+            config.eval_transforms = TransformConfig::parse_list("--eval-transforms", list)?;
+        }
+        config.settle();
         self.data.apply(&mut config.data);
         set(&mut config.checkpoint_every, self.checkpoint_every);
         set(&mut config.keep, self.keep);
@@ -315,7 +330,7 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --transforms pad-crop --augment device --classes 13 --image-size 14 --channels 1 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
+                    --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 --mean 0.5 --std 0.25,0.5 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -355,9 +370,16 @@ mod tests {
             model: "mlp".into(),
             transforms: vec![TransformConfig::PadCrop(Default::default())],
             augment: Augment::Device,
+            eval_transforms: vec![TransformConfig::Resize(Default::default())],
             optimizer,
             schedule: None,
-            data: DataConfig { classes: Some(13), image_size: Some(14), channels: Some(1) },
+            data: DataConfig {
+                classes: Some(13),
+                image_size: Some(14),
+                channels: Some(1),
+                mean: Some(vec![0.5]),
+                std: Some(vec![0.25, 0.5]),
+            },
         };
         assert_eq!(found, expected);
     }

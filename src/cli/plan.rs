@@ -54,7 +54,7 @@ pub struct TransformsBySide {
 impl TransformsBySide {
     /// Those of a run by `config` whose program is laid out as `slot`.
     pub fn new(config: &RunConfig, spec: &SampleSpec, slot: &SlotLayout) -> Self {
-        let all: Vec<_> = config.transforms.iter().map(TransformConfig::build).collect();
+        let all: Vec<_> = config.transforms.iter().filter_map(TransformConfig::build).collect();
         let deferred = if slot.framing_bytes > 0 { deferrable(&all, spec) } else { 0 };
         let names = |part: &[Box<dyn Transform>]| part.iter().map(|t| t.name().into()).collect();
         let (workers, device) = all.split_at(all.len() - deferred);

@@ -24,6 +24,7 @@ pub mod synthetic;
 pub mod table;
 mod unpack;
 mod viewer;
+mod with_info;
 
 pub use config::DataConfig;
 pub use contact_sheet::contact_sheet;
@@ -34,6 +35,7 @@ pub use statistics::{Statistics, statistics};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;
+pub use with_info::WithInfo;
 
 use std::sync::Arc;
 
@@ -55,7 +57,8 @@ pub struct SourceInfo {
 }
 
 /// What the input of a source's samples is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// Bytes exactly as they go into a slot.
     #[default]

@@ -81,7 +81,10 @@ mod tests {
     use crate::framing::Framing;
     use crate::rng::Rng;
     use crate::testing::framed;
-    use crate::transform::{HorizontalFlip, Image, ImageMemory, PadCrop, RandomResizedCrop};
+    use crate::transform::{
+        Cutout, Fill, HorizontalFlip, Image, ImageMemory, PadCrop, PadMode, RandomErasing,
+        RandomResizedCrop, Size, VerticalFlip,
+    };
 
     fn spec(shape: &[usize]) -> SampleSpec {
         SampleSpec {
@@ -91,29 +94,18 @@ mod tests {
         }
     }
 
-    /// Covers what it is told to, always.
-    struct Covers;
-
-    impl Transform for Covers {
-        fn name(&self) -> &str {
-            "covers"
-        }
-
-        fn apply(&self, _: &mut Image<'_>, _: &mut Rng) -> Result<()> {
-            Ok(())
-        }
-
-        fn deferral(&self) -> Deferral {
-            Deferral::Covers
-        }
-    }
-
     #[test]
     fn the_end_of_a_list_is_deferred() {
         let crop = || Box::new(RandomResizedCrop::default()) as Box<dyn Transform>;
         let flip = || Box::new(HorizontalFlip::default()) as Box<dyn Transform>;
         let pad = || Box::new(PadCrop::default()) as Box<dyn Transform>;
-        let covers = || Box::new(Covers) as Box<dyn Transform>;
+        let covers = || Box::new(Cutout::default()) as Box<dyn Transform>;
+        let white = || {
+            Box::new(PadCrop { fill: Fill::Same(255), ..Default::default() }) as Box<dyn Transform>
+        };
+        let edge = || {
+            Box::new(PadCrop { mode: PadMode::Edge, ..Default::default() }) as Box<dyn Transform>
+        };
         let images = spec(&[3, 32, 32]);
         for (list, expected) in [
             (vec![], 0),
@@ -121,6 +113,9 @@ mod tests {
             (vec![crop(), flip()], 1),
             (vec![flip(), crop()], 0),
             (vec![flip(), covers(), pad(), covers(), flip()], 3),
+            (vec![white(), flip(), white()], 3),
+            (vec![white(), flip(), pad()], 2),
+            (vec![flip(), edge(), flip()], 1),
         ] {
             assert_eq!(deferrable(&list, &images), expected);
         }
@@ -131,15 +126,33 @@ mod tests {
         assert_eq!(deferrable(&list, &floats), 0);
     }
 
-    /// A list at random of everything that can be deferred.
-    fn random_list(rng: &mut Rng) -> Vec<Box<dyn Transform>> {
-        let mut cover = Some(());
+    /// A list at random of everything that can be deferred, for images of so many channels.
+    fn random_list(channels: usize, rng: &mut Rng) -> Vec<Box<dyn Transform>> {
+        let fill = |rng: &mut Rng| match (channels, rng.below(2)) {
+            (3, 0) => Fill::Each([rng.below(256) as u8, 7, 250]),
+            _ => Fill::Same(rng.below(256) as u8),
+        };
+        let margin = fill(rng);
+        let mut room = true;
+        let mut covers = || std::mem::replace(&mut room, false);
         (0..rng.below(6))
             .map(|_| -> Box<dyn Transform> {
-                match rng.below(3) {
-                    0 => Box::new(HorizontalFlip { probability: 0.5 }),
-                    1 => Box::new(PadCrop { padding: rng.below(4) as usize }),
-                    2 if cover.take().is_some() => Box::new(PadCrop { padding: 100 }),
+                match rng.below(6) {
+                    0 => Box::new(HorizontalFlip::default()),
+                    1 => Box::new(VerticalFlip::default()),
+                    2 => Box::new(PadCrop {
+                        padding: rng.below(4) as usize,
+                        fill: margin,
+                        ..Default::default()
+                    }),
+                    3 => Box::new(PadCrop { padding: 100, fill: margin, ..Default::default() }),
+                    4 if covers() => {
+                        let size = Size::Exact([(); 2].map(|()| 1 + rng.below(20) as usize));
+                        Box::new(Cutout { probability: 0.8, size, fill: fill(rng) })
+                    }
+                    5 if covers() => {
+                        Box::new(RandomErasing { fill: fill(rng), ..Default::default() })
+                    }
                     _ => Box::new(HorizontalFlip { probability: 1.0 }),
                 }
             })
@@ -151,9 +164,10 @@ mod tests {
         let sides = [1, 2, 5, 7, 63, 64, 65];
         for key in 0..2000 {
             let mut rng = Rng::keyed(&[key, 0xf4a]);
-            let list = random_list(&mut rng);
             let side = |rng: &mut Rng| sides[rng.below(sides.len() as u64) as usize];
             let shape = [[1, 3][rng.below(2) as usize], side(&mut rng), side(&mut rng)];
+            let list = random_list(shape[0], &mut rng);
+            assert_eq!(deferrable(&list, &spec(&shape)), list.len());
             let planes: Vec<u8> =
                 (0..shape.iter().product()).map(|_| 1 + rng.below(255) as u8).collect();
             let (mut memory, mut spare) = (ImageMemory::default(), Vec::new());

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::Setting;
+use super::{Deferral, Image, Transform};
 use crate::error::Result;
 use crate::framing::Framing;
 use crate::rng::Rng;
-use crate::transform::{Deferral, Image, Transform};
 
 /// Mirrors every image with a probability.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,12 @@ impl Default for HorizontalFlip {
     }
 }
 
+impl HorizontalFlip {
+    pub(super) fn validate(&self) -> Result<()> {
+        Setting("horizontal_flip", "probability").probability(self.probability)
+    }
+}
+
 impl Transform for HorizontalFlip {
     fn name(&self) -> &str {
         "horizontal_flip"
@@ -30,14 +37,7 @@ impl Transform for HorizontalFlip {
         if rng.uniform() >= self.probability {
             return Ok(());
         }
-        let [channels, _, width] = image.shape();
-        for row in image.pixels_mut()?.chunks_exact_mut(channels * width) {
-            for x in 0..width / 2 {
-                let (left, right) = row.split_at_mut((width - 1 - x) * channels);
-                left[x * channels..(x + 1) * channels].swap_with_slice(&mut right[..channels]);
-            }
-        }
-        Ok(())
+        horizontal_flip(image)
     }
 
     fn deferral(&self) -> Deferral {
@@ -49,6 +49,28 @@ impl Transform for HorizontalFlip {
             framing.mirror_columns(width);
         }
     }
+}
+
+/// Mirrors an image left to right.
+///
+/// # Errors
+/// When the image cannot be decoded.
+pub fn horizontal_flip(image: &mut Image<'_>) -> Result<()> {
+    let [channels, _, width] = image.shape();
+    for row in image.pixels_mut()?.chunks_exact_mut(channels * width) {
+        match channels {
+            1 => row.reverse(),
+            // A length that is known makes this several times faster.
+            3 => row.as_chunks_mut::<3>().0.reverse(),
+            _ => {
+                for x in 0..width / 2 {
+                    let (left, right) = row.split_at_mut((width - 1 - x) * channels);
+                    left[x * channels..(x + 1) * channels].swap_with_slice(&mut right[..channels]);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ impl Source for Pictures {
 }
 
 fn list(list: &str) -> Vec<TransformConfig> {
-    TransformConfig::parse_list(list).expect("all are known")
+    TransformConfig::parse_list("--transforms", list).expect("all are known")
 }
 
 /// Each step's loss, the summary, and whether the device had framings.
@@ -143,7 +143,7 @@ fn every_shape_trains_the_same_on_both_sides() {
         for shape in [[1, 8, 8], [3, 7, 9], [3, 1, 63], [1, 65, 64], [2, 32, 32]] {
             // Two full batches and a partial one an epoch.
             let source = Arc::new(Pictures::raw(37, shape));
-            let transforms = list("pad-crop:padding=2, horizontal-flip");
+            let transforms = list("pad-crop:padding=2, horizontal-flip, random-erasing");
             check(&source, &RunConfig { transforms, steps: Some(6), ..config(device) }, 1e-5);
         }
     }
@@ -153,8 +153,10 @@ fn every_shape_trains_the_same_on_both_sides() {
 fn what_follows_on_the_device_finds_the_same_images() {
     let source = Arc::new(Pictures::raw(37, [3, 9, 7]));
     for device in devices() {
-        let transforms = list("horizontal-flip, pad-crop, horizontal-flip:probability=0.3");
-        let config = RunConfig { transforms, steps: Some(6), ..config(device) };
+        let transforms = list("vertical-flip, pad-crop, horizontal-flip, cutout:size=3:fill=200");
+        // What is held out never gets a framing, whatever is done to it.
+        let eval_transforms = list("vertical-flip:probability=1");
+        let config = RunConfig { transforms, eval_transforms, steps: Some(6), ..config(device) };
         let mixed = RunConfig { mixup: Some(0.4), cutmix: Some(1.0), ..config.clone() };
         check(&source, &mixed, 1e-5);
         check(&source, &RunConfig { precision: "f16".into(), ..config.clone() }, 2e-3);
@@ -202,7 +204,7 @@ fn framings_do_what_workers_do() {
         let names: Vec<&str> =
             (0..1 + rng.below(4)).map(|_| names[rng.below(names.len() as u64) as usize]).collect();
         let transforms: Vec<Box<dyn Transform>> =
-            list(&names.join(",")).iter().map(TransformConfig::build).collect();
+            list(&names.join(",")).iter().filter_map(TransformConfig::build).collect();
         let plain = SlotLayout::new(source.spec(), 12);
         let layout = plain.clone().with_framings();
         let (whole, parts) =

@@ -16,7 +16,7 @@ use crate::source::fetch::OnProgress;
 use crate::source::file::io_error;
 use crate::source::manifest;
 use crate::source::resident::Resident;
-use crate::source::{DataConfig, Source, SourceInfo, statistics};
+use crate::source::{DataConfig, Source, SourceInfo, WithInfo, statistics};
 
 pub use named::open_manifest;
 
@@ -141,6 +141,19 @@ impl Candidate {
 /// When there is no such name or path, a fetch fails, or a file is damaged or does not fit the others.
 pub fn open(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     options.data().validate()?;
+    let mut dataset = open_as_it_is(dataset, options)?;
+    if options.data().mean.is_some() {
+        let told = |source: Arc<dyn Source>| -> Result<Arc<dyn Source>> {
+            let info = options.data().normalised(&*source)?;
+            Ok(Arc::new(WithInfo::new(source, info)))
+        };
+        dataset.train = told(dataset.train)?;
+        dataset.test = dataset.test.map(told).transpose()?;
+    }
+    Ok(dataset)
+}
+
+fn open_as_it_is(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     if let Some(manifest) = manifest::by_name(dataset)? {
         let dir = named::find_or_fetch(&manifest, options)?;
         return open_manifest(&manifest, &dir);
