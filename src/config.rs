@@ -18,7 +18,7 @@ use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
 use crate::sampler::{Sampler, SamplingConfig};
 use crate::source::{DataConfig, ENDLESS, Source};
-use crate::transform::TransformConfig;
+use crate::transform::{Augment, TransformConfig};
 
 /// Epochs of a run that says neither epochs nor steps.
 pub const DEFAULT_EPOCHS: u64 = 5;
@@ -121,6 +121,8 @@ pub struct RunConfig {
     /// What is done to training images, in order: names, or tables with `type` and settings.
     #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<TransformConfig>,
+    /// Where the transforms run that move or cover pixels and come last; see [`Augment`].
+    pub augment: Augment,
     /// What is done to images held out, in order, in validation and in later evaluations of the run. What then has
     /// another size than the model expects is fitted to it, as it is without any.
     #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
@@ -172,6 +174,7 @@ impl Default for RunConfig {
             eval: true,
             max_slot_bytes: 1 << 30,
             transforms: Vec::new(),
+            augment: Augment::Auto,
             eval_transforms: Vec::new(),
             model: "cnn".into(),
             optimizer: OptimizerConfig::adamw(),

@@ -35,6 +35,7 @@ pub mod device;
 pub mod durable;
 pub mod error;
 pub mod executor;
+pub mod framing;
 pub mod gpu;
 pub mod graph;
 pub mod nn;

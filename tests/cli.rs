@@ -347,6 +347,19 @@ fn a_dry_run_shows_the_plan_and_leaves_nothing() {
         "train fashion-mnist-10k --model cnn --batch-size 256 --device cpu --dry-run --json";
     let bytes = |line: &str| desk.json(line, 0)[0]["activation_bytes"].as_u64();
     assert!(bytes(&format!("{train} --recompute")) < bytes(train));
+    let train =
+        format!("{train} --transforms horizontal-flip,random-resized-crop,pad-crop --augment");
+    let sides = |side: &str| {
+        let plan = &desk.json(&format!("{train} {side}"), 0)[0];
+        (plan["transforms_on_workers"].clone(), plan["transforms_on_device"].clone())
+    };
+    let [flip, crop, pad] = ["horizontal_flip", "random_resized_crop", "pad_crop"];
+    assert_eq!(sides("device"), (vec![flip, crop].into(), vec![pad].into()));
+    assert_eq!(sides("workers"), (vec![flip, crop, pad].into(), Value::Array(vec![])));
+    let text = desk.ok(&train.replace("--json ", "").replace("--augment", "--augment device"));
+    let line =
+        "transforms: horizontal_flip, random_resized_crop on the workers · pad_crop on the device";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]

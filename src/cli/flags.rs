@@ -8,7 +8,7 @@ use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
 use inflight::source::{DataConfig, StreamFormat, Task};
-use inflight::transform::TransformConfig;
+use inflight::transform::{Augment, TransformConfig};
 use inflight::{Error, Result};
 use serde::Deserialize;
 
@@ -104,6 +104,9 @@ pub struct Flags {
     /// What is done to training images, in order, as random-resized-crop:scale=[0.3,1],horizontal-flip
     #[arg(long, value_name = "LIST")]
     transforms: Option<String>,
+    /// Where flips, shifts and cutouts run that come last: auto, workers or device [default: auto]
+    #[arg(long, value_name = "WHERE")]
+    augment: Option<Augment>,
     /// What is done to images held out, in order, as resize:size=256,center-crop [default: the centre, fitted]
     #[arg(long, value_name = "LIST")]
     eval_transforms: Option<String>,
@@ -264,6 +267,7 @@ impl Flags {
         if let Some(list) = &self.transforms {
             config.transforms = TransformConfig::parse_list("--transforms", list)?;
         }
+        set(&mut config.augment, self.augment);
         if let Some(list) = &self.eval_transforms {
             config.eval_transforms = TransformConfig::parse_list("--eval-transforms", list)?;
         }
@@ -420,7 +424,7 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --transforms pad-crop --eval-transforms resize --classes 13 --image-size 14 --channels 1 \
+                    --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 \
                     --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 \
                     --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 \
                     --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
@@ -462,6 +466,7 @@ mod tests {
             max_slot_bytes: 10,
             model: "mlp".into(),
             transforms: vec![TransformConfig::PadCrop(Default::default())],
+            augment: Augment::Device,
             eval_transforms: vec![TransformConfig::Resize(Default::default())],
             optimizer,
             schedule: None,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use inflight::Result;
+use inflight::batch::{SampleSpec, SlotLayout};
 use inflight::config::RunConfig;
 use inflight::gpu;
 use inflight::gpu::survey::{DeviceMemory, Survey};
@@ -11,6 +12,7 @@ use inflight::graph::plan::{ActivationBuffer, Pass, Program};
 use inflight::nn::Module;
 use inflight::nn::describe::describe;
 use inflight::source::{Dataset, ENDLESS};
+use inflight::transform::{Transform, TransformConfig, deferrable};
 use serde::Serialize;
 
 use super::print as out;
@@ -40,6 +42,38 @@ struct Plan {
     dispatches: Option<usize>,
     barriers: Option<usize>,
     device: String,
+    #[serde(flatten)]
+    transforms: TransformsBySide,
+}
+
+/// Names of the transforms by where they run, in order.
+#[derive(Default, Serialize)]
+pub struct TransformsBySide {
+    transforms_on_workers: Vec<String>,
+    transforms_on_device: Vec<String>,
+}
+
+impl TransformsBySide {
+    /// Those of a run by `config` whose program is laid out as `slot`.
+    pub fn new(config: &RunConfig, spec: &SampleSpec, slot: &SlotLayout) -> Self {
+        let all: Vec<_> = config.transforms.iter().filter_map(TransformConfig::build).collect();
+        let deferred = if slot.framing_bytes > 0 { deferrable(&all, spec) } else { 0 };
+        let names = |part: &[Box<dyn Transform>]| part.iter().map(|t| t.name().into()).collect();
+        let (workers, device) = all.split_at(all.len() - deferred);
+        Self { transforms_on_workers: names(workers), transforms_on_device: names(device) }
+    }
+
+    /// `transforms: random_resized_crop on the workers · horizontal_flip on the device`; none without transforms.
+    pub fn line(&self) -> Option<String> {
+        let sides =
+            [(&self.transforms_on_workers, "workers"), (&self.transforms_on_device, "device")];
+        let parts: Vec<String> = sides
+            .into_iter()
+            .filter(|(names, _)| !names.is_empty())
+            .map(|(names, side)| format!("{} on the {side}", names.join(", ")))
+            .collect();
+        (!parts.is_empty()).then(|| format!("transforms: {}", parts.join(" · ")))
+    }
 }
 
 /// Prints the plan of a run.
@@ -82,6 +116,7 @@ pub fn print(
         dispatches: counts.map(|counts| counts.dispatches),
         barriers: counts.map(|counts| counts.barriers),
         device: describe_device(device.as_deref()),
+        transforms: TransformsBySide::new(config, dataset.train.spec(), &program.slot),
     };
     let fits = || match (&survey, &device) {
         (Some(survey), Some(device)) => survey.check_memory(&program, device),
@@ -92,6 +127,7 @@ pub fn print(
         return fits();
     }
     out::data(dataset_line(dataset));
+    plan.transforms.line().into_iter().for_each(out::data);
     out::data(format!(
         "model: {} parameters in {} tensors",
         out::count(plan.model_parameters),

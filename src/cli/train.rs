@@ -217,6 +217,8 @@ fn introduce(config: &RunConfig, dataset: &Dataset, trainer: &Trainer, run_dir: 
         config.base_lr(),
         schedule_words(&config.schedule()),
     ));
+    let sides = plan::TransformsBySide::new(config, dataset.train.spec(), &program.slot);
+    sides.line().into_iter().for_each(print::note);
     let device = trainer.device();
     print::note(format!("device: {} ({}, {})", device.name, device.kind, device.backend));
     let verb =

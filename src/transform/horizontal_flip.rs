@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::Setting;
-use super::{Image, Transform};
+use super::{Deferral, Image, Transform};
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
 
 /// Mirrors every image with a probability.
@@ -37,6 +38,16 @@ impl Transform for HorizontalFlip {
             return Ok(());
         }
         horizontal_flip(image)
+    }
+
+    fn deferral(&self) -> Deferral {
+        Deferral::Moves
+    }
+
+    fn reframe(&self, framing: &mut Framing, [_, width]: [usize; 2], rng: &mut Rng) {
+        if rng.uniform() < self.probability {
+            framing.mirror_columns(width);
+        }
     }
 }
 
