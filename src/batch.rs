@@ -227,6 +227,19 @@ impl WriteOnly<'_> {
         unsafe { self.ptr.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), self.len) }
     }
 
+    /// Writes a part of it, from byte `offset` on.
+    ///
+    /// # Panics
+    /// If the part is not within the window.
+    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset.checked_add(bytes.len());
+        assert!(end.is_some_and(|end| end <= self.len), "a write must stay in its window");
+        // SAFETY: `ptr..ptr + len` is exclusively ours and holds the part, as just checked; `bytes` is another allocation.
+        unsafe {
+            self.ptr.as_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+    }
+
     /// Sets every byte.
     pub fn fill(&mut self, byte: u8) {
         // SAFETY: `ptr..ptr + len` is exclusively ours.

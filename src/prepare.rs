@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::batch::{DType, Slot, SlotLayout, TargetSpec, Window};
+use crate::batch::{DType, Slot, SlotLayout, TargetSpec, Window, WriteOnly};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::framing::Framing;
 use crate::rng::Rng;
@@ -174,7 +174,6 @@ impl Laps {
 struct Scratch {
     source: Vec<u8>,
     image: ImageMemory,
-    planes: Vec<u8>,
 }
 
 thread_local! {
@@ -259,12 +258,12 @@ impl Filler<'_> {
         let begun = clock();
         let sample = self.source.read(index, &mut scratch.source)?;
         let read = clock();
-        let Scratch { image, planes, .. } = scratch;
         let mut framing = Framing::default();
         let mut image = match self.image_shape {
             None => None,
             Some(shape) => {
-                let mut image = self.augment(shape, index, sample.input, image, phase)?;
+                let memory = &mut scratch.image;
+                let mut image = self.augment(shape, index, sample.input, memory, phase)?;
                 if !window.framing.is_empty() {
                     framing = self.frame(&mut image, index, phase)?;
                 }
@@ -273,11 +272,13 @@ impl Filler<'_> {
             }
         };
         let augmented = clock();
-        let bytes = match &mut image {
-            None => sample.input,
-            Some(image) => image.planes(planes)?,
-        };
-        self.write(window, bytes, sample.target)?;
+        match &mut image {
+            None => self.write(window, sample.input, sample.target)?,
+            Some(image) => {
+                self.write_target(&mut window.target, &[], sample.target)?;
+                image.write(&mut window.input)?;
+            }
+        }
         if !window.framing.is_empty() {
             window.framing.copy_from_slice(bytemuck::bytes_of(&framing));
         }
@@ -359,6 +360,18 @@ impl Filler<'_> {
         found: Target<'_>,
     ) -> Result<()> {
         expect_bytes(bytes, self.layout.input_bytes, "of input")?;
+        self.write_target(target, bytes, found)?;
+        input.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Checks a target against the input, raw bytes of which it may depend on, and writes it.
+    fn write_target(
+        &self,
+        target: &mut WriteOnly<'_>,
+        bytes: &[u8],
+        found: Target<'_>,
+    ) -> Result<()> {
         match (found, &self.source.spec().target) {
             (Target::Class(label), TargetSpec::Class { classes })
                 if (label as usize) < *classes =>
@@ -388,7 +401,6 @@ impl Filler<'_> {
                 ));
             }
         }
-        input.copy_from_slice(bytes);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod contact_sheet;
 mod debian;
 pub mod fetch;
 mod file;
+pub mod folder;
 #[cfg(feature = "fetch")]
 mod http;
 pub mod idx;

@@ -2,6 +2,7 @@
 
 mod arrays;
 mod cifar;
+mod folder;
 mod idx;
 mod named;
 mod safetensors;
@@ -127,6 +128,7 @@ const FORMATS: &[Format] = &[
     webdataset::FORMAT,
     table::FORMAT,
     tokens::FORMAT,
+    folder::FORMAT,
 ];
 
 /// A path that exists, looked at once for all formats.
