@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -266,9 +267,7 @@ fn half_and_damaged_shards_are_made_again() {
     fs::remove_dir_all(&out).unwrap();
     let stop = |done: u64, _: u64| assert!(done < 4500, "stop here");
     let config = Config { workers: 1, ..of(1000) };
-    let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        convert(&dataset, &out, &config, &stop)
-    }));
+    let stopped = catch_unwind(AssertUnwindSafe(|| convert(&dataset, &out, &config, &stop)));
     stopped.expect_err("the callback panics");
     // One finished shard is damaged, another gone, a third half there under its other name.
     let record = fs::read_to_string(out.join(".convert/train-shard-000001.json")).unwrap();
@@ -333,7 +332,7 @@ fn the_command_tells_what_it_did() {
 }
 
 #[cfg(feature = "parquet")]
-mod parquet {
+mod columns {
     use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use arrow_array::cast::AsArray;
     use arrow_array::types::{Float32Type, Int64Type};

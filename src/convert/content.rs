@@ -105,6 +105,11 @@ fn npy(spec: &SampleSpec, input: &[u8], into: &mut Vec<u8>) -> Result<()> {
 /// When they cannot; says what can.
 pub(super) fn check(source: &dyn Source, format: Format) -> Result<()> {
     let (spec, name) = (source.spec(), &source.info().name);
+    if source.fitted().is_some() {
+        // What was fitted to one data set (means, categories) must be fitted anew to the next.
+        let message = "found a table, whose rows are encoded by what was fitted to them";
+        return Err(Error::config(name, message).hint("training from the table as it is"));
+    }
     match &spec.target {
         TargetSpec::Class { .. } => {}
         TargetSpec::Values { .. } if format == Format::Parquet => {}

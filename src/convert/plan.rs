@@ -15,7 +15,7 @@ use crate::durable;
 use crate::error::{Error, Result};
 use crate::source::blob::Stamp;
 use crate::source::shard_manifest::{ShardEntry, ShardManifest, VERSION, hex};
-use crate::source::{Dataset, Source};
+use crate::source::{Dataset, Source, SourceInfo};
 
 /// How shards are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +143,7 @@ impl Plan {
         Ok(Self {
             inflight_shards: VERSION,
             format: config.format,
-            source: dataset.name.clone(),
+            source: source_name(dataset),
             inputs: fingerprint(dataset)?,
             shuffle_seed: config.shuffle_seed,
             class_names: info.class_names.clone(),
@@ -187,6 +187,14 @@ impl Plan {
     }
 }
 
+/// The name of a known data set, or the whole path of another.
+fn source_name(dataset: &Dataset) -> String {
+    match dataset.path.canonicalize() {
+        Ok(path) if Path::new(&dataset.name) == dataset.path => path.display().to_string(),
+        _ => dataset.name.clone(),
+    }
+}
+
 /// Shards in the folder that they are made from would be samples of the next conversion.
 fn expect_outside(dataset: &Dataset, out: &Path) -> Result<()> {
     let absolute = std::path::absolute(out).unwrap_or_else(|_| out.into());
@@ -211,7 +219,9 @@ fn fingerprint(dataset: &Dataset) -> Result<String> {
     for (name, source) in splits(dataset) {
         add(name.as_bytes());
         add(&serde_json::to_vec(source.spec()).expect("plain data are JSON"));
-        add(&serde_json::to_vec(source.info()).expect("plain data are JSON"));
+        // Not the name: the same path can be written in several ways.
+        let SourceInfo { class_names, mean, std, .. } = source.info();
+        add(&serde_json::to_vec(&(class_names, mean, std)).expect("plain data are JSON"));
         add(&(source.len() as u64).to_le_bytes());
     }
     // A data set that is no path, or on another machine, is known by its name alone.
@@ -325,8 +335,13 @@ impl Folder {
 
     /// Writes the manifest, with which the conversion is finished, and clears up.
     pub fn finish(self, manifest: &ShardManifest) -> Result<()> {
-        write_json(&manifest_path(&self.out), manifest)?;
         let work = self.out.join(WORK);
+        // Written where half of it would be cleared up with the rest, then moved.
+        let (made, path) = (work.join("manifest.json"), manifest_path(&self.out));
+        write_json(&made, manifest)?;
+        std::fs::rename(&made, &path)
+            .and_then(|()| durable::sync_folder(&self.out).map_err(std::io::Error::other))
+            .map_err(|e| writer::unwritable(&path).caused_by(e))?;
         durable::remove(&work).map_err(|e| writer::unwritable(&work).caused_by(e))
     }
 }
