@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use inflight::source::{DataConfig, Source, Statistics, contact_sheet, statistics};
-use inflight::{Error, Result};
+use inflight::source::{Source, Statistics, Viewer, contact_sheet, statistics, transformed_sheet};
+use inflight::transform::{self, TransformConfig};
+use inflight::{Error, Result, RunConfig};
 use serde::Serialize;
 
 use super::flags::DataFlags;
@@ -21,6 +22,15 @@ pub struct Args {
     /// Write a contact sheet: the first samples of each class of the training split, a class a row
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
+    /// Have the sheet show one sample of each class a row: as it is, then as it reaches the device in each epoch
+    #[arg(long, requires = "sheet")]
+    transformed: bool,
+    /// What is done to the images of the sheet, in order, as for `inflight train`
+    #[arg(long, value_name = "LIST", requires = "transformed")]
+    transforms: Option<String>,
+    /// Seed of what the transforms draw
+    #[arg(long, value_name = "S", default_value_t = 0, requires = "transformed")]
+    seed: u64,
     /// Print the findings as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -28,6 +38,9 @@ pub struct Args {
 
 /// Samples of each class on a contact sheet.
 const SHEET_COLUMNS: usize = 16;
+
+/// A sample and its draws on a sheet of transformed ones.
+const DRAWN_COLUMNS: usize = 9;
 
 /// Cells of the longest bar of a histogram.
 const BAR_CELLS: f64 = 40.0;
@@ -50,15 +63,28 @@ struct Split {
 
 /// Inspects a data set.
 pub fn run(args: Args) -> Result<()> {
-    let mut data = DataConfig::default();
-    args.data.apply(&mut data);
-    let dataset = open_dataset(&args.dataset, &data)?;
+    let mut config = RunConfig::default();
+    args.data.apply(&mut config.data);
+    if let Some(list) = &args.transforms {
+        config.transforms = TransformConfig::parse_list("--transforms", list)?;
+        config.settle();
+    }
+    config.validate()?;
+    let dataset = open_dataset(&args.dataset, &config.data)?;
+    transform::check(&config.transforms, &*dataset.train)?;
     let mut splits = vec![split("train", &*dataset.train)?];
     if let Some(test) = &dataset.test {
         splits.push(split("test", &**test)?);
     }
     if let Some(path) = &args.sheet {
-        contact_sheet(&*dataset.train, SHEET_COLUMNS)?.save(path).map_err(|e| {
+        let sheet = if args.transformed {
+            let transforms = config.transforms.iter().filter_map(TransformConfig::build);
+            let mut viewer = Viewer::of(transforms.collect(), args.seed);
+            transformed_sheet(&*dataset.train, &mut viewer, DRAWN_COLUMNS)?
+        } else {
+            contact_sheet(&*dataset.train, SHEET_COLUMNS)?
+        };
+        sheet.save(path).map_err(|e| {
             Error::config("--sheet", format!("{} cannot be written", path.display())).caused_by(e)
         })?;
     }

@@ -7,7 +7,7 @@ use inflight::batch::SampleSpec;
 use inflight::config::RunConfig;
 use inflight::durable::replace_file;
 use inflight::nn::models::ModelConfig;
-use inflight::source::{Source, SourceInfo};
+use inflight::source::{Encoding, Source, SourceInfo};
 use inflight::train::checkpoint;
 use inflight::train::weights::Weights;
 use inflight::{Error, Result};
@@ -29,12 +29,16 @@ pub struct Inputs {
     pub spec: SampleSpec,
     /// Names of the classes, and the statistics that inputs are normalised by.
     pub info: SourceInfo,
+    /// Whether samples were image files, of any size, or raw, of one.
+    #[serde(default)]
+    pub encoding: Encoding,
 }
 
 impl Inputs {
     /// Those of a source.
     pub fn of(source: &dyn Source) -> Self {
-        Self { spec: source.spec().clone(), info: source.info().clone() }
+        let (spec, info) = (source.spec().clone(), source.info().clone());
+        Self { spec, info, encoding: source.encoding() }
     }
 
     /// Saves them as `inputs.json` in the folder of a run.

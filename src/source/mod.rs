@@ -27,7 +27,7 @@ mod viewer;
 mod with_info;
 
 pub use config::DataConfig;
-pub use contact_sheet::contact_sheet;
+pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open};
 pub use resident::Resident;
