@@ -172,7 +172,8 @@ fn epoch(
     let preparation = Preparation {
         train: source.clone(),
         validation: None,
-        transforms: options.transforms.iter().map(TransformConfig::build).collect(),
+        transforms: options.transforms.iter().filter_map(TransformConfig::build).collect(),
+        held_out: Vec::new(),
         layout,
         seed: 0,
         workers,

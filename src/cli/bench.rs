@@ -189,10 +189,10 @@ fn measure_pipeline(args: &Args) -> Result<()> {
     };
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
-    let source = open_dataset(dataset, &data)?.train;
+    let source = open_dataset(dataset, &data, None)?.train;
     let options = pipeline::Options {
         transforms: match &args.transforms {
-            Some(list) => TransformConfig::parse_list(list)?,
+            Some(list) => TransformConfig::parse_list("--transforms", list)?,
             None => usual_transforms(&*source),
         },
         workers: args.workers,

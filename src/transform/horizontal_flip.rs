@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::Setting;
+use super::{Deferral, Image, Transform};
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
-use crate::transform::{Image, Transform};
 
 /// Mirrors every image with a probability.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,12 @@ impl Default for HorizontalFlip {
     }
 }
 
+impl HorizontalFlip {
+    pub(super) fn validate(&self) -> Result<()> {
+        Setting("horizontal_flip", "probability").probability(self.probability)
+    }
+}
+
 impl Transform for HorizontalFlip {
     fn name(&self) -> &str {
         "horizontal_flip"
@@ -31,6 +39,25 @@ impl Transform for HorizontalFlip {
         }
         Ok(())
     }
+
+    fn deferral(&self) -> Deferral {
+        Deferral::Moves
+    }
+
+    fn reframe(&self, framing: &mut Framing, [_, width]: [usize; 2], rng: &mut Rng) {
+        if rng.uniform() < self.probability {
+            framing.mirror_columns(width);
+        }
+    }
+}
+
+/// Mirrors an image left to right.
+///
+/// # Errors
+/// None; the other functions of its kind have some.
+pub fn horizontal_flip(image: &mut Image<'_>) -> Result<()> {
+    image.mirror();
+    Ok(())
 }
 
 #[cfg(test)]
