@@ -1,15 +1,18 @@
 //! How long a batch takes to prepare: the host's half of a step, without any device.
 //!
-//! Ids are `prepare/what/batch`; 128 is the default batch of Fashion-MNIST. `transform/NAME/side` are one image each.
+//! Ids are `prepare/what/batch`; 128 is the default batch of Fashion-MNIST. `augment-SIDE-WHERE` shifts and mirrors colour
+//! images in memory: all on the workers, or left to the device, which gets a framing each. 32 pixels are CIFAR's,
+//! 224 ImageNet's. `transform/NAME/side` are one image each.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use inflight::batch::{Slot, SlotLayout};
+use inflight::batch::{DType, SampleSpec, Slot, SlotLayout, TargetSpec};
 use inflight::prepare::{Keys, StageCounters, fill};
 use inflight::rng::Rng;
 use inflight::sampler::Sampler;
-use inflight::source::{OpenOptions, open};
+use inflight::source::resident::{Inputs, Targets};
+use inflight::source::{OpenOptions, Resident, Source, open};
 use inflight::transform::{
     HorizontalFlip, Image, ImageMemory, PadCrop, Transform, TransformConfig,
 };
@@ -43,6 +46,44 @@ fn prepare(criterion: &mut Criterion) {
                 black_box(&slot);
             });
         });
+    }
+    group.finish();
+}
+
+/// Colour images of `side` pixels, in memory.
+fn pictures(side: usize, len: usize) -> Resident {
+    let input_shape = vec![3, side, side];
+    let target = TargetSpec::Class { classes: 2 };
+    let spec = SampleSpec { input_shape, input_dtype: DType::U8, target };
+    let bytes = (0..len * spec.input_bytes()).map(|i| (i * 31 % 251) as u8).collect();
+    let targets = Targets::Classes(vec![0; len]);
+    Resident::new(spec, Default::default(), Inputs::Bytes(bytes), targets).expect("it fits")
+}
+
+fn augment(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("prepare");
+    for (side, batch) in [(32, 128), (224, 32)] {
+        let source = pictures(side, batch);
+        let transforms: Vec<Box<dyn Transform>> =
+            vec![Box::new(PadCrop::default()), Box::new(HorizontalFlip::default())];
+        let on_workers = SlotLayout::new(source.spec(), batch);
+        let on_device = on_workers.clone().with_framings();
+        let indices: Vec<usize> = (0..batch).collect();
+        group.throughput(Throughput::Elements(batch as u64));
+        for (place, layout) in [("workers", on_workers), ("device", on_device)] {
+            let mut slot = Slot::host(0, layout.slot_bytes);
+            let times = StageCounters::default();
+            let mut epoch = 0;
+            group.bench_function(format!("augment-{side}-{place}/{batch}"), |bencher| {
+                bencher.iter(|| {
+                    epoch += 1;
+                    let keys = Keys { seed: 1, epoch };
+                    fill(&mut slot, &layout, &source, &transforms, &indices, keys, &times)
+                        .expect("nothing is wrong");
+                    black_box(&slot);
+                });
+            });
+        }
     }
     group.finish();
 }
@@ -103,5 +144,5 @@ fn transforms(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, prepare, transforms);
+criterion_group!(benches, prepare, augment, transforms);
 criterion_main!(benches);

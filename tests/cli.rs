@@ -387,6 +387,19 @@ fn a_dry_run_shows_the_plan_and_leaves_nothing() {
         "train fashion-mnist-10k --model cnn --batch-size 256 --device cpu --dry-run --json";
     let bytes = |line: &str| desk.json(line, 0)[0]["activation_bytes"].as_u64();
     assert!(bytes(&format!("{train} --recompute")) < bytes(train));
+    let train =
+        format!("{train} --transforms horizontal-flip,random-resized-crop,pad-crop --augment");
+    let sides = |side: &str| {
+        let plan = &desk.json(&format!("{train} {side}"), 0)[0];
+        (plan["transforms_on_workers"].clone(), plan["transforms_on_device"].clone())
+    };
+    let [flip, crop, pad] = ["horizontal_flip", "random_resized_crop", "pad_crop"];
+    assert_eq!(sides("device"), (vec![flip, crop].into(), vec![pad].into()));
+    assert_eq!(sides("workers"), (vec![flip, crop, pad].into(), Value::Array(vec![])));
+    let text = desk.ok(&train.replace("--json ", "").replace("--augment", "--augment device"));
+    let line =
+        "transforms: horizontal_flip, random_resized_crop on the workers · pad_crop on the device";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]
@@ -510,4 +523,96 @@ fn tuning_changes_times_and_no_bit_and_a_second_start_takes_none() {
     assert_eq!((none, again), (0, 0));
     assert!(some > 0 && more > 0, "{some} and {more} variants timed");
     assert_eq!([&first, &second, &full], [&off; 3]);
+}
+
+/// A table whose class follows from its columns, with a test part beside it in which columns have another order.
+fn write_table(desk: &Desk) {
+    let row = |i: usize| {
+        let (a, colour) = (i * 37 % 100, ["red", "blue"][i * 13 % 2]);
+        let class = if (a >= 50) == (colour == "red") { "same" } else { "other" };
+        (a, colour, class)
+    };
+    let train = |i| {
+        let (a, colour, class) = row(i);
+        format!("{a},{colour},{class}\n")
+    };
+    let test = |i| {
+        let (a, colour, class) = row(i);
+        format!("{class}.,{a},{colour}\n")
+    };
+    let write = |name: &str, text: String| std::fs::write(desk.path(name), text).expect("writes");
+    write(
+        "t-train.csv",
+        (0..600).map(train).fold("a,colour,class\n".into(), |all, row| all + &row),
+    );
+    write(
+        "t-test.csv",
+        (600..700).map(test).fold("class,a,colour\n".into(), |all, row| all + &row),
+    );
+    write("rows.csv", "colour,a\nred,90\nblue,90\nred,5\n".into());
+}
+
+#[test]
+fn tables_are_trained_evaluated_and_predicted() {
+    let desk = Desk::new();
+    write_table(&desk);
+    let fast = "--device cpu --json";
+    let line = format!("train t-train.csv --target class --model mlp --batch-size 32 {fast}");
+    let trained = desk.json(&format!("{line} --epochs 8 --out run"), 0);
+    let done = trained.last().expect("events");
+    assert!(done["val_accuracy"].as_f64() > Some(0.9), "{done}");
+    let saved = std::fs::read_to_string(desk.path("run/inputs.json")).expect("inputs");
+    let saved: Value = serde_json::from_str(&saved).expect("JSON");
+    assert_eq!(saved["fitted"]["features"][1]["column"], "colour");
+    let evaluated = desk.json(&format!("eval run {fast}"), 0);
+    assert_eq!(evaluated[0]["accuracy"], done["val_accuracy"]);
+    // Another file is encoded as the training part was, not by what is in it: here all of it is one row over and over.
+    std::fs::write(
+        desk.path("one.csv"),
+        "a,colour,class\n".to_string() + &"90,red,same\n".repeat(9),
+    )
+    .expect("writes");
+    let one = desk.json(&format!("eval run --dataset one.csv {fast}"), 0);
+    assert_eq!((&one[0]["samples"], &one[0]["accuracy"]), (&9.into(), &1.0.into()));
+
+    let found = desk.json(&format!("predict rows.csv --run run {fast}"), 0);
+    let names: Vec<&str> =
+        found.iter().map(|row| row["classes"][0]["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["same", "other", "other"]);
+    assert_eq!((&found[1]["row"], &found[1]["file"]), (&2.into(), &"rows.csv".into()));
+    let text = desk.ok("predict rows.csv --run run --device cpu");
+    assert!(text.starts_with("rows.csv row 1: same ") && text.lines().count() == 3, "{text}");
+    std::fs::write(desk.path("rows.csv"), "colour\nred\n").expect("writes");
+    desk.refused("predict rows.csv --run run --device cpu", 3, &["rows.csv", "no column \"a\""]);
+
+    // What a run was fitted to stays when it goes on, even where the file has changed meanwhile.
+    let held = desk.json(&format!("{line} --out held --steps 20"), 0);
+    let fitted = std::fs::read(desk.path("held/inputs.json")).expect("inputs");
+    let more = desk.json(&format!("train --resume held --steps 30 {fast}"), 0);
+    assert_eq!(std::fs::read(desk.path("held/inputs.json")).expect("inputs"), fitted);
+    assert_ne!(
+        held.last().expect("events")["parameter_hash"],
+        more.last().expect("events")["parameter_hash"]
+    );
+    desk.refused(
+        "train t-train.csv --model mlp --device cpu --target legs",
+        2,
+        &["--target", "a, colour, class"],
+    );
+}
+
+#[test]
+fn tables_of_numbers_are_predicted_in_their_unit() {
+    let desk = Desk::new();
+    let rows: String = (0..400).map(|i| format!("{},{}\n", i % 50, 1000 + 20 * (i % 50))).collect();
+    std::fs::write(desk.path("line.csv"), format!("x,price\n{rows}")).expect("writes");
+    std::fs::write(desk.path("new.csv"), "x\n10\n40\n").expect("writes");
+    let line = "train line.csv --target price --task regress --model mlp --epochs 30 --batch-size 32 \
+                --device cpu --json --out run";
+    desk.json(line, 0);
+    let found = desk.json("predict new.csv --run run --device cpu --json", 0);
+    for (row, expected) in found.iter().zip([1200.0, 1800.0]) {
+        let value = row["value"].as_f64().expect("a number");
+        assert!((value - expected).abs() < 40.0, "{value} where {expected} is expected");
+    }
 }

@@ -1,4 +1,4 @@
-//! `inflight predict`: what pictures show.
+//! `inflight predict`: what pictures show, or, with `predict_rows`, what the rows of a table are.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +12,12 @@ use inflight::{Error, Result};
 use serde::Serialize;
 
 use super::eval::DeviceFlags;
-use super::print;
 use super::runs::{self, Inputs, Run, Trained};
+use super::{predict_rows, print};
 
-/// Tell what pictures show, with a trained model
+/// Tell what pictures show, or what the rows of a table are, with a trained model
+///
+/// A table needs the columns that the model was trained with; the target may be missing.
 ///
 /// Each picture is converted to the channels that the model was trained on, and goes the way of the images that it was
 /// evaluated with: through the run's eval_transforms, and fitted. A model of raw images, all of one size, gets the whole
@@ -25,23 +27,23 @@ use super::runs::{self, Inputs, Run, Trained};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Pictures: PNG or JPEG
+    /// Pictures: PNG or JPEG; for a model of a table, files with rows
     #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
+    pub files: Vec<PathBuf>,
     /// The folder of a run, or a checkpoint of one [default: the newest run under runs/]
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Classes shown for each picture, the most probable first
+    /// Classes shown for each picture or row, the most probable first
     #[arg(long, value_name = "K", default_value_t = 3)]
-    top: usize,
+    pub top: usize,
     /// Turn light into dark and dark into light first
     #[arg(long)]
     invert: bool,
     #[command(flatten)]
-    device: DeviceFlags,
-    /// Print a line of JSON for each picture to stdout
+    pub device: DeviceFlags,
+    /// Print a line of JSON for each picture or row to stdout
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 #[derive(Serialize)]
@@ -51,11 +53,20 @@ struct Prediction<'a> {
     classes: Vec<Guess>,
 }
 
+/// A class, and how probable it is.
 #[derive(Serialize)]
-struct Guess {
+pub struct Guess {
     class: usize,
     name: String,
     probability: f64,
+}
+
+impl Guess {
+    /// For people.
+    pub fn words(guesses: &[Self]) -> String {
+        let words = guesses.iter().map(|g| format!("{} {}", g.name, print::percent(g.probability)));
+        words.collect::<Vec<_>>().join(" · ")
+    }
 }
 
 /// Pictures predicted at once: more would only take memory.
@@ -73,6 +84,9 @@ pub fn run(args: Args) -> Result<()> {
         let message = "is not in the folder of a run, which would say what the model expects";
         return Err(Error::config(trained.path.display(), message).hint("--run RUN"));
     };
+    if let Some(fitted) = &run.inputs.fitted {
+        return predict_rows::run(&args, &trained, run, &Arc::new(fitted.clone()));
+    }
     let spec = &run.inputs.spec;
     let mut viewer = Viewer::of(transforms(run), run.config.seed);
     let source = Arc::new(read_all(&args.files, &run.inputs, &mut viewer, args.invert)?);
@@ -85,9 +99,7 @@ pub fn run(args: Args) -> Result<()> {
         if args.json {
             print::json(&Prediction { event: "prediction", file, classes })?;
         } else {
-            let shown =
-                classes.iter().map(|g| format!("{} {}", g.name, print::percent(g.probability)));
-            print::data(format!("{}: {}", file.display(), shown.collect::<Vec<_>>().join(" · ")));
+            print::data(format!("{}: {}", file.display(), Guess::words(&classes)));
         }
     }
     Ok(())
@@ -167,7 +179,7 @@ fn read_all(
 }
 
 /// The most probable classes of an output, by softmax.
-fn guesses(output: &[f32], top: usize, inputs: &Inputs) -> Vec<Guess> {
+pub fn guesses(output: &[f32], top: usize, inputs: &Inputs) -> Vec<Guess> {
     let max = output.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = output.iter().map(|&x| f64::from(x - max).exp()).collect();
     let sum: f64 = powers.iter().sum();
@@ -193,7 +205,7 @@ mod tests {
         let target = TargetSpec::Class { classes: 3 };
         let info = SourceInfo { class_names: vec!["a".into(), "b".into()], ..Default::default() };
         let spec = SampleSpec { input_shape, input_dtype, target };
-        Inputs { spec, info, encoding: Encoding::Raw }
+        Inputs { spec, info, encoding: Encoding::Raw, fitted: None }
     }
 
     #[test]

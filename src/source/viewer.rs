@@ -60,7 +60,7 @@ impl Viewer {
         };
         let key = [self.seed, epoch, index as u64];
         let drawn = image.and_then(|mut image| {
-            apply_all(&self.transforms, &mut image, key, |_| ())?;
+            apply_all(&self.transforms, 0..self.transforms.len(), &mut image, key, |_| ())?;
             image.fit()?;
             image.write_planes(planes)
         });
