@@ -16,8 +16,9 @@ use crate::nn::mixing::Mixing;
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
-use crate::source::DataConfig;
-use crate::transform::TransformConfig;
+use crate::sampler::{Sampler, SamplingConfig};
+use crate::source::{DataConfig, ENDLESS, Source};
+use crate::transform::{Augment, TransformConfig};
 
 /// Epochs of a run that says neither epochs nor steps.
 pub const DEFAULT_EPOCHS: u64 = 5;
@@ -120,6 +121,12 @@ pub struct RunConfig {
     /// What is done to training images, in order: names, or tables with `type` and settings.
     #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<TransformConfig>,
+    /// Where the transforms run that move or cover pixels and come last; see [`Augment`].
+    pub augment: Augment,
+    /// What is done to images held out, in order, in validation and in later evaluations of the run. What then has
+    /// another size than the model expects is fitted to it, as it is without any.
+    #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
+    pub eval_transforms: Vec<TransformConfig>,
     /// The model: a name, or a list of layers.
     pub model: ModelConfig,
     /// The optimizer: a name, or a table with `type` and its settings.
@@ -131,6 +138,8 @@ pub struct RunConfig {
     pub schedule: Option<Schedule>,
     /// How the data set is read, where its files leave a choice.
     pub data: DataConfig,
+    /// Which samples are trained on and validated with, and in which order.
+    pub sampling: SamplingConfig,
 }
 
 impl Default for RunConfig {
@@ -165,10 +174,13 @@ impl Default for RunConfig {
             eval: true,
             max_slot_bytes: 1 << 30,
             transforms: Vec::new(),
+            augment: Augment::Auto,
+            eval_transforms: Vec::new(),
             model: "cnn".into(),
             optimizer: OptimizerConfig::adamw(),
             schedule: None,
             data: DataConfig::default(),
+            sampling: SamplingConfig::default(),
         }
     }
 }
@@ -179,10 +191,26 @@ impl RunConfig {
     /// # Errors
     /// When the text is not TOML, or has a key that is not known or not of its type; names the line.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|error| {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
             Error::config(format!("{name}:{line}"), error.message().replace('\n', ", "))
-        })
+        })?;
+        config.settle();
+        Ok(config)
+    }
+
+    /// Moves a [`Normalize`](crate::transform::Normalize) in a list of transforms to where it belongs, `data.mean` and
+    /// `data.std`; of several the last one counts.
+    pub fn settle(&mut self) {
+        let data = &mut self.data;
+        for list in [&mut self.transforms, &mut self.eval_transforms] {
+            list.retain_mut(|transform| {
+                let TransformConfig::Normalize(normalize) = transform else { return true };
+                data.mean = Some(std::mem::take(&mut normalize.mean));
+                data.std = Some(std::mem::take(&mut normalize.std));
+                false
+            });
+        }
     }
 
     /// Reads a configuration file.
@@ -219,6 +247,9 @@ impl RunConfig {
         self.validate_update()?;
         self.validate_pipeline()?;
         self.data.validate()?;
+        self.sampling.validate()?;
+        let transforms = self.transforms.iter().chain(&self.eval_transforms);
+        transforms.map(TransformConfig::validate).collect::<Result<()>>()?;
         self.optimizer.validate()?;
         self.schedule().validate()
     }
@@ -306,6 +337,16 @@ impl RunConfig {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         }
+    }
+
+    /// The order of the training samples; a stream has its own.
+    ///
+    /// # Errors
+    /// When the samples are too few, or cannot be drawn or shared as asked for.
+    pub fn sampler(&self, train: &dyn Source) -> Result<Sampler> {
+        let (len, shuffle) = (train.len(), self.shuffle && train.len() != ENDLESS);
+        let plain = Sampler::new(len, self.batch_size, self.seed, shuffle, self.drop_last)?;
+        self.sampling.sampler(train, plain)
     }
 
     /// Optimizer steps of the whole run.
@@ -515,6 +556,18 @@ mod tests {
         assert!(refusal("keep = 0").contains("--keep"));
         assert!(refusal("workers = 100000").contains("--workers"));
         assert!(refusal("optimizer = { type = \"sgd\", momentum = nan }").contains("momentum"));
+        let sampling = |keys: &str| refusal(&format!("[sampling]\n{keys}"));
+        assert!(
+            sampling("val_split = 1.5").contains("--val-split: found 1.5, expected a share above")
+        );
+        assert!(sampling("world = 0").contains("--world: found 0, expected 1 to"));
+        let message = sampling("rank = 2\nworld = 2");
+        assert!(
+            message.contains("--rank: found rank 2 of 2, expected a rank below 2"),
+            "{message}"
+        );
+        assert!(sampling("shuffle_block = 0").contains("--shuffle-block: found 0"));
+        assert!(sampling("shuffle_block = 9\nbalance = true").contains("leaving one of both out"));
         parse("slots = 1\nsync = true").validate().expect("one slot is what sync means");
     }
 

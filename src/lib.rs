@@ -24,15 +24,18 @@
 //!
 //! `docs/architecture.md` in the repository shows the whole on one page.
 
+mod assembly;
 pub mod batch;
 pub mod bench;
 pub mod config;
+pub mod convert;
 pub mod cpu;
 pub mod decode;
 pub mod device;
 pub mod durable;
 pub mod error;
 pub mod executor;
+pub mod framing;
 pub mod gpu;
 pub mod graph;
 pub mod nn;

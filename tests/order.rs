@@ -11,7 +11,10 @@ use inflight::transform::{HorizontalFlip, Image, PadCrop, Transform};
 use inflight::{Error, Result, Stage};
 
 fn transforms() -> Vec<Box<dyn Transform>> {
-    vec![Box::new(PadCrop { padding: 3 }), Box::new(HorizontalFlip::default())]
+    vec![
+        Box::new(PadCrop { padding: 3, ..Default::default() }),
+        Box::new(HorizontalFlip::default()),
+    ]
 }
 
 /// Fills one slot, full of other bytes before, in a pool of so many threads.

@@ -9,7 +9,7 @@ use inflight::config::RunConfig;
 use inflight::durable::replace_file;
 use inflight::nn::models::ModelConfig;
 use inflight::source::table::Fitted;
-use inflight::source::{Source, SourceInfo};
+use inflight::source::{Encoding, Source, SourceInfo};
 use inflight::train::checkpoint;
 use inflight::train::weights::Weights;
 use inflight::{Error, Result};
@@ -34,6 +34,9 @@ pub struct Inputs {
     /// What the encoding of a table was fitted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fitted: Option<Fitted>,
+    /// Whether samples were image files, of any size, or raw, of one.
+    #[serde(default)]
+    pub encoding: Encoding,
 }
 
 impl Inputs {
@@ -42,6 +45,7 @@ impl Inputs {
         Self {
             spec: source.spec().clone(),
             info: source.info().clone(),
+            encoding: source.encoding(),
             fitted: source.fitted().map(|fitted| (**fitted).clone()),
         }
     }
@@ -213,7 +217,12 @@ pub fn discard(run_dir: &Path) {
 
 /// `DATASET-MODEL`, of a data set by path its last part.
 fn run_name(config: &RunConfig) -> String {
-    let dataset = config.dataset.as_deref().unwrap_or("run");
+    let dataset = match config.dataset.as_deref().unwrap_or("run") {
+        "-" => "stream",
+        // Of a URL, what follows its place is no part of a name.
+        url if url.contains("://") => url.split(['?', '#']).next().unwrap_or("run"),
+        path => path,
+    };
     let stem = Path::new(dataset).file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
     let model = match &config.model {
         ModelConfig::Name(name) => name,
@@ -234,6 +243,8 @@ mod tests {
         assert_eq!(name("fashion-mnist"), "fashion-mnist-cnn");
         assert_eq!(name("/data/pictures.npz"), "pictures-cnn");
         assert_eq!(name("/"), "run-cnn");
+        assert_eq!(name("-"), "stream-cnn");
+        assert_eq!(name("redis://me:secret@host/faces?group=g"), "faces-cnn");
     }
 
     #[test]

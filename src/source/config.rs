@@ -4,10 +4,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::DType;
 use crate::error::{Error, Result};
+use crate::source::tokens::VOCABULARY_MAX;
+use crate::source::{Source, SourceInfo, StreamFormat};
 
 /// Side of an image in pixels at most.
 const IMAGE_SIZE_MAX: usize = 16_384;
+
+/// Samples that wait to be shuffled at most: with 100 kB each, 100 GB.
+const SHUFFLE_BUFFER_MAX: usize = 1 << 20;
 
 /// The `[data]` table of a configuration; each key overrides what the files themselves suggest.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +28,35 @@ pub struct DataConfig {
     /// 1 for grey images, 3 for colour. Without it: what the files are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
+    /// How the samples of a stream follow each other. Without it: what its beginning says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<StreamFormat>,
+    /// Samples of a stream that wait to leave in random order. Without it: in the order in which they come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shuffle_buffer: Option<usize>,
+    /// Folder of the cache of what is fetched from S3, GCS, Azure and HTTP. Without it: `cloud` in the folder of fetched
+    /// data sets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud_cache_dir: Option<PathBuf>,
+    /// Bytes that the cache may take; 32 GiB if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud_cache_bytes: Option<u64>,
+    /// Tokens that a model sees at once. Without it: 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
+    /// Tokens from the beginning of a training sample to that of the next. Without it: the context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// Number of different tokens, for files that do not say. Without it: one more than the highest found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<usize>,
+    /// Mean of each channel that inputs are normalised by, after division by 255; one value stands for all channels.
+    /// Without it: what the data set says, or what its training part is found to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<Vec<f32>>,
     /// File or folder with the test part. Without it: a part of the data set itself, or for a table the file beside it
     /// whose name has `test` in place of `train`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,9 +140,75 @@ impl DataConfig {
             }
             _ => {}
         }
+        match self.shuffle_buffer {
+            Some(size) if !(1..=SHUFFLE_BUFFER_MAX).contains(&size) => {
+                return wrong("--shuffle-buffer", size, &format!("1 to {SHUFFLE_BUFFER_MAX}"));
+            }
+            _ => {}
+        }
+        let tokens = [
+            ("--context", self.context),
+            ("--stride", self.stride),
+            ("--vocabulary", self.vocabulary),
+        ];
+        for (flag, found) in tokens {
+            if let Some(found) = found.filter(|found| !(1..=VOCABULARY_MAX).contains(found)) {
+                return wrong(flag, found, &format!("1 to {VOCABULARY_MAX}"));
+            }
+        }
+        self.validate_statistics()?;
         match self.classes {
             Some(0) => wrong("--classes", 0, "at least 1"),
             _ => Ok(()),
         }
+    }
+
+    fn validate_statistics(&self) -> Result<()> {
+        let lists = [("--mean", &self.mean, f32::MIN), ("--std", &self.std, f32::MIN_POSITIVE)];
+        for (flag, list, least) in lists {
+            let Some(list) = list else { continue };
+            let expected = if least > 0.0 { "finite and above 0" } else { "finite" };
+            if let Some(found) = list.iter().find(|x| !x.is_finite() || **x < least) {
+                let message = format!("found {found}, expected numbers that are {expected}");
+                return Err(Error::config(flag, message));
+            }
+            if list.is_empty() {
+                return Err(Error::config(flag, "found no numbers, expected one a channel"));
+            }
+        }
+        match (&self.mean, &self.std) {
+            (Some(mean), Some(std)) if mean.len() == std.len() => Ok(()),
+            (None, None) => Ok(()),
+            (mean, std) => {
+                let len = |list: &Option<Vec<f32>>| list.as_ref().map_or(0, Vec::len);
+                let message = format!(
+                    "found {} means and {} deviations, expected both, one a channel",
+                    len(mean),
+                    len(std)
+                );
+                Err(Error::config("--mean", message).hint("--mean 0.5 --std 0.5"))
+            }
+        }
+    }
+
+    /// What `source` tells, with the mean and deviation that are given here, where they are.
+    ///
+    /// # Errors
+    /// When they are given for samples that are no bytes, or not one for each channel.
+    pub fn normalised(&self, source: &dyn Source) -> Result<SourceInfo> {
+        let mut info = source.info().clone();
+        let (Some(mean), Some(std)) = (&self.mean, &self.std) else { return Ok(info) };
+        let spec = source.spec();
+        let channels = spec.input_shape.first().copied().unwrap_or(1);
+        if spec.input_dtype != DType::U8 {
+            let message = format!("found samples of {:?}, expected bytes", spec.input_dtype);
+            return Err(Error::config("--mean", message).hint("leaving it out"));
+        }
+        if ![1, channels].contains(&mean.len()) {
+            let message = format!("found {} numbers, expected 1 or {channels}", mean.len());
+            return Err(Error::config("--mean", message).hint("a number a channel"));
+        }
+        (info.mean, info.std) = (mean.clone(), std.clone());
+        Ok(info)
     }
 }

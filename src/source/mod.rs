@@ -3,37 +3,51 @@
 //! [`open`](open()) turns a name or a path into a [`Dataset`]; a data set known by name is described by a
 //! [`Manifest`](manifest::Manifest) and brought by [`fetch`](fetch()) when it is not there.
 
+mod arrays;
 pub mod blob;
 pub mod cifar;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod config;
 mod contact_sheet;
 mod debian;
 pub mod fetch;
 mod file;
+pub mod folder;
 #[cfg(feature = "fetch")]
 mod http;
 pub mod idx;
+mod image_set;
 pub mod manifest;
 pub mod npy;
 mod open;
 pub mod resident;
+pub mod safetensors;
+pub mod shard_manifest;
 mod split;
 mod statistics;
+pub mod stream;
 mod subset;
 pub mod synthetic;
 pub mod table;
+pub mod tokens;
 mod unpack;
 mod viewer;
+pub mod webdataset;
+mod with_info;
 
 pub use config::{DataConfig, Task};
-pub use contact_sheet::contact_sheet;
+pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open, open_rows};
 pub use resident::Resident;
+pub(crate) use split::check_share;
 pub use statistics::{Statistics, statistics};
+pub use stream::{Stream, StreamFormat};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;
+pub use with_info::WithInfo;
 
 use std::sync::Arc;
 
@@ -55,7 +69,8 @@ pub struct SourceInfo {
 }
 
 /// What the input of a source's samples is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// Bytes exactly as they go into a slot.
     #[default]

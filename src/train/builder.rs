@@ -31,7 +31,7 @@ use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation, Split};
 use crate::sampler::Sampler;
 use crate::source::{ENDLESS, Source, no_stream};
-use crate::transform::{Transform, TransformConfig};
+use crate::transform::{self, Augment, Transform, TransformConfig, deferrable};
 
 /// Describes a training; see [`Trainer::builder`].
 pub struct TrainerBuilder {
@@ -78,6 +78,7 @@ impl TrainerBuilder {
     /// Batch size, optimizer, device and all other settings.
     pub fn config(mut self, config: RunConfig) -> Self {
         self.config = config;
+        self.config.settle();
         self
     }
 
@@ -113,7 +114,8 @@ impl TrainerBuilder {
         self.config.validate()?;
         self.check_data()?;
         let config = &self.config;
-        let (spec, info) = (self.train.spec(), self.train.info());
+        let spec = self.train.spec();
+        let info = config.data.normalised(&*self.train)?;
         let loss = self.loss.unwrap_or(match spec.target {
             TargetSpec::Class { .. } | TargetSpec::Tokens { .. } => {
                 Loss::CrossEntropy { smoothing: config.label_smoothing }
@@ -138,12 +140,25 @@ impl TrainerBuilder {
                 ema: config.ema,
                 mixing: config.mixing(),
                 precision: config.precision()?,
+                framed: self.frames(),
             }),
         };
         compile_with(&blueprint, options)
     }
 
+    /// Whether the device does the transforms at the end of the list.
+    fn frames(&self) -> bool {
+        if self.config.augment == Augment::Workers {
+            return false;
+        }
+        let configured = self.config.transforms.iter().filter_map(TransformConfig::build);
+        let configured: Vec<Box<dyn Transform>> = configured.collect();
+        deferrable(configured.iter().chain(&self.transforms), self.train.spec()) > 0
+    }
+
     fn check_data(&self) -> Result<()> {
+        transform::check(&self.config.transforms, &*self.train)?;
+        transform::check(&self.config.eval_transforms, &*self.train)?;
         if self.train.len() == ENDLESS && self.config.steps.is_none() {
             let message = "found none, expected a number, since a stream has no epochs";
             return Err(Error::config("--steps", message).hint("--steps 1000"));
@@ -208,8 +223,9 @@ impl TrainerBuilder {
             ..Default::default()
         };
         let (mailbox, messages) = bounded(MAILBOX_LEN);
-        let configured = config.transforms.iter().map(TransformConfig::build);
+        let configured = config.transforms.iter().filter_map(TransformConfig::build);
         let transforms = configured.chain(self.transforms).collect();
+        let held_out = config.eval_transforms.iter().filter_map(TransformConfig::build).collect();
         let sources = Sources {
             train: self.train.clone(),
             validation: self.validation.clone(),
@@ -222,6 +238,7 @@ impl TrainerBuilder {
             train: self.train,
             validation: self.validation,
             transforms,
+            held_out,
             layout: program.slot.clone(),
             seed: config.seed,
             workers: config.worker_count(),
@@ -243,13 +260,7 @@ impl TrainerBuilder {
 
     fn agenda(&self) -> Result<Agenda> {
         let config = &self.config;
-        let train = Sampler::new(
-            self.train.len(),
-            config.batch_size,
-            config.seed,
-            config.shuffle && self.train.len() != ENDLESS,
-            config.drop_last,
-        )?;
+        let train = config.sampler(&*self.train)?;
         let validation = self.validation.as_ref();
         let validation = validation
             .map(|source| Sampler::new(source.len(), config.batch_size, config.seed, false, false))

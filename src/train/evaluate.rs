@@ -19,6 +19,7 @@ use crate::nn::losses::Loss;
 use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
 use crate::sampler::Sampler;
 use crate::source::{ENDLESS, Source, SourceInfo, no_stream};
+use crate::transform::{self, TransformConfig};
 
 /// How to evaluate.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,12 +34,24 @@ pub struct EvalOptions {
     pub slots: usize,
     /// Whether the outputs are kept and returned.
     pub outputs: bool,
+    /// What is done to images, in order: of a run, its `eval_transforms`.
+    pub transforms: Vec<TransformConfig>,
+    /// The seed of what they draw, if they draw anything: of a run, its seed.
+    pub seed: u64,
 }
 
 impl Default for EvalOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { device: "auto".into(), batch_size: 128, workers, slots: 3, outputs: false }
+        Self {
+            device: "auto".into(),
+            batch_size: 128,
+            workers,
+            slots: 3,
+            outputs: false,
+            transforms: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -80,6 +93,8 @@ pub fn evaluate(
         return Err(no_stream(&*source, "to evaluate on"));
     }
     let spec = source.spec().clone();
+    options.transforms.iter().try_for_each(TransformConfig::validate)?;
+    transform::check(&options.transforms, &*source)?;
     let batch_size = options.batch_size.min(source.len()).max(1);
     let program = Arc::new(eval_program(model, &spec, trained_on, batch_size)?);
     let mut executor = device::open(&options.device, program.clone(), options.slots)?;
@@ -94,8 +109,9 @@ pub fn evaluate(
         train: source.clone(),
         validation: Some(source.clone()),
         transforms: Vec::new(),
+        held_out: options.transforms.iter().filter_map(TransformConfig::build).collect(),
         layout: program.slot.clone(),
-        seed: 0,
+        seed: options.seed,
         workers: options.workers,
     };
     let began = Instant::now();

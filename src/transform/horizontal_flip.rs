@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::Setting;
+use super::{Deferral, Image, Transform};
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
-use crate::transform::{Image, Transform};
 
 /// Mirrors every image with a probability.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,24 +22,42 @@ impl Default for HorizontalFlip {
     }
 }
 
+impl HorizontalFlip {
+    pub(super) fn validate(&self) -> Result<()> {
+        Setting("horizontal_flip", "probability").probability(self.probability)
+    }
+}
+
 impl Transform for HorizontalFlip {
     fn name(&self) -> &str {
         "horizontal_flip"
     }
 
     fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) -> Result<()> {
-        if rng.uniform() >= self.probability {
-            return Ok(());
-        }
-        let [channels, _, width] = image.shape();
-        for row in image.pixels_mut()?.chunks_exact_mut(channels * width) {
-            for x in 0..width / 2 {
-                let (left, right) = row.split_at_mut((width - 1 - x) * channels);
-                left[x * channels..(x + 1) * channels].swap_with_slice(&mut right[..channels]);
-            }
+        if rng.uniform() < self.probability {
+            image.mirror();
         }
         Ok(())
     }
+
+    fn deferral(&self) -> Deferral {
+        Deferral::Moves
+    }
+
+    fn reframe(&self, framing: &mut Framing, [_, width]: [usize; 2], rng: &mut Rng) {
+        if rng.uniform() < self.probability {
+            framing.mirror_columns(width);
+        }
+    }
+}
+
+/// Mirrors an image left to right.
+///
+/// # Errors
+/// None; the other functions of its kind have some.
+pub fn horizontal_flip(image: &mut Image<'_>) -> Result<()> {
+    image.mirror();
+    Ok(())
 }
 
 #[cfg(test)]

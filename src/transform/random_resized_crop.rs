@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::Setting;
+use super::{Crop, Image, Transform};
 use crate::error::Result;
 use crate::rng::Rng;
-use crate::transform::{Crop, Image, Transform};
 
 /// A random part of the image, resized to the model's input (Szegedy et al., 2014; torchvision's
 /// `RandomResizedCrop`).
@@ -27,6 +28,12 @@ impl Default for RandomResizedCrop {
 const TRIES: usize = 10;
 
 impl RandomResizedCrop {
+    pub(super) fn validate(&self) -> Result<()> {
+        let setting = |name| Setting("random_resized_crop", name);
+        setting("scale").ordered(self.scale, [f64::MIN_POSITIVE, 1.0])?;
+        setting("ratio").ordered(self.ratio, [f64::MIN_POSITIVE, f64::INFINITY])
+    }
+
     /// The part of an image of `height` x `width`, in whole pixels.
     fn draw(&self, height: usize, width: usize, rng: &mut Rng) -> Crop {
         let between = |[low, high]: [f64; 2], rng: &mut Rng| low + (high - low) * rng.uniform();
