@@ -4,8 +4,11 @@
 use std::any::Any;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::{Pod, Zeroable};
+
+use crate::framing::Framing;
 
 /// The type of a sample's elements as they lie in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -119,7 +122,7 @@ impl SampleSpec {
     }
 }
 
-/// Where the header, the inputs and the targets lie in a slot. All offsets and sizes in bytes.
+/// Where the header, the inputs, the targets and the framings lie in a slot. All offsets and sizes in bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlotLayout {
     /// Samples a full batch holds.
@@ -132,6 +135,10 @@ pub struct SlotLayout {
     pub input_offset: usize,
     /// Where the targets begin.
     pub target_offset: usize,
+    /// Bytes of one sample's [`Framing`]; 0 where the device leaves images as they come.
+    pub framing_bytes: usize,
+    /// Where the framings begin.
+    pub framing_offset: usize,
     /// Size of the whole slot.
     pub slot_bytes: usize,
 }
@@ -144,7 +151,47 @@ impl SlotLayout {
         let input_offset = align(size_of::<StepHeader>());
         let target_offset = input_offset + align(batch_size * input_bytes);
         let slot_bytes = target_offset + align(batch_size * target_bytes);
-        Self { batch_size, input_bytes, target_bytes, input_offset, target_offset, slot_bytes }
+        Self {
+            batch_size,
+            input_bytes,
+            target_bytes,
+            input_offset,
+            target_offset,
+            framing_bytes: 0,
+            framing_offset: slot_bytes,
+            slot_bytes,
+        }
+    }
+
+    /// The same with a [`Framing`] a sample, for the device to do transforms by.
+    pub fn with_framings(self) -> Self {
+        let framing_bytes = size_of::<Framing>();
+        let bytes = (self.batch_size * framing_bytes).next_multiple_of(SLOT_ALIGN_BYTES);
+        Self { framing_bytes, slot_bytes: self.framing_offset + bytes, ..self }
+    }
+
+    /// The same for a batch whose framings nobody reads: nothing is written where they lie.
+    pub fn without_framings(self) -> Self {
+        Self { framing_bytes: 0, ..self }
+    }
+}
+
+/// Where one sample of a batch is written to.
+pub struct Window<'a> {
+    /// The input.
+    pub input: WriteOnly<'a>,
+    /// The target.
+    pub target: WriteOnly<'a>,
+    /// The [`Framing`]; empty where the layout has none.
+    pub framing: WriteOnly<'a>,
+}
+
+impl Window<'_> {
+    /// Makes all of it zeros.
+    pub fn clear(&mut self) {
+        self.input.fill(0);
+        self.target.fill(0);
+        self.framing.fill(0);
     }
 }
 
@@ -178,6 +225,19 @@ impl WriteOnly<'_> {
         assert_eq!(bytes.len(), self.len, "a write must cover its window exactly");
         // SAFETY: `ptr..ptr + len` is exclusively ours, and `bytes` is another allocation.
         unsafe { self.ptr.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), self.len) }
+    }
+
+    /// Writes a part of it, from byte `offset` on.
+    ///
+    /// # Panics
+    /// If the part is not within the window.
+    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset.checked_add(bytes.len());
+        assert!(end.is_some_and(|end| end <= self.len), "a write must stay in its window");
+        // SAFETY: `ptr..ptr + len` is exclusively ours and holds the part, as just checked; `bytes` is another allocation.
+        unsafe {
+            self.ptr.as_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
     }
 
     /// Sets every byte.
@@ -254,18 +314,25 @@ impl Slot {
         self.window(0, size_of::<StepHeader>()).copy_from_slice(bytemuck::bytes_of(header));
     }
 
-    /// Disjoint windows for the input and the target of every sample of a batch, in order; hand
-    /// them to as many workers as there are.
-    pub fn samples<'a>(&'a mut self, layout: &SlotLayout) -> Vec<(WriteOnly<'a>, WriteOnly<'a>)> {
+    /// Disjoint windows for every sample of a batch, in order; hand them to as many workers as there are.
+    pub fn windows<'a>(&'a mut self, layout: &SlotLayout) -> Vec<Window<'a>> {
         assert!(layout.slot_bytes <= self.len, "the layout must fit the slot");
-        (0..layout.batch_size)
-            .map(|i| {
-                let input = layout.input_offset + i * layout.input_bytes;
-                let target = layout.target_offset + i * layout.target_bytes;
-                // The windows of different samples never overlap: the strides are the lengths.
-                (self.raw(input, layout.input_bytes), self.raw(target, layout.target_bytes))
-            })
-            .collect()
+        (0..layout.batch_size).map(|i| self.row(layout, i)).collect()
+    }
+
+    /// The windows of one sample. Those of different samples never overlap: the strides are the lengths.
+    fn row<'a>(&self, layout: &SlotLayout, row: usize) -> Window<'a> {
+        let part = |offset, bytes| self.raw(offset + row * bytes, bytes);
+        Window {
+            input: part(layout.input_offset, layout.input_bytes),
+            target: part(layout.target_offset, layout.target_bytes),
+            framing: part(layout.framing_offset, layout.framing_bytes),
+        }
+    }
+
+    /// As [`Slot::windows`], for those who frame nothing: of input and target.
+    pub fn samples<'a>(&'a mut self, layout: &SlotLayout) -> Vec<(WriteOnly<'a>, WriteOnly<'a>)> {
+        self.windows(layout).into_iter().map(|window| (window.input, window.target)).collect()
     }
 
     fn window(&mut self, offset: usize, len: usize) -> WriteOnly<'_> {
@@ -279,6 +346,59 @@ impl Slot {
         // SAFETY: `offset` is within the allocation.
         let ptr = unsafe { self.ptr.add(offset) };
         WriteOnly { ptr, len, _slot: PhantomData }
+    }
+}
+
+/// A slot that several workers fill at once: each takes the next rows that nobody has taken yet.
+#[derive(Debug)]
+pub struct SharedSlot {
+    slot: Slot,
+    layout: SlotLayout,
+    /// Rows taken so far; may run past the end.
+    taken: AtomicUsize,
+    /// Rows to be taken.
+    rows: usize,
+}
+
+/// Rows of a slot that one worker has taken: the number of the first, and the windows of each.
+pub type Rows<'a> = (usize, Vec<Window<'a>>);
+
+impl SharedSlot {
+    /// Opens the first `rows` rows of a slot; those after them are padding and become zeros.
+    ///
+    /// # Panics
+    /// If there are more rows than the layout has, or the layout is larger than the slot.
+    pub fn new(slot: Slot, layout: &SlotLayout, rows: usize) -> Self {
+        assert!(layout.slot_bytes <= slot.len, "the layout must fit the slot");
+        assert!(rows <= layout.batch_size, "a batch has a row for every sample");
+        let shared = Self { slot, layout: layout.clone(), taken: AtomicUsize::new(0), rows };
+        for row in rows..layout.batch_size {
+            shared.row(row).clear();
+        }
+        shared
+    }
+
+    /// The next rows, at most `count`; `None` once all are taken.
+    pub fn take(&self, count: usize) -> Option<Rows<'_>> {
+        let count = count.min(self.rows);
+        let first = self.taken.fetch_add(count, Ordering::Relaxed).min(self.rows);
+        let last = first.saturating_add(count).min(self.rows);
+        // The counter gives every row out once, so that no two windows overlap.
+        (first < last).then(|| (first, (first..last).map(|row| self.row(row)).collect()))
+    }
+
+    /// Whether rows are left to be taken.
+    pub fn is_open(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) < self.rows
+    }
+
+    /// The slot; nobody holds any of its rows any more.
+    pub fn into_slot(self) -> Slot {
+        self.slot
+    }
+
+    fn row(&self, row: usize) -> Window<'_> {
+        self.slot.row(&self.layout, row)
     }
 }
 
@@ -300,6 +420,10 @@ mod tests {
         assert_eq!(layout.input_offset, 256);
         assert_eq!(layout.target_offset, 256 + 1024);
         assert_eq!(layout.slot_bytes, 256 + 1024 + 512);
+        let framed = layout.clone().with_framings();
+        assert_eq!(framed.framing_offset, layout.slot_bytes);
+        // 100 times 56 bytes, rounded up.
+        assert_eq!(framed.slot_bytes, layout.slot_bytes + 5632);
     }
 
     #[test]
@@ -311,9 +435,47 @@ mod tests {
             input.fill(i as u8 + 1);
             target.copy_from_slice(&(i as u32 + 7).to_le_bytes());
         }
+        assert!(slot.windows(&layout).iter().all(|window| window.framing.is_empty()));
         let bytes = slot.bytes().expect("host memory is readable");
         assert_eq!(bytes[0], 3);
         assert_eq!(&bytes[256..256 + 28], [[1u8; 9].as_slice(), &[2; 9], &[3; 9], &[0]].concat());
         assert_eq!(bytes[layout.target_offset + 8], 9);
+        let layout = layout.with_framings();
+        let mut slot = Slot::host(0, layout.slot_bytes);
+        for (i, mut window) in slot.windows(&layout).into_iter().enumerate() {
+            window.framing.fill(i as u8 + 1);
+        }
+        let bytes = slot.bytes().expect("host memory is readable");
+        let framings = &bytes[layout.framing_offset..];
+        assert_eq!([0, 55, 56, 112, 167, 168].map(|i| framings[i]), [1, 1, 2, 3, 3, 0]);
+        assert!(bytes[..layout.framing_offset].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn every_row_of_a_shared_slot_is_taken_once() {
+        let layout = SlotLayout::new(&spec(), 50);
+        for (rows, count) in [(50, 7), (49, 7), (1, 7), (0, 7), (50, 1), (50, 100)] {
+            let mut slot = Slot::host(0, layout.slot_bytes);
+            slot.samples(&layout).iter_mut().for_each(|(input, _)| input.fill(0xaa));
+            let shared = SharedSlot::new(slot, &layout, rows);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        while let Some((first, windows)) = shared.take(count) {
+                            for (row, mut window) in (first..).zip(windows) {
+                                window.input.fill(row as u8 + 1);
+                            }
+                        }
+                    });
+                }
+            });
+            assert!(!shared.is_open() && shared.take(1).is_none());
+            let slot = shared.into_slot();
+            let bytes = &slot.bytes().expect("host memory is readable")[layout.input_offset..];
+            for (row, input) in bytes.chunks_exact(9).take(50).enumerate() {
+                let expected = if row < rows { row as u8 + 1 } else { 0 };
+                assert_eq!(input, [expected; 9], "row {row} of {rows}");
+            }
+        }
     }
 }

@@ -24,6 +24,7 @@
 //!
 //! `docs/architecture.md` in the repository shows the whole on one page.
 
+mod assembly;
 pub mod batch;
 pub mod bench;
 pub mod config;
@@ -34,6 +35,7 @@ pub mod device;
 pub mod durable;
 pub mod error;
 pub mod executor;
+pub mod framing;
 pub mod gpu;
 pub mod graph;
 pub mod nn;

@@ -2,25 +2,26 @@
 //! spawns and joins.
 //!
 //! ```text
-//! prepare ──full──▶ device          both channels hold at most as many slots as the ring has
-//!    ▲                │
-//!    └─────empty──────┘
+//! prepare ──batches──▶ workers ──full──▶ device     each channel has room for the whole ring
+//!    ▲                                     │
+//!    └────────────────empty────────────────┘
 //! ```
 //!
 //! Stopping is dropping an end of a channel: the other side sees it at its next send or receive. An error
 //! travels the same way as a batch.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::assembly::Assembly;
 use crate::batch::{Slot, SlotLayout};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::graph::plan::Pass;
-use crate::prepare::{self, StageCounters};
+use crate::prepare::{Filler, Keys, StageCounters, panicked};
 use crate::source::Source;
 use crate::transform::Transform;
 
@@ -81,12 +82,12 @@ pub struct Preparation {
     pub workers: usize,
 }
 
-/// Wall times of the prepare thread, in nanoseconds, and its workers' counters.
+/// Wall times of preparation, in nanoseconds, and its workers' counters.
 #[derive(Debug, Default)]
 pub struct PrepareTimes {
-    /// Filling slots.
+    /// With batches being filled, one or several.
     pub busy_ns: AtomicU64,
-    /// Waiting for an empty slot.
+    /// With none, for want of an empty slot.
     pub wait_ns: AtomicU64,
     /// What the workers did, summed over threads.
     pub stages: StageCounters,
@@ -129,7 +130,7 @@ impl Pipeline {
     pub fn start(
         slots: Vec<Slot>,
         agenda: impl Iterator<Item = Work> + Send + 'static,
-        preparation: Preparation,
+        mut preparation: Preparation,
         device: impl FnOnce(DeviceEnds) + Send + 'static,
     ) -> Result<Self> {
         // Bound: the ring itself. No more batches can exist than slots, so no send ever waits on these.
@@ -138,21 +139,33 @@ impl Pipeline {
         for slot in slots {
             empty_in.send(slot).expect("room for every slot");
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(preparation.workers)
-            .thread_name(|i| format!("prepare-{i}"))
-            .build()
-            .map_err(|e| thread_error("prepare workers").caused_by(e))?;
+        preparation.workers = preparation.workers.max(1);
         let times = Arc::new(PrepareTimes::default());
         let ends = DeviceEnds { full: full_out, empty: empty_in, times: times.clone() };
         let sources = [Some(&preparation.train), preparation.validation.as_ref()];
         let sources = Sources(sources.into_iter().flatten().cloned().collect());
-        let mut pipeline = Self { threads: Vec::with_capacity(2), sources };
+        let threads = Vec::with_capacity(2 + preparation.workers);
+        let mut pipeline = Self { threads, sources };
+        let pool = pipeline.pool(preparation.workers)?;
         pipeline.spawn("prepare", move || {
             prepare_loop(agenda, &preparation, &pool, &empty_out, &full_in, &times);
         })?;
         pipeline.spawn("device", move || device(ends))?;
         Ok(pipeline)
+    }
+
+    /// The workers. They end when the pool is dropped, and are then joined like all other threads.
+    fn pool(&mut self, workers: usize) -> Result<rayon::ThreadPool> {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(workers)
+            .spawn_handler(|worker| {
+                let builder =
+                    std::thread::Builder::new().name(format!("prepare-{}", worker.index()));
+                self.threads.push(builder.spawn(|| worker.run())?);
+                Ok(())
+            })
+            .build()
+            .map_err(|e| thread_error("prepare workers").caused_by(e))
     }
 
     fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -176,7 +189,8 @@ fn thread_error(name: &str) -> Error {
     Error::new(Stage::Device, ErrorKind::Device, name, "the thread could not be started")
 }
 
-/// Takes an empty slot, fills it inside the pool, hands it on outside of it; workers never block.
+/// Starts a batch whenever a slot is empty, and leaves filling and handing on to the workers: this thread may wait,
+/// for an empty slot or a stream's samples, and they never do. Returns once no worker has anything in hand.
 fn prepare_loop(
     agenda: impl Iterator<Item = Work>,
     preparation: &Preparation,
@@ -185,34 +199,43 @@ fn prepare_loop(
     full: &Sender<Result<Filled>>,
     times: &PrepareTimes,
 ) {
-    for work in agenda {
-        let waiting = Instant::now();
-        let Ok(mut slot) = empty.recv() else { return };
-        let began = Instant::now();
-        times.wait_ns.fetch_add((began - waiting).as_nanos() as u64, Ordering::Relaxed);
-        // Waiting for a stream's samples is done here, outside of the pool.
-        let result = source_of(&work, preparation).0.prefetch(&work.indices);
-        let result = result
-            .and_then(|()| pool.install(|| fill(&mut slot, &work, preparation, &times.stages)));
-        times.busy_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        let failed = result.is_err();
-        if full.send(result.map(|()| Filled { work, slot })).is_err() || failed {
-            return;
+    let assembly = Assembly::new(preparation.workers, full, times);
+    let assembly = &assembly;
+    pool.in_place_scope_fifo(|scope| {
+        for (number, work) in (0..).zip(agenda) {
+            let Ok(slot) = empty.recv() else { return assembly.stop() };
+            if !assembly.begin() {
+                return;
+            }
+            // Waiting for a stream's samples is done here, outside of the pool.
+            match prefetch(&work, preparation).and_then(|()| filler(&work, preparation)) {
+                Ok(filler) => {
+                    assembly.add(scope, number, work, slot, filler);
+                }
+                Err(error) => return assembly.fail(number, error),
+            }
         }
-    }
+    });
 }
 
-fn fill(
-    slot: &mut Slot,
-    work: &Work,
-    preparation: &Preparation,
-    stages: &StageCounters,
-) -> Result<()> {
+/// A panic becomes an error, so that it reaches whoever waits for the batch.
+fn prefetch(work: &Work, preparation: &Preparation) -> Result<()> {
+    let source = source_of(work, preparation).0;
+    let caught = catch_unwind(AssertUnwindSafe(|| source.prefetch(&work.indices)));
+    caught.unwrap_or_else(|panic| Err(panicked(&source.info().name, &*panic)))
+}
+
+fn filler<'a>(work: &Work, preparation: &'a Preparation) -> Result<Filler<'a>> {
     let (source, transforms) = source_of(work, preparation);
     // What is held out is the same in every epoch, and in a later evaluation, even where something is drawn.
     let epoch = if work.split == Split::Validation { 0 } else { work.epoch };
-    let key = prepare::Keys { seed: preparation.seed, epoch };
-    prepare::fill(slot, &preparation.layout, source, transforms, &work.indices, key, stages)
+    let keys = Keys { seed: preparation.seed, epoch };
+    let layout = match work.pass {
+        // Evaluation sees images as they come, so the workers do all there is to do.
+        Pass::Eval => preparation.layout.clone().without_framings(),
+        Pass::Train | Pass::Accumulate => preparation.layout.clone(),
+    };
+    Filler::new(layout, source, transforms, keys)
 }
 
 /// Where the samples of a batch are from, and what is done to them.

@@ -61,7 +61,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
     let config = config(&args)?;
-    let dataset = open_dataset(&args.source, &data)?;
+    let dataset = open_dataset(&args.source, &data, None)?;
     let began = Instant::now();
     let progress = ConvertProgress::new();
     let summary =

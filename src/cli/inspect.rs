@@ -3,13 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use inflight::batch::SampleSpec;
 use inflight::source::shard_manifest::ShardManifest;
+use inflight::source::table::{Feature, FeatureEncoding, Fitted};
 use inflight::source::tokens::{TokenStatistics, token_statistics};
-use inflight::source::{DataConfig, Source, Statistics, contact_sheet, statistics};
-use inflight::{Error, Result};
+use inflight::source::{
+    Dataset, ENDLESS, Source, Statistics, Target, Viewer, contact_sheet, statistics,
+    transformed_sheet,
+};
+use inflight::transform::{self, TransformConfig};
+use inflight::{Error, Result, RunConfig};
 use serde::Serialize;
 
 use super::flags::DataFlags;
+use super::plan::dataset_line;
 use super::print;
 use super::train::open_dataset;
 
@@ -27,6 +34,15 @@ pub struct Args {
     /// Read all shards first and hold them against the hashes in their manifest
     #[arg(long)]
     verify: bool,
+    /// Have the sheet show one sample of each class a row: as it is, then as it reaches the device in each epoch
+    #[arg(long, requires = "sheet")]
+    transformed: bool,
+    /// What is done to the images of the sheet, in order, as for `inflight train`
+    #[arg(long, value_name = "LIST", requires = "transformed")]
+    transforms: Option<String>,
+    /// Seed of what the transforms draw
+    #[arg(long, value_name = "S", default_value_t = 0, requires = "transformed")]
+    seed: u64,
     /// Print the findings as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -34,6 +50,11 @@ pub struct Args {
 
 /// Samples of each class on a contact sheet.
 const SHEET_COLUMNS: usize = 16;
+
+/// Samples of a stream that are shown.
+const FIRST_SAMPLES: usize = 8;
+/// A sample and its draws on a sheet of transformed ones.
+const DRAWN_COLUMNS: usize = 9;
 
 /// Cells of the longest bar of a histogram.
 const BAR_CELLS: f64 = 40.0;
@@ -47,6 +68,9 @@ struct Event {
     #[serde(skip_serializing_if = "Option::is_none")]
     verified_bytes: Option<u64>,
     splits: Vec<Split>,
+    /// What the encoding of a table was fitted to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fitted: Option<Fitted>,
 }
 
 #[derive(Serialize)]
@@ -69,11 +93,20 @@ enum Findings {
 
 /// Inspects a data set.
 pub fn run(args: Args) -> Result<()> {
-    let mut data = DataConfig::default();
-    args.data.apply(&mut data);
+    let mut config = RunConfig::default();
+    args.data.apply(&mut config.data);
     // Each token is looked at once, however samples are cut for training.
-    data.stride = None;
-    let dataset = open_dataset(&args.dataset, &data)?;
+    config.data.stride = None;
+    if let Some(list) = &args.transforms {
+        config.transforms = TransformConfig::parse_list("--transforms", list)?;
+        config.settle();
+    }
+    config.validate()?;
+    let dataset = open_dataset(&args.dataset, &config.data, None)?;
+    if dataset.train.len() == ENDLESS {
+        return inspect_stream(&dataset, args.json);
+    }
+    transform::check(&config.transforms, &*dataset.train)?;
     let verified = if args.verify { Some(verify(&dataset.path)?) } else { None };
     let mut splits = vec![split("train", &*dataset.train)?];
     if let Some(validation) = &dataset.validation {
@@ -83,13 +116,22 @@ pub fn run(args: Args) -> Result<()> {
         splits.push(split("test", &**test)?);
     }
     if let Some(path) = &args.sheet {
-        contact_sheet(&*dataset.train, SHEET_COLUMNS)?.save(path).map_err(|e| {
+        let sheet = if args.transformed {
+            let transforms = config.transforms.iter().filter_map(TransformConfig::build);
+            let mut viewer = Viewer::of(transforms.collect(), args.seed);
+            transformed_sheet(&*dataset.train, &mut viewer, DRAWN_COLUMNS)?
+        } else {
+            contact_sheet(&*dataset.train, SHEET_COLUMNS)?
+        };
+        sheet.save(path).map_err(|e| {
             Error::config("--sheet", format!("{} cannot be written", path.display())).caused_by(e)
         })?;
     }
     if args.json {
+        let fitted = dataset.train.fitted().map(|fitted| (**fitted).clone());
         let (dataset, path) = (dataset.name, dataset.path);
-        let event = Event { event: "inspect", dataset, path, verified_bytes: verified, splits };
+        let event =
+            Event { event: "inspect", dataset, path, verified_bytes: verified, splits, fitted };
         return print::json(&event);
     }
     if let Some(bytes) = verified {
@@ -97,8 +139,70 @@ pub fn run(args: Args) -> Result<()> {
     }
     print::data(format!("{} ({})", dataset.name, dataset.path.display()));
     splits.iter().for_each(show);
+    if let Some(fitted) = dataset.train.fitted() {
+        show_columns(fitted);
+    }
     if let Some(path) = &args.sheet {
         print::note(format!("contact sheet: {}", path.display()));
+    }
+    Ok(())
+}
+
+/// The first samples of a stream, which has no statistics before its end.
+#[derive(Serialize)]
+struct StreamEvent {
+    event: &'static str,
+    dataset: String,
+    stream: bool,
+    spec: SampleSpec,
+    samples: Vec<First>,
+}
+
+#[derive(Serialize)]
+struct First {
+    origin: String,
+    input_bytes: usize,
+    label: Option<u32>,
+}
+
+fn inspect_stream(dataset: &Dataset, json: bool) -> Result<()> {
+    let source = &*dataset.train;
+    let mut samples = Vec::new();
+    let mut scratch = Vec::new();
+    for index in 0..FIRST_SAMPLES {
+        if !source.reaches(&[index]) {
+            break;
+        }
+        source.prefetch(&[index])?;
+        let origin = source.origin(index).unwrap_or_default();
+        let sample = source.read(index, &mut scratch)?;
+        let label = match sample.target {
+            Target::Class(label) => Some(label),
+            _ => None,
+        };
+        samples.push(First { origin, input_bytes: sample.input.len(), label });
+        // As it came, and as it would reach the device.
+        Viewer::default().read(source, index)?;
+    }
+    if json {
+        let (dataset, spec) = (dataset.name.clone(), source.spec().clone());
+        return print::json(&StreamEvent {
+            event: "inspect",
+            dataset,
+            stream: true,
+            spec,
+            samples,
+        });
+    }
+    print::data(dataset_line(dataset));
+    print::data(format!("the first {} samples:", samples.len()));
+    for sample in &samples {
+        let label = sample.label.map_or(String::new(), |label| format!(" · class {label}"));
+        print::data(format!(
+            "  {}: {} bytes{label}",
+            sample.origin,
+            print::count(sample.input_bytes)
+        ));
     }
     Ok(())
 }
@@ -155,6 +259,31 @@ fn show(split: &Split) {
         let (name, width) = (name(class), width.unwrap_or(0));
         print::data(format!("  {name:width$} {:>9} {bar}", print::count(count)));
     }
+}
+
+/// How the columns of a table become elements.
+fn show_columns(fitted: &Fitted) {
+    print::data("\ncolumns:");
+    for Feature { column, encoding } in &fitted.features {
+        let (words, missing) = match encoding {
+            FeatureEncoding::Number { mean, std, missing } => {
+                (format!("a number, mean {mean:.4}, deviation {std:.4}"), *missing)
+            }
+            FeatureEncoding::Buckets { edges, missing } => {
+                (format!("a number in {} buckets", edges.len() + 1), *missing)
+            }
+            FeatureEncoding::Categories { values, shared, missing } => {
+                let others = match shared {
+                    0 => String::new(),
+                    shared => format!(", others share {shared}"),
+                };
+                (format!("a category with {} values of its own{others}", values.len()), *missing)
+            }
+        };
+        let missing = if missing { ", sometimes missing" } else { "" };
+        print::data(format!("  {column}: {words}{missing}"));
+    }
+    print::data(format!("  {}: the target", fitted.target.column()));
 }
 
 fn show_tokens(split: &str, tokens: &TokenStatistics) {

@@ -11,9 +11,11 @@ mod inspect;
 mod model;
 mod plan;
 mod predict;
+mod predict_rows;
 pub mod print;
 mod progress;
 mod runs;
+mod sampling;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -37,7 +39,7 @@ enum Command {
     Train(Box<train::Args>),
     /// Evaluate trained weights on a data set
     Eval(eval::Args),
-    /// Tell what pictures show, with a trained model
+    /// Tell what pictures show, or what the rows of a table are, with a trained model
     Predict(predict::Args),
     /// Measure a device: its kernels and whole steps, beside what it can do at best
     Bench(bench::Args),

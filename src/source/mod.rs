@@ -6,11 +6,14 @@
 mod arrays;
 pub mod blob;
 pub mod cifar;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod config;
 mod contact_sheet;
 mod debian;
 pub mod fetch;
 mod file;
+pub mod folder;
 #[cfg(feature = "fetch")]
 mod http;
 pub mod idx;
@@ -23,6 +26,7 @@ pub mod safetensors;
 pub mod shard_manifest;
 mod split;
 mod statistics;
+pub mod stream;
 mod subset;
 pub mod synthetic;
 pub mod table;
@@ -32,12 +36,14 @@ mod viewer;
 pub mod webdataset;
 mod with_info;
 
-pub use config::DataConfig;
-pub use contact_sheet::contact_sheet;
+pub use config::{DataConfig, Task};
+pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
-pub use open::{Dataset, OpenOptions, open};
+pub use open::{Dataset, OpenOptions, open, open_rows};
 pub use resident::Resident;
+pub(crate) use split::check_share;
 pub use statistics::{Statistics, statistics};
+pub use stream::{Stream, StreamFormat};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;

@@ -6,6 +6,7 @@ mod fetching;
 mod idx;
 mod named;
 mod safetensors;
+mod table;
 mod tokens;
 mod webdataset;
 

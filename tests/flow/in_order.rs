@@ -1,0 +1,156 @@
+//! Out-of-order completion inside, in-order delivery outside.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use inflight::Error;
+use inflight::pipeline::Pipeline;
+use inflight::source::Source;
+
+use crate::bed::{Happened, Hooked, agenda, preparation, receive, ring, run};
+
+#[test]
+fn a_later_batch_is_filled_while_an_earlier_one_waits() {
+    let happened = Arc::new(Happened::default());
+    let hook = {
+        let happened = happened.clone();
+        move |index: usize| {
+            happened.note(format!("read {index}"));
+            // The first sample of all waits for the last one of the batch after.
+            if index == 0 { happened.wait_for("read 15") } else { Ok(()) }
+        }
+    };
+    let source: Arc<dyn Source> = Arc::new(Hooked::new(64).on_read(hook));
+    let arrived = run(agenda(64, 8, 8), preparation(source, 8, 2), 3, |_| ());
+    assert_eq!((arrived.error, arrived.steps), (None, (0..8).collect()));
+}
+
+#[test]
+fn a_stream_that_waits_does_not_hold_finished_batches_back() {
+    let happened = Arc::new(Happened::default());
+    let (waits, tells) = (happened.clone(), happened);
+    // The samples of the third batch only come once the first two have reached the device.
+    let hook = move |first: usize| if first == 16 { waits.wait_for("batch 1") } else { Ok(()) };
+    let source: Arc<dyn Source> = Arc::new(Hooked::new(64).on_prefetch(hook));
+    for workers in [1, 3] {
+        let tells = tells.clone();
+        let preparation = preparation(source.clone(), 8, workers);
+        let arrived = run(agenda(64, 8, 8), preparation, 3, move |filled| {
+            tells.note(format!("batch {}", filled.work.step));
+        });
+        assert_eq!((arrived.error, arrived.steps), (None, (0..8).collect()));
+    }
+}
+
+#[test]
+fn the_error_of_the_earliest_batch_wins() {
+    let happened = Arc::new(Happened::default());
+    let hook = move |index: usize| {
+        let fails = || Err(Error::data("here", "fails"));
+        match index {
+            // Batch 1 fails only after batch 2 did, and at its sample 12 only after its sample 13.
+            12 => happened.wait_for("13 fails").and_then(|()| fails()),
+            13 => {
+                let waited = happened.wait_for("20 fails");
+                happened.note("13 fails");
+                waited.and_then(|()| fails())
+            }
+            20 => {
+                happened.note("20 fails");
+                fails()
+            }
+            _ => Ok(()),
+        }
+    };
+    let source: Arc<dyn Source> = Arc::new(Hooked::new(64).on_read(hook));
+    let arrived = run(agenda(64, 8, 8), preparation(source, 8, 4), 3, |_| ());
+    assert_eq!(arrived.steps, [0]);
+    let expected = "prepare: sample 12 of hooked: here: fails";
+    assert_eq!(arrived.error.as_deref(), Some(expected));
+}
+
+#[test]
+fn an_error_of_a_stream_leaves_in_its_turn() {
+    for workers in [1, 2] {
+        let hook = |first: usize| match first {
+            16 => Err(Error::data("the queue", "is gone")),
+            24 => panic!("never asked for"),
+            _ => Ok(()),
+        };
+        let source: Arc<dyn Source> = Arc::new(Hooked::new(64).on_prefetch(hook));
+        let arrived = run(agenda(64, 8, 8), preparation(source, 8, workers), 5, |_| ());
+        assert_eq!(arrived.steps, [0, 1]);
+        assert_eq!(arrived.error.as_deref(), Some("source: the queue: is gone"));
+    }
+    let source = Hooked::new(64).on_prefetch(|_| panic!("no such queue"));
+    let arrived = run(agenda(64, 8, 8), preparation(Arc::new(source), 8, 1), 2, |_| ());
+    assert_eq!(arrived.error.as_deref(), Some("prepare: hooked: panicked: no such queue"));
+}
+
+#[test]
+fn workers_and_slots_change_no_bit() {
+    // Every seventh sample takes many times as long as the others.
+    let uneven = |index: usize| {
+        let rounds = if index.is_multiple_of(7) { 20_000 } else { 10 };
+        std::hint::black_box((0..rounds).fold(index, |x, i| x.wrapping_mul(31) ^ i));
+        Ok(())
+    };
+    let source: Arc<dyn Source> = Arc::new(Hooked::new(100).on_read(uneven));
+    let with = |workers, slots, batch| {
+        run(agenda(100, batch, 40), preparation(source.clone(), batch, workers), slots, |_| ())
+    };
+    for batch in [1, 2, 16] {
+        let one = with(1, 1, batch);
+        assert_eq!((one.steps.len(), &one.error), (40, &None));
+        for (workers, slots) in [(1, 4), (2, 2), (3, 5), (8, 1), (8, 20)] {
+            assert_eq!(with(workers, slots, batch), one, "{workers} workers, {slots} slots");
+        }
+    }
+}
+
+#[test]
+fn one_slot_is_one_batch_at_a_time() {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counter = reads.clone();
+    let source = Hooked::new(64).on_read(move |_| {
+        counter.fetch_add(1, SeqCst);
+        Ok(())
+    });
+    let arrived = run(agenda(64, 8, 8), preparation(Arc::new(source), 8, 4), 1, move |filled| {
+        // Nothing of the next batch is read before the slot is given back.
+        assert_eq!(reads.load(SeqCst) as u64, 8 * (filled.work.step + 1));
+    });
+    assert_eq!(arrived.steps.len(), 8);
+}
+
+#[test]
+fn a_device_that_goes_away_ends_all_reading() {
+    for (workers, slots, taken) in [(1, 2, 0), (1, 5, 1), (2, 3, 2), (4, 8, 0), (4, 8, 5)] {
+        let reads = Arc::new(AtomicUsize::new(0));
+        let counter = reads.clone();
+        let source = Hooked::new(1 << 20).on_read(move |_| {
+            counter.fetch_add(1, SeqCst);
+            std::thread::sleep(std::time::Duration::from_micros(20));
+            Ok(())
+        });
+        let preparation = preparation(Arc::new(source), 64, workers);
+        let work = agenda(1 << 20, 64, 10_000);
+        let pipeline = Pipeline::start(
+            ring(&preparation, slots),
+            work.into_iter(),
+            preparation,
+            move |ends| {
+                for _ in 0..taken {
+                    let filled = receive(&ends.full).unwrap().unwrap();
+                    let _ = ends.empty.send(filled.slot);
+                }
+            },
+        );
+        drop(pipeline.unwrap());
+        // All threads are joined: nothing reads any more. At most the ring and what was taken were begun.
+        let read = reads.load(SeqCst);
+        assert!(read <= 64 * (slots + taken), "{read} reads");
+        std::thread::yield_now();
+        assert_eq!(reads.load(SeqCst), read);
+    }
+}
