@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::splits::Splits;
 use super::{CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions, class_names, info};
 use crate::error::{Error, Result};
-use crate::source::image_set;
 use crate::source::shard_manifest::ShardManifest;
 use crate::source::webdataset::{Kind, Shards, WebDataset};
 use crate::source::{DataConfig, Source, SourceInfo};
+use crate::source::{folder, image_set};
 
 pub(super) const FORMAT: Format = Format {
     what: "WebDataset shards: a .tar, a folder of them, or shard-{000..009}.tar",
@@ -158,7 +158,7 @@ fn sources(
         let source = WebDataset::images(shards, found, classes, info.clone());
         let (mean, std) = match &told {
             (mean, std) if mean.len() == found[0] && std.len() == found[0] => told.clone(),
-            _ => image_set::normalisation(found[0]),
+            _ => folder::normalisation(found[0]),
         };
         let info = SourceInfo { mean, std, ..info };
         sources.push(Some(Arc::new(source.with_info(info))));
