@@ -125,6 +125,14 @@ fn wrong_settings_are_one_line_and_exit_2() {
     train("--optimizer sdg", &["sdg", "sgd, adam, adamw"]);
     train("--schedule cosin", &["cosin", "cosine"]);
     train("--momentum 0.9", &["--momentum", "adamw"]);
+    train("--transforms blur:sigma=0", &["config: transform blur: sigma: found [0, 0]"]);
+    train("--eval-transforms flip", &["--eval-transforms flip: found flip, expected one of blur"]);
+    train(
+        "--transforms center-crop:size=30",
+        &["center_crop: size", "at most the images' 28 x 28"],
+    );
+    train("--mean 0.5", &["--mean: found 1 means and 0 deviations"]);
+    train("--mean 0.5,0.5 --std 1,1", &["--mean: found 2 numbers, expected 1"]);
     train("--model vgg", &["vgg", "mlp, cnn"]);
     train("--max-slot-bytes 1000", &["--batch-size", "expected at most 1000 (max_slot_bytes)"]);
     train("--batch-size 8001 --drop-last", &["8001"]);
@@ -312,6 +320,38 @@ fn eval_and_predict_use_what_was_trained() {
     desk.refused("predict nosuch.png --device cpu", 3, &["nosuch.png"]);
 }
 
+#[test]
+fn what_a_run_was_evaluated_with_is_what_eval_and_predict_use() {
+    let desk = Desk::new();
+    let done = |all: &[Value]| all.last().expect("events").clone();
+    let plain = done(&desk.train("--out plain"));
+    let list = "vertical-flip:probability=1,normalize:mean=[0.4]:std=[0.3]";
+    let turned = done(&desk.train(&format!("--out turned --eval-transforms {list}")));
+    let config = std::fs::read_to_string(desk.path("turned/config.toml")).expect("saved");
+    assert!(config.contains("[[eval_transforms]]") && config.contains("mean = [0.4"), "{config}");
+    assert_ne!(turned["val_loss"], plain["val_loss"]);
+    let eval = |line: &str| desk.json(&format!("eval {line} --device cpu --json"), 0)[0].clone();
+    assert_eq!(eval("turned")["accuracy"], turned["val_accuracy"]);
+    assert_eq!(eval("plain")["accuracy"], plain["val_accuracy"]);
+    let upright = eval("turned --eval-transforms horizontal-flip:probability=0");
+    assert!(upright["loss"].as_f64() < eval("turned")["loss"].as_f64(), "{upright}");
+    let shifted = eval("turned --mean 0.1 --std 0.3");
+    assert_ne!(shifted["loss"], eval("turned")["loss"]);
+    // Only the evaluation is upside down, so that the weights are those of a run with the same normalisation.
+    let same = done(&desk.train("--out same --mean 0.4 --std 0.3"));
+    assert_eq!(same["parameter_hash"], turned["parameter_hash"]);
+    assert_ne!(same["parameter_hash"], plain["parameter_hash"]);
+    let sneaker = picture_of(&desk, 7);
+    let picture = image::open(desk.path(sneaker)).expect("a picture");
+    picture.flipv().save(desk.path("upside.png")).expect("saves");
+    let predict = |run: &str, file: &str| {
+        let line = format!("predict {file} --run {run} --top 10 --device cpu --json");
+        desk.json(&line, 0)[0]["classes"].clone()
+    };
+    assert_eq!(predict("turned", "upside.png"), predict("same", sneaker));
+    assert_ne!(predict("turned", sneaker), predict("same", sneaker));
+}
+
 /// Saves the first training picture of a class as PNG.
 fn picture_of(desk: &Desk, class: u32) -> &'static str {
     use inflight::source::{self, OpenOptions, Target};
@@ -378,6 +418,44 @@ fn inspect_shows_counts_and_draws_a_sheet() {
         text.contains("train: 8,000 samples of 1 × 28 × 28") && text.contains("Ankle boot"),
         "{text}"
     );
+}
+
+#[test]
+fn inspect_shows_samples_as_they_reach_the_device() {
+    let desk = Desk::new();
+    let sheet = |more: &str| {
+        desk.ok(&format!("inspect fashion-mnist-10k --sheet sheet.png --transformed {more}"));
+        image::open(desk.path("sheet.png")).expect("a picture").to_rgb8()
+    };
+    let list = "--transforms pad-crop,rotation:degrees=30,cutout:size=6:fill=255";
+    let (first, again, other) = (sheet(list), sheet(list), sheet(&format!("{list} --seed 1")));
+    assert_eq!(first.dimensions(), (9 * 58 + 2, 10 * 58 + 2));
+    assert!(first == again, "the same seed draws the same");
+    // Tiles of 28 pixels, doubled, two pixels apart.
+    let tile = |sheet: &image::RgbImage, row: u32, column: u32| {
+        let (x, y) = (2 + column * 58, 2 + row * 58);
+        image::imageops::crop_imm(sheet, x, y, 56, 56).to_image()
+    };
+    let plain = sheet("");
+    for row in 0..10 {
+        assert!(tile(&first, row, 0) == tile(&other, row, 0), "row {row}: the sample itself");
+        for column in 1..9 {
+            let [this, that] = [&first, &other].map(|sheet| tile(sheet, row, column));
+            assert!(this != that, "row {row}, column {column}: another seed draws anew");
+            assert!(
+                this != tile(&first, row, column - 1),
+                "row {row}, column {column}: epochs differ"
+            );
+            assert!(
+                tile(&plain, row, column) == tile(&plain, row, 0),
+                "without transforms all are alike"
+            );
+        }
+    }
+    let flat = "inspect fashion-mnist-10k --sheet sheet.png --transformed --transforms";
+    desk.refused(&format!("{flat} blur:sigma=0"), 2, &["transform blur: sigma: found [0, 0]"]);
+    desk.refused(&format!("{flat} center-crop:size=30"), 2, &["at most the images' 28 x 28"]);
+    desk.run("inspect fashion-mnist-10k --transforms blur", 2);
 }
 
 #[test]

@@ -8,9 +8,11 @@ use inflight::source::shard_manifest::ShardManifest;
 use inflight::source::table::{Feature, FeatureEncoding, Fitted};
 use inflight::source::tokens::{TokenStatistics, token_statistics};
 use inflight::source::{
-    DataConfig, Dataset, ENDLESS, Source, Statistics, Target, Viewer, contact_sheet, statistics,
+    Dataset, ENDLESS, Source, Statistics, Target, Viewer, contact_sheet, statistics,
+    transformed_sheet,
 };
-use inflight::{Error, Result};
+use inflight::transform::{self, TransformConfig};
+use inflight::{Error, Result, RunConfig};
 use serde::Serialize;
 
 use super::flags::DataFlags;
@@ -32,6 +34,15 @@ pub struct Args {
     /// Read all shards first and hold them against the hashes in their manifest
     #[arg(long)]
     verify: bool,
+    /// Have the sheet show one sample of each class a row: as it is, then as it reaches the device in each epoch
+    #[arg(long, requires = "sheet")]
+    transformed: bool,
+    /// What is done to the images of the sheet, in order, as for `inflight train`
+    #[arg(long, value_name = "LIST", requires = "transformed")]
+    transforms: Option<String>,
+    /// Seed of what the transforms draw
+    #[arg(long, value_name = "S", default_value_t = 0, requires = "transformed")]
+    seed: u64,
     /// Print the findings as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -42,6 +53,8 @@ const SHEET_COLUMNS: usize = 16;
 
 /// Samples of a stream that are shown.
 const FIRST_SAMPLES: usize = 8;
+/// A sample and its draws on a sheet of transformed ones.
+const DRAWN_COLUMNS: usize = 9;
 
 /// Cells of the longest bar of a histogram.
 const BAR_CELLS: f64 = 40.0;
@@ -80,14 +93,20 @@ enum Findings {
 
 /// Inspects a data set.
 pub fn run(args: Args) -> Result<()> {
-    let mut data = DataConfig::default();
-    args.data.apply(&mut data);
+    let mut config = RunConfig::default();
+    args.data.apply(&mut config.data);
     // Each token is looked at once, however samples are cut for training.
-    data.stride = None;
-    let dataset = open_dataset(&args.dataset, &data, None)?;
+    config.data.stride = None;
+    if let Some(list) = &args.transforms {
+        config.transforms = TransformConfig::parse_list("--transforms", list)?;
+        config.settle();
+    }
+    config.validate()?;
+    let dataset = open_dataset(&args.dataset, &config.data, None)?;
     if dataset.train.len() == ENDLESS {
         return inspect_stream(&dataset, args.json);
     }
+    transform::check(&config.transforms, &*dataset.train)?;
     let verified = if args.verify { Some(verify(&dataset.path)?) } else { None };
     let mut splits = vec![split("train", &*dataset.train)?];
     if let Some(validation) = &dataset.validation {
@@ -97,7 +116,14 @@ pub fn run(args: Args) -> Result<()> {
         splits.push(split("test", &**test)?);
     }
     if let Some(path) = &args.sheet {
-        contact_sheet(&*dataset.train, SHEET_COLUMNS)?.save(path).map_err(|e| {
+        let sheet = if args.transformed {
+            let transforms = config.transforms.iter().filter_map(TransformConfig::build);
+            let mut viewer = Viewer::of(transforms.collect(), args.seed);
+            transformed_sheet(&*dataset.train, &mut viewer, DRAWN_COLUMNS)?
+        } else {
+            contact_sheet(&*dataset.train, SHEET_COLUMNS)?
+        };
+        sheet.save(path).map_err(|e| {
             Error::config("--sheet", format!("{} cannot be written", path.display())).caused_by(e)
         })?;
     }

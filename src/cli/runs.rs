@@ -9,7 +9,7 @@ use inflight::config::RunConfig;
 use inflight::durable::replace_file;
 use inflight::nn::models::ModelConfig;
 use inflight::source::table::Fitted;
-use inflight::source::{Source, SourceInfo};
+use inflight::source::{Encoding, Source, SourceInfo};
 use inflight::train::checkpoint;
 use inflight::train::weights::Weights;
 use inflight::{Error, Result};
@@ -34,6 +34,9 @@ pub struct Inputs {
     /// What the encoding of a table was fitted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fitted: Option<Fitted>,
+    /// Whether samples were image files, of any size, or raw, of one.
+    #[serde(default)]
+    pub encoding: Encoding,
 }
 
 impl Inputs {
@@ -42,6 +45,7 @@ impl Inputs {
         Self {
             spec: source.spec().clone(),
             info: source.info().clone(),
+            encoding: source.encoding(),
             fitted: source.fitted().map(|fitted| (**fitted).clone()),
         }
     }

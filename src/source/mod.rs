@@ -37,7 +37,7 @@ pub mod webdataset;
 mod with_info;
 
 pub use config::{DataConfig, Task};
-pub use contact_sheet::contact_sheet;
+pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open, open_rows};
 pub use resident::Resident;

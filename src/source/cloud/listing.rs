@@ -52,7 +52,8 @@ async fn heads(address: &Address, paths: &[Path]) -> Result<Vec<Object>> {
     let limit = Arc::new(Semaphore::new(REQUESTS_MAX));
     let mut heads = JoinSet::new();
     let folder = common_folder(paths);
-    for path in paths.iter().cloned() {
+    for path in paths {
+        let path = path.clone();
         let name: Vec<String> =
             path.parts().skip(folder).map(|part| part.as_ref().to_owned()).collect();
         let (limit, store, url) = (limit.clone(), address.store.clone(), address.url(&path));
