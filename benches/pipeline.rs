@@ -91,6 +91,7 @@ fn through(source: Arc<dyn Source>, workers: usize, batches: u64) -> Duration {
         train: source,
         validation: None,
         transforms: Vec::new(),
+        held_out: Vec::new(),
         layout,
         seed: 0,
         workers,

@@ -121,6 +121,7 @@ pub fn preparation(source: Arc<dyn Source>, batch_size: usize, workers: usize) -
         train: source,
         validation: None,
         transforms: Vec::new(),
+        held_out: Vec::new(),
         seed: 3,
         workers,
     }
