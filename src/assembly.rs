@@ -14,7 +14,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use rayon::ScopeFifo;
 
-use crate::batch::{SharedSlot, Slot, SlotLayout};
+use crate::batch::{SharedSlot, Slot};
 use crate::error::{Error, Result};
 use crate::pipeline::{Filled, PrepareTimes, Work};
 use crate::prepare::{Filler, chunk_len};
@@ -94,11 +94,11 @@ impl<'a> Assembly<'a> {
         number: u64,
         work: Work,
         slot: Slot,
-        (layout, filler): (&SlotLayout, Filler<'a>),
+        filler: Filler<'a>,
     ) {
         let samples = work.indices.len();
         let chunk = chunk_len(samples, self.workers);
-        let slot = SharedSlot::new(slot, layout, samples);
+        let slot = SharedSlot::new(slot, filler.layout(), samples);
         let failed_at = AtomicUsize::new(usize::MAX);
         let error = Mutex::new(None);
         let batch = Batch { number, work, slot, filler, chunk, failed_at, error };

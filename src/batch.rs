@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::framing::Framing;
+
 /// The type of a sample's elements as they lie in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -120,7 +122,7 @@ impl SampleSpec {
     }
 }
 
-/// Where the header, the inputs and the targets lie in a slot. All offsets and sizes in bytes.
+/// Where the header, the inputs, the targets and the framings lie in a slot. All offsets and sizes in bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlotLayout {
     /// Samples a full batch holds.
@@ -133,6 +135,10 @@ pub struct SlotLayout {
     pub input_offset: usize,
     /// Where the targets begin.
     pub target_offset: usize,
+    /// Bytes of one sample's [`Framing`]; 0 where the device leaves images as they come.
+    pub framing_bytes: usize,
+    /// Where the framings begin.
+    pub framing_offset: usize,
     /// Size of the whole slot.
     pub slot_bytes: usize,
 }
@@ -145,7 +151,47 @@ impl SlotLayout {
         let input_offset = align(size_of::<StepHeader>());
         let target_offset = input_offset + align(batch_size * input_bytes);
         let slot_bytes = target_offset + align(batch_size * target_bytes);
-        Self { batch_size, input_bytes, target_bytes, input_offset, target_offset, slot_bytes }
+        Self {
+            batch_size,
+            input_bytes,
+            target_bytes,
+            input_offset,
+            target_offset,
+            framing_bytes: 0,
+            framing_offset: slot_bytes,
+            slot_bytes,
+        }
+    }
+
+    /// The same with a [`Framing`] a sample, for the device to do transforms by.
+    pub fn with_framings(self) -> Self {
+        let framing_bytes = size_of::<Framing>();
+        let bytes = (self.batch_size * framing_bytes).next_multiple_of(SLOT_ALIGN_BYTES);
+        Self { framing_bytes, slot_bytes: self.framing_offset + bytes, ..self }
+    }
+
+    /// The same for a batch whose framings nobody reads: nothing is written where they lie.
+    pub fn without_framings(self) -> Self {
+        Self { framing_bytes: 0, ..self }
+    }
+}
+
+/// Where one sample of a batch is written to.
+pub struct Window<'a> {
+    /// The input.
+    pub input: WriteOnly<'a>,
+    /// The target.
+    pub target: WriteOnly<'a>,
+    /// The [`Framing`]; empty where the layout has none.
+    pub framing: WriteOnly<'a>,
+}
+
+impl Window<'_> {
+    /// Makes all of it zeros.
+    pub fn clear(&mut self) {
+        self.input.fill(0);
+        self.target.fill(0);
+        self.framing.fill(0);
     }
 }
 
@@ -179,6 +225,19 @@ impl WriteOnly<'_> {
         assert_eq!(bytes.len(), self.len, "a write must cover its window exactly");
         // SAFETY: `ptr..ptr + len` is exclusively ours, and `bytes` is another allocation.
         unsafe { self.ptr.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), self.len) }
+    }
+
+    /// Writes a part of it, from byte `offset` on.
+    ///
+    /// # Panics
+    /// If the part is not within the window.
+    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset.checked_add(bytes.len());
+        assert!(end.is_some_and(|end| end <= self.len), "a write must stay in its window");
+        // SAFETY: `ptr..ptr + len` is exclusively ours and holds the part, as just checked; `bytes` is another allocation.
+        unsafe {
+            self.ptr.as_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
     }
 
     /// Sets every byte.
@@ -255,18 +314,25 @@ impl Slot {
         self.window(0, size_of::<StepHeader>()).copy_from_slice(bytemuck::bytes_of(header));
     }
 
-    /// Disjoint windows for the input and the target of every sample of a batch, in order; hand
-    /// them to as many workers as there are.
-    pub fn samples<'a>(&'a mut self, layout: &SlotLayout) -> Vec<(WriteOnly<'a>, WriteOnly<'a>)> {
+    /// Disjoint windows for every sample of a batch, in order; hand them to as many workers as there are.
+    pub fn windows<'a>(&'a mut self, layout: &SlotLayout) -> Vec<Window<'a>> {
         assert!(layout.slot_bytes <= self.len, "the layout must fit the slot");
         (0..layout.batch_size).map(|i| self.row(layout, i)).collect()
     }
 
     /// The windows of one sample. Those of different samples never overlap: the strides are the lengths.
-    fn row<'a>(&self, layout: &SlotLayout, row: usize) -> (WriteOnly<'a>, WriteOnly<'a>) {
-        let input = layout.input_offset + row * layout.input_bytes;
-        let target = layout.target_offset + row * layout.target_bytes;
-        (self.raw(input, layout.input_bytes), self.raw(target, layout.target_bytes))
+    fn row<'a>(&self, layout: &SlotLayout, row: usize) -> Window<'a> {
+        let part = |offset, bytes| self.raw(offset + row * bytes, bytes);
+        Window {
+            input: part(layout.input_offset, layout.input_bytes),
+            target: part(layout.target_offset, layout.target_bytes),
+            framing: part(layout.framing_offset, layout.framing_bytes),
+        }
+    }
+
+    /// As [`Slot::windows`], for those who frame nothing: of input and target.
+    pub fn samples<'a>(&'a mut self, layout: &SlotLayout) -> Vec<(WriteOnly<'a>, WriteOnly<'a>)> {
+        self.windows(layout).into_iter().map(|window| (window.input, window.target)).collect()
     }
 
     fn window(&mut self, offset: usize, len: usize) -> WriteOnly<'_> {
@@ -294,8 +360,8 @@ pub struct SharedSlot {
     rows: usize,
 }
 
-/// Rows of a slot that one worker has taken: the number of the first, and the windows of input and target of each.
-pub type Rows<'a> = (usize, Vec<(WriteOnly<'a>, WriteOnly<'a>)>);
+/// Rows of a slot that one worker has taken: the number of the first, and the windows of each.
+pub type Rows<'a> = (usize, Vec<Window<'a>>);
 
 impl SharedSlot {
     /// Opens the first `rows` rows of a slot; those after them are padding and become zeros.
@@ -307,9 +373,7 @@ impl SharedSlot {
         assert!(rows <= layout.batch_size, "a batch has a row for every sample");
         let shared = Self { slot, layout: layout.clone(), taken: AtomicUsize::new(0), rows };
         for row in rows..layout.batch_size {
-            let (mut input, mut target) = shared.row(row);
-            input.fill(0);
-            target.fill(0);
+            shared.row(row).clear();
         }
         shared
     }
@@ -333,7 +397,7 @@ impl SharedSlot {
         self.slot
     }
 
-    fn row(&self, row: usize) -> (WriteOnly<'_>, WriteOnly<'_>) {
+    fn row(&self, row: usize) -> Window<'_> {
         self.slot.row(&self.layout, row)
     }
 }
@@ -356,6 +420,10 @@ mod tests {
         assert_eq!(layout.input_offset, 256);
         assert_eq!(layout.target_offset, 256 + 1024);
         assert_eq!(layout.slot_bytes, 256 + 1024 + 512);
+        let framed = layout.clone().with_framings();
+        assert_eq!(framed.framing_offset, layout.slot_bytes);
+        // 100 times 56 bytes, rounded up.
+        assert_eq!(framed.slot_bytes, layout.slot_bytes + 5632);
     }
 
     #[test]
@@ -367,10 +435,20 @@ mod tests {
             input.fill(i as u8 + 1);
             target.copy_from_slice(&(i as u32 + 7).to_le_bytes());
         }
+        assert!(slot.windows(&layout).iter().all(|window| window.framing.is_empty()));
         let bytes = slot.bytes().expect("host memory is readable");
         assert_eq!(bytes[0], 3);
         assert_eq!(&bytes[256..256 + 28], [[1u8; 9].as_slice(), &[2; 9], &[3; 9], &[0]].concat());
         assert_eq!(bytes[layout.target_offset + 8], 9);
+        let layout = layout.with_framings();
+        let mut slot = Slot::host(0, layout.slot_bytes);
+        for (i, mut window) in slot.windows(&layout).into_iter().enumerate() {
+            window.framing.fill(i as u8 + 1);
+        }
+        let bytes = slot.bytes().expect("host memory is readable");
+        let framings = &bytes[layout.framing_offset..];
+        assert_eq!([0, 55, 56, 112, 167, 168].map(|i| framings[i]), [1, 1, 2, 3, 3, 0]);
+        assert!(bytes[..layout.framing_offset].iter().all(|&byte| byte == 0));
     }
 
     #[test]
@@ -384,8 +462,8 @@ mod tests {
                 for _ in 0..3 {
                     scope.spawn(|| {
                         while let Some((first, windows)) = shared.take(count) {
-                            for (row, (mut input, _)) in (first..).zip(windows) {
-                                input.fill(row as u8 + 1);
+                            for (row, mut window) in (first..).zip(windows) {
+                                window.input.fill(row as u8 + 1);
                             }
                         }
                     });

@@ -16,8 +16,9 @@ use crate::nn::mixing::Mixing;
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
-use crate::source::DataConfig;
-use crate::transform::TransformConfig;
+use crate::sampler::{Sampler, SamplingConfig};
+use crate::source::{DataConfig, ENDLESS, Source};
+use crate::transform::{Augment, TransformConfig};
 
 /// Epochs of a run that says neither epochs nor steps.
 pub const DEFAULT_EPOCHS: u64 = 5;
@@ -120,6 +121,8 @@ pub struct RunConfig {
     /// What is done to training images, in order: names, or tables with `type` and settings.
     #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<TransformConfig>,
+    /// Where the transforms run that move or cover pixels and come last; see [`Augment`].
+    pub augment: Augment,
     /// What is done to images held out, in order, in validation and in later evaluations of the run. What then has
     /// another size than the model expects is fitted to it, as it is without any.
     #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
@@ -135,6 +138,8 @@ pub struct RunConfig {
     pub schedule: Option<Schedule>,
     /// How the data set is read, where its files leave a choice.
     pub data: DataConfig,
+    /// Which samples are trained on and validated with, and in which order.
+    pub sampling: SamplingConfig,
 }
 
 impl Default for RunConfig {
@@ -169,11 +174,13 @@ impl Default for RunConfig {
             eval: true,
             max_slot_bytes: 1 << 30,
             transforms: Vec::new(),
+            augment: Augment::Auto,
             eval_transforms: Vec::new(),
             model: "cnn".into(),
             optimizer: OptimizerConfig::adamw(),
             schedule: None,
             data: DataConfig::default(),
+            sampling: SamplingConfig::default(),
         }
     }
 }
@@ -240,6 +247,7 @@ impl RunConfig {
         self.validate_update()?;
         self.validate_pipeline()?;
         self.data.validate()?;
+        self.sampling.validate()?;
         let transforms = self.transforms.iter().chain(&self.eval_transforms);
         transforms.map(TransformConfig::validate).collect::<Result<()>>()?;
         self.optimizer.validate()?;
@@ -329,6 +337,16 @@ impl RunConfig {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         }
+    }
+
+    /// The order of the training samples; a stream has its own.
+    ///
+    /// # Errors
+    /// When the samples are too few, or cannot be drawn or shared as asked for.
+    pub fn sampler(&self, train: &dyn Source) -> Result<Sampler> {
+        let (len, shuffle) = (train.len(), self.shuffle && train.len() != ENDLESS);
+        let plain = Sampler::new(len, self.batch_size, self.seed, shuffle, self.drop_last)?;
+        self.sampling.sampler(train, plain)
     }
 
     /// Optimizer steps of the whole run.
@@ -538,6 +556,18 @@ mod tests {
         assert!(refusal("keep = 0").contains("--keep"));
         assert!(refusal("workers = 100000").contains("--workers"));
         assert!(refusal("optimizer = { type = \"sgd\", momentum = nan }").contains("momentum"));
+        let sampling = |keys: &str| refusal(&format!("[sampling]\n{keys}"));
+        assert!(
+            sampling("val_split = 1.5").contains("--val-split: found 1.5, expected a share above")
+        );
+        assert!(sampling("world = 0").contains("--world: found 0, expected 1 to"));
+        let message = sampling("rank = 2\nworld = 2");
+        assert!(
+            message.contains("--rank: found rank 2 of 2, expected a rank below 2"),
+            "{message}"
+        );
+        assert!(sampling("shuffle_block = 0").contains("--shuffle-block: found 0"));
+        assert!(sampling("shuffle_block = 9\nbalance = true").contains("leaving one of both out"));
         parse("slots = 1\nsync = true").validate().expect("one slot is what sync means");
     }
 

@@ -210,7 +210,7 @@ fn prepare_loop(
             // Waiting for a stream's samples is done here, outside of the pool.
             match prefetch(&work, preparation).and_then(|()| filler(&work, preparation)) {
                 Ok(filler) => {
-                    assembly.add(scope, number, work, slot, (&preparation.layout, filler));
+                    assembly.add(scope, number, work, slot, filler);
                 }
                 Err(error) => return assembly.fail(number, error),
             }
@@ -230,7 +230,12 @@ fn filler<'a>(work: &Work, preparation: &'a Preparation) -> Result<Filler<'a>> {
     // What is held out is the same in every epoch, and in a later evaluation, even where something is drawn.
     let epoch = if work.split == Split::Validation { 0 } else { work.epoch };
     let keys = Keys { seed: preparation.seed, epoch };
-    Filler::new(&preparation.layout, source, transforms, keys)
+    let layout = match work.pass {
+        // Evaluation sees images as they come, so the workers do all there is to do.
+        Pass::Eval => preparation.layout.clone().without_framings(),
+        Pass::Train | Pass::Accumulate => preparation.layout.clone(),
+    };
+    Filler::new(layout, source, transforms, keys)
 }
 
 /// Where the samples of a batch are from, and what is done to them.

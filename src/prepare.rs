@@ -5,16 +5,19 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::batch::{DType, Slot, SlotLayout, TargetSpec, WriteOnly};
+use crate::batch::{DType, Slot, SlotLayout, TargetSpec, Window, WriteOnly};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::framing::Framing;
+use crate::rng::Rng;
 use crate::source::{Encoding, Source, Target};
-use crate::transform::{Image, ImageMemory, Transform, apply_all};
+use crate::transform::{Image, ImageMemory, Transform, apply_all, deferrable};
 
 /// What the randomness of a batch is keyed by, together with the index of each sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +73,8 @@ const TIMED_EVERY: usize = 16;
 
 /// Fills `slot` with the samples `indices` of `source`, in order, and the rows after them with zeros.
 /// Transforms run in their order, on images of bytes only; image files are decoded, and what has another shape than
-/// the source's specification after the transforms is fitted to it. To be called inside a rayon pool.
+/// the source's specification after the transforms is fitted to it. Where the layout has framings, the transforms that
+/// the device can do are only drawn, unless an image comes to them in another shape. To be called inside a rayon pool.
 ///
 /// # Errors
 /// When a sample cannot be read, a source or transform panics, or a sample does not fit the layout or
@@ -88,14 +92,11 @@ pub fn fill(
     times: &StageCounters,
 ) -> Result<()> {
     assert!(indices.len() <= layout.batch_size, "a batch has a row for every index");
-    let filler = Filler::new(layout, source, transforms, keys)?;
+    let filler = Filler::new(layout.clone(), source, transforms, keys)?;
     let chunk = chunk_len(indices.len(), rayon::current_num_threads());
-    let mut windows = slot.samples(layout);
+    let mut windows = slot.windows(layout);
     let (filled, padding) = windows.split_at_mut(indices.len());
-    for (input, target) in padding {
-        input.fill(0);
-        target.fill(0);
-    }
+    padding.iter_mut().for_each(Window::clear);
     // Samples after a failed one need not be read, all before it must: theirs is the earlier error.
     let failed_at = AtomicUsize::new(usize::MAX);
     let error = filled
@@ -137,9 +138,11 @@ fn image_shape(
 
 /// What all samples of a batch share.
 pub(crate) struct Filler<'a> {
-    layout: &'a SlotLayout,
+    layout: SlotLayout,
     source: &'a dyn Source,
     transforms: &'a [Box<dyn Transform>],
+    /// How many of them are the workers'; those after them are left to the device.
+    kept: usize,
     image_shape: Option<[usize; 3]>,
     keys: Keys,
 }
@@ -171,7 +174,6 @@ impl Laps {
 struct Scratch {
     source: Vec<u8>,
     image: ImageMemory,
-    planes: Vec<u8>,
 }
 
 thread_local! {
@@ -179,21 +181,27 @@ thread_local! {
     static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
 }
 
-type Window<'a> = (WriteOnly<'a>, WriteOnly<'a>);
-
 impl<'a> Filler<'a> {
     /// What fills batches of `layout` from `source`.
     ///
     /// # Errors
     /// When its samples are no images and yet there are transforms.
     pub(crate) fn new(
-        layout: &'a SlotLayout,
+        layout: SlotLayout,
         source: &'a dyn Source,
         transforms: &'a [Box<dyn Transform>],
         keys: Keys,
     ) -> Result<Self> {
         let image_shape = image_shape(source, transforms)?;
-        Ok(Self { layout, source, transforms, image_shape, keys })
+        let frames = layout.framing_bytes > 0;
+        let deferred = if frames { deferrable(transforms, source.spec()) } else { 0 };
+        let kept = transforms.len() - deferred;
+        Ok(Self { layout, source, transforms, kept, image_shape, keys })
+    }
+
+    /// How the batches lie in their slots.
+    pub(crate) fn layout(&self) -> &SlotLayout {
+        &self.layout
     }
 }
 
@@ -240,7 +248,7 @@ impl Filler<'_> {
 
     fn fill_sample<'a>(
         &'a self,
-        (input, target): &mut Window<'_>,
+        window: &mut Window<'_>,
         index: usize,
         scratch: &mut Scratch,
         laps: Option<&mut Laps>,
@@ -250,17 +258,30 @@ impl Filler<'_> {
         let begun = clock();
         let sample = self.source.read(index, &mut scratch.source)?;
         let read = clock();
-        let Scratch { image, planes, .. } = scratch;
+        let mut framing = Framing::default();
         let mut image = match self.image_shape {
             None => None,
-            Some(shape) => Some(self.augment(shape, index, sample.input, image, phase)?),
+            Some(shape) => {
+                let memory = &mut scratch.image;
+                let mut image = self.augment(shape, index, sample.input, memory, phase)?;
+                if !window.framing.is_empty() {
+                    framing = self.frame(&mut image, index, phase)?;
+                }
+                image.fit()?;
+                Some(image)
+            }
         };
         let augmented = clock();
-        let bytes = match &mut image {
-            None => sample.input,
-            Some(image) => image.planes(planes)?,
-        };
-        self.write(input, target, bytes, sample.target)?;
+        match &mut image {
+            None => self.write(window, sample.input, sample.target)?,
+            Some(image) => {
+                self.write_target(&mut window.target, &[], sample.target)?;
+                image.write(&mut window.input)?;
+            }
+        }
+        if !window.framing.is_empty() {
+            window.framing.copy_from_slice(bytemuck::bytes_of(&framing));
+        }
         let written = clock();
         if let (Some(laps), Some(begun), Some(read), Some(augmented), Some(written)) =
             (laps, begun, read, augmented, written)
@@ -272,7 +293,7 @@ impl Filler<'_> {
         Ok(())
     }
 
-    /// Runs all transforms on an image, in the worker's memory.
+    /// Runs the workers' transforms on an image, in the worker's memory.
     fn augment<'a, 'b>(
         &'a self,
         shape: [usize; 3],
@@ -288,22 +309,69 @@ impl Filler<'_> {
                 Image::raw(shape, input, memory)
             }
         };
-        let key = [self.keys.seed, self.keys.epoch, index as u64];
-        apply_all(self.transforms, &mut image, key, |name| phase.set(name))?;
-        phase.set("image");
-        image.fit()?;
+        self.apply(0..self.kept, &mut image, index, phase)?;
         Ok(image)
+    }
+
+    /// Runs a part of the list on an image.
+    fn apply<'a>(
+        &'a self,
+        places: Range<usize>,
+        image: &mut Image<'_>,
+        index: usize,
+        phase: &Cell<&'a str>,
+    ) -> Result<()> {
+        let key = [self.keys.seed, self.keys.epoch, index as u64];
+        apply_all(self.transforms, places, image, key, |name| phase.set(name))?;
+        phase.set("image");
+        Ok(())
+    }
+
+    /// What the device is to do to an image, of which all that it cannot do is done.
+    fn frame<'a>(
+        &'a self,
+        image: &mut Image<'_>,
+        index: usize,
+        phase: &Cell<&'a str>,
+    ) -> Result<Framing> {
+        let [_, height, width] = image.target();
+        let mut framing = Framing::whole([height, width]);
+        let deferred = self.kept..self.transforms.len();
+        if image.shape() != image.target() {
+            // The order of resizing and the rest matters.
+            self.apply(deferred, image, index, phase)?;
+            return Ok(framing);
+        }
+        for place in deferred {
+            let transform = &self.transforms[place];
+            phase.set(transform.name());
+            let key = [self.keys.seed, self.keys.epoch, index as u64, place as u64];
+            transform.reframe(&mut framing, [height, width], &mut Rng::keyed(&key));
+        }
+        phase.set("image");
+        Ok(framing)
     }
 
     /// Checks a sample and writes it.
     fn write(
         &self,
-        input: &mut WriteOnly<'_>,
-        target: &mut WriteOnly<'_>,
+        Window { input, target, .. }: &mut Window<'_>,
         bytes: &[u8],
         found: Target<'_>,
     ) -> Result<()> {
         expect_bytes(bytes, self.layout.input_bytes, "of input")?;
+        self.write_target(target, bytes, found)?;
+        input.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Checks a target against the input, raw bytes of which it may depend on, and writes it.
+    fn write_target(
+        &self,
+        target: &mut WriteOnly<'_>,
+        bytes: &[u8],
+        found: Target<'_>,
+    ) -> Result<()> {
         match (found, &self.source.spec().target) {
             (Target::Class(label), TargetSpec::Class { classes })
                 if (label as usize) < *classes =>
@@ -333,7 +401,6 @@ impl Filler<'_> {
                 ));
             }
         }
-        input.copy_from_slice(bytes);
         Ok(())
     }
 

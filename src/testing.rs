@@ -1,5 +1,6 @@
 //! What unit and integration tests share: comparison, test data, finite differences.
 
+use crate::framing::Framing;
 use crate::rng::Rng;
 
 /// Compares by `|actual - expected| <= atol + rtol · |expected|`.
@@ -32,6 +33,24 @@ pub fn normal(key: u64, len: usize) -> Vec<f64> {
     let mut rng = Rng::keyed(&[key, 0x7e57]);
     // Through f32, so that twins of either precision and shaders see exactly the same numbers.
     (0..len).map(|_| f64::from(rng.normal() as f32)).collect()
+}
+
+/// An image of `shape` `[channels, height, width]` as `framing` shows it, by the definition of [`Framing`].
+pub fn framed(planes: &[u8], [channels, height, width]: [usize; 3], framing: &Framing) -> Vec<u8> {
+    let f = framing;
+    let show = |c: usize, y: i32, x: i32| {
+        if (f.cover_top..f.cover_bottom).contains(&y) && (f.cover_left..f.cover_right).contains(&x)
+        {
+            return f.cover.to_le_bytes()[c % 4];
+        }
+        if !(f.top..f.bottom).contains(&y) || !(f.left..f.right).contains(&x) {
+            return f.margin.to_le_bytes()[c % 4];
+        }
+        let (row, column) = (f.row + f.row_step * y, f.column + f.column_step * x);
+        planes[(c * height + row as usize) * width + column as usize]
+    };
+    let places = (0..channels * height * width).map(|i| (i / width, (i % width) as i32));
+    places.map(|(line, x)| show(line / height, (line % height) as i32, x)).collect()
 }
 
 /// The gradient of `f` at `x` by central differences.

@@ -125,6 +125,14 @@ fn wrong_settings_are_one_line_and_exit_2() {
     train("--optimizer sdg", &["sdg", "sgd, adam, adamw"]);
     train("--schedule cosin", &["cosin", "cosine"]);
     train("--momentum 0.9", &["--momentum", "adamw"]);
+    train("--transforms blur:sigma=0", &["config: transform blur: sigma: found [0, 0]"]);
+    train("--eval-transforms flip", &["--eval-transforms flip: found flip, expected one of blur"]);
+    train(
+        "--transforms center-crop:size=30",
+        &["center_crop: size", "at most the images' 28 x 28"],
+    );
+    train("--mean 0.5", &["--mean: found 1 means and 0 deviations"]);
+    train("--mean 0.5,0.5 --std 1,1", &["--mean: found 2 numbers, expected 1"]);
     train("--model vgg", &["vgg", "mlp, cnn"]);
     train("--max-slot-bytes 1000", &["--batch-size", "expected at most 1000 (max_slot_bytes)"]);
     train("--batch-size 8001 --drop-last", &["8001"]);
@@ -312,6 +320,38 @@ fn eval_and_predict_use_what_was_trained() {
     desk.refused("predict nosuch.png --device cpu", 3, &["nosuch.png"]);
 }
 
+#[test]
+fn what_a_run_was_evaluated_with_is_what_eval_and_predict_use() {
+    let desk = Desk::new();
+    let done = |all: &[Value]| all.last().expect("events").clone();
+    let plain = done(&desk.train("--out plain"));
+    let list = "vertical-flip:probability=1,normalize:mean=[0.4]:std=[0.3]";
+    let turned = done(&desk.train(&format!("--out turned --eval-transforms {list}")));
+    let config = std::fs::read_to_string(desk.path("turned/config.toml")).expect("saved");
+    assert!(config.contains("[[eval_transforms]]") && config.contains("mean = [0.4"), "{config}");
+    assert_ne!(turned["val_loss"], plain["val_loss"]);
+    let eval = |line: &str| desk.json(&format!("eval {line} --device cpu --json"), 0)[0].clone();
+    assert_eq!(eval("turned")["accuracy"], turned["val_accuracy"]);
+    assert_eq!(eval("plain")["accuracy"], plain["val_accuracy"]);
+    let upright = eval("turned --eval-transforms horizontal-flip:probability=0");
+    assert!(upright["loss"].as_f64() < eval("turned")["loss"].as_f64(), "{upright}");
+    let shifted = eval("turned --mean 0.1 --std 0.3");
+    assert_ne!(shifted["loss"], eval("turned")["loss"]);
+    // Only the evaluation is upside down, so that the weights are those of a run with the same normalisation.
+    let same = done(&desk.train("--out same --mean 0.4 --std 0.3"));
+    assert_eq!(same["parameter_hash"], turned["parameter_hash"]);
+    assert_ne!(same["parameter_hash"], plain["parameter_hash"]);
+    let sneaker = picture_of(&desk, 7);
+    let picture = image::open(desk.path(sneaker)).expect("a picture");
+    picture.flipv().save(desk.path("upside.png")).expect("saves");
+    let predict = |run: &str, file: &str| {
+        let line = format!("predict {file} --run {run} --top 10 --device cpu --json");
+        desk.json(&line, 0)[0]["classes"].clone()
+    };
+    assert_eq!(predict("turned", "upside.png"), predict("same", sneaker));
+    assert_ne!(predict("turned", sneaker), predict("same", sneaker));
+}
+
 /// Saves the first training picture of a class as PNG.
 fn picture_of(desk: &Desk, class: u32) -> &'static str {
     use inflight::source::{self, OpenOptions, Target};
@@ -347,6 +387,19 @@ fn a_dry_run_shows_the_plan_and_leaves_nothing() {
         "train fashion-mnist-10k --model cnn --batch-size 256 --device cpu --dry-run --json";
     let bytes = |line: &str| desk.json(line, 0)[0]["activation_bytes"].as_u64();
     assert!(bytes(&format!("{train} --recompute")) < bytes(train));
+    let train =
+        format!("{train} --transforms horizontal-flip,random-resized-crop,pad-crop --augment");
+    let sides = |side: &str| {
+        let plan = &desk.json(&format!("{train} {side}"), 0)[0];
+        (plan["transforms_on_workers"].clone(), plan["transforms_on_device"].clone())
+    };
+    let [flip, crop, pad] = ["horizontal_flip", "random_resized_crop", "pad_crop"];
+    assert_eq!(sides("device"), (vec![flip, crop].into(), vec![pad].into()));
+    assert_eq!(sides("workers"), (vec![flip, crop, pad].into(), Value::Array(vec![])));
+    let text = desk.ok(&train.replace("--json ", "").replace("--augment", "--augment device"));
+    let line =
+        "transforms: horizontal_flip, random_resized_crop on the workers · pad_crop on the device";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]
@@ -365,6 +418,44 @@ fn inspect_shows_counts_and_draws_a_sheet() {
         text.contains("train: 8,000 samples of 1 × 28 × 28") && text.contains("Ankle boot"),
         "{text}"
     );
+}
+
+#[test]
+fn inspect_shows_samples_as_they_reach_the_device() {
+    let desk = Desk::new();
+    let sheet = |more: &str| {
+        desk.ok(&format!("inspect fashion-mnist-10k --sheet sheet.png --transformed {more}"));
+        image::open(desk.path("sheet.png")).expect("a picture").to_rgb8()
+    };
+    let list = "--transforms pad-crop,rotation:degrees=30,cutout:size=6:fill=255";
+    let (first, again, other) = (sheet(list), sheet(list), sheet(&format!("{list} --seed 1")));
+    assert_eq!(first.dimensions(), (9 * 58 + 2, 10 * 58 + 2));
+    assert!(first == again, "the same seed draws the same");
+    // Tiles of 28 pixels, doubled, two pixels apart.
+    let tile = |sheet: &image::RgbImage, row: u32, column: u32| {
+        let (x, y) = (2 + column * 58, 2 + row * 58);
+        image::imageops::crop_imm(sheet, x, y, 56, 56).to_image()
+    };
+    let plain = sheet("");
+    for row in 0..10 {
+        assert!(tile(&first, row, 0) == tile(&other, row, 0), "row {row}: the sample itself");
+        for column in 1..9 {
+            let [this, that] = [&first, &other].map(|sheet| tile(sheet, row, column));
+            assert!(this != that, "row {row}, column {column}: another seed draws anew");
+            assert!(
+                this != tile(&first, row, column - 1),
+                "row {row}, column {column}: epochs differ"
+            );
+            assert!(
+                tile(&plain, row, column) == tile(&plain, row, 0),
+                "without transforms all are alike"
+            );
+        }
+    }
+    let flat = "inspect fashion-mnist-10k --sheet sheet.png --transformed --transforms";
+    desk.refused(&format!("{flat} blur:sigma=0"), 2, &["transform blur: sigma: found [0, 0]"]);
+    desk.refused(&format!("{flat} center-crop:size=30"), 2, &["at most the images' 28 x 28"]);
+    desk.run("inspect fashion-mnist-10k --transforms blur", 2);
 }
 
 #[test]
@@ -432,4 +523,96 @@ fn tuning_changes_times_and_no_bit_and_a_second_start_takes_none() {
     assert_eq!((none, again), (0, 0));
     assert!(some > 0 && more > 0, "{some} and {more} variants timed");
     assert_eq!([&first, &second, &full], [&off; 3]);
+}
+
+/// A table whose class follows from its columns, with a test part beside it in which columns have another order.
+fn write_table(desk: &Desk) {
+    let row = |i: usize| {
+        let (a, colour) = (i * 37 % 100, ["red", "blue"][i * 13 % 2]);
+        let class = if (a >= 50) == (colour == "red") { "same" } else { "other" };
+        (a, colour, class)
+    };
+    let train = |i| {
+        let (a, colour, class) = row(i);
+        format!("{a},{colour},{class}\n")
+    };
+    let test = |i| {
+        let (a, colour, class) = row(i);
+        format!("{class}.,{a},{colour}\n")
+    };
+    let write = |name: &str, text: String| std::fs::write(desk.path(name), text).expect("writes");
+    write(
+        "t-train.csv",
+        (0..600).map(train).fold("a,colour,class\n".into(), |all, row| all + &row),
+    );
+    write(
+        "t-test.csv",
+        (600..700).map(test).fold("class,a,colour\n".into(), |all, row| all + &row),
+    );
+    write("rows.csv", "colour,a\nred,90\nblue,90\nred,5\n".into());
+}
+
+#[test]
+fn tables_are_trained_evaluated_and_predicted() {
+    let desk = Desk::new();
+    write_table(&desk);
+    let fast = "--device cpu --json";
+    let line = format!("train t-train.csv --target class --model mlp --batch-size 32 {fast}");
+    let trained = desk.json(&format!("{line} --epochs 8 --out run"), 0);
+    let done = trained.last().expect("events");
+    assert!(done["val_accuracy"].as_f64() > Some(0.9), "{done}");
+    let saved = std::fs::read_to_string(desk.path("run/inputs.json")).expect("inputs");
+    let saved: Value = serde_json::from_str(&saved).expect("JSON");
+    assert_eq!(saved["fitted"]["features"][1]["column"], "colour");
+    let evaluated = desk.json(&format!("eval run {fast}"), 0);
+    assert_eq!(evaluated[0]["accuracy"], done["val_accuracy"]);
+    // Another file is encoded as the training part was, not by what is in it: here all of it is one row over and over.
+    std::fs::write(
+        desk.path("one.csv"),
+        "a,colour,class\n".to_string() + &"90,red,same\n".repeat(9),
+    )
+    .expect("writes");
+    let one = desk.json(&format!("eval run --dataset one.csv {fast}"), 0);
+    assert_eq!((&one[0]["samples"], &one[0]["accuracy"]), (&9.into(), &1.0.into()));
+
+    let found = desk.json(&format!("predict rows.csv --run run {fast}"), 0);
+    let names: Vec<&str> =
+        found.iter().map(|row| row["classes"][0]["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["same", "other", "other"]);
+    assert_eq!((&found[1]["row"], &found[1]["file"]), (&2.into(), &"rows.csv".into()));
+    let text = desk.ok("predict rows.csv --run run --device cpu");
+    assert!(text.starts_with("rows.csv row 1: same ") && text.lines().count() == 3, "{text}");
+    std::fs::write(desk.path("rows.csv"), "colour\nred\n").expect("writes");
+    desk.refused("predict rows.csv --run run --device cpu", 3, &["rows.csv", "no column \"a\""]);
+
+    // What a run was fitted to stays when it goes on, even where the file has changed meanwhile.
+    let held = desk.json(&format!("{line} --out held --steps 20"), 0);
+    let fitted = std::fs::read(desk.path("held/inputs.json")).expect("inputs");
+    let more = desk.json(&format!("train --resume held --steps 30 {fast}"), 0);
+    assert_eq!(std::fs::read(desk.path("held/inputs.json")).expect("inputs"), fitted);
+    assert_ne!(
+        held.last().expect("events")["parameter_hash"],
+        more.last().expect("events")["parameter_hash"]
+    );
+    desk.refused(
+        "train t-train.csv --model mlp --device cpu --target legs",
+        2,
+        &["--target", "a, colour, class"],
+    );
+}
+
+#[test]
+fn tables_of_numbers_are_predicted_in_their_unit() {
+    let desk = Desk::new();
+    let rows: String = (0..400).map(|i| format!("{},{}\n", i % 50, 1000 + 20 * (i % 50))).collect();
+    std::fs::write(desk.path("line.csv"), format!("x,price\n{rows}")).expect("writes");
+    std::fs::write(desk.path("new.csv"), "x\n10\n40\n").expect("writes");
+    let line = "train line.csv --target price --task regress --model mlp --epochs 30 --batch-size 32 \
+                --device cpu --json --out run";
+    desk.json(line, 0);
+    let found = desk.json("predict new.csv --run run --device cpu --json", 0);
+    for (row, expected) in found.iter().zip([1200.0, 1800.0]) {
+        let value = row["value"].as_f64().expect("a number");
+        assert!((value - expected).abs() < 40.0, "{value} where {expected} is expected");
+    }
 }

@@ -3,6 +3,7 @@
 use half::f16;
 
 use crate::batch::{DType, StepHeader};
+use crate::framing::Framing;
 use crate::graph::op::{CONTROL_LEN, Op, PoolGeometry};
 use crate::graph::plan::CONTROL_NAME;
 use crate::graph::{Role, Tensor};
@@ -38,6 +39,20 @@ pub(super) fn input(op: &Op, binding: usize, tensor: &Tensor, header: &StepHeade
         DType::F32 => (0..len).flat_map(|i| float(i).to_le_bytes()).collect(),
         DType::F16 => (0..len).flat_map(|i| f16::from_f32(float(i)).to_le_bytes()).collect(),
     }
+}
+
+/// What a usual recipe does to images of `size`: a shift by a few pixels, half of them mirrored, a box covered.
+pub(super) fn framings(images: usize, size @ [height, width]: [usize; 2]) -> Vec<u8> {
+    let framing = |i: usize| {
+        let mut framing = Framing::whole(size);
+        framing.shift([2 - (i % 5) as i64, (i % 7) as i64 - 3], size, 0);
+        if i.is_multiple_of(2) {
+            framing.mirror_columns(width);
+        }
+        framing.cover_by(height / 4..height / 2, width / 4..width / 2, 0);
+        framing
+    };
+    bytemuck::cast_slice(&(0..images).map(framing).collect::<Vec<Framing>>()).to_vec()
 }
 
 /// Where each window could have its maximum: in its first element.

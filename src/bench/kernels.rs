@@ -10,6 +10,7 @@ use super::twin::Twin;
 use super::{Bed, Ceilings, Options, Score, data, program};
 use crate::batch::{DType, StepHeader};
 use crate::error::Result;
+use crate::framing::{FRAMED_SIDE_MAX, FRAMING_WORDS};
 use crate::gpu::kernel::{Binding, Bound};
 use crate::gpu::stopwatch::{Effort, Stopwatch, Trial, measure};
 use crate::gpu::tune::{Choices, Task, Tuner};
@@ -116,7 +117,9 @@ pub fn list(options: &Options) -> Result<Vec<Kernel>> {
 fn of_model(model: &str, options: &Options) -> Result<Vec<Kernel>> {
     let program = program(model, options)?;
     let plan = &program.plans[&Pass::Train];
-    Ok(plan.nodes.iter().map(|node| Kernel::of_node(model, plan, node)).collect())
+    let kernels = plan.nodes.iter().map(|node| Kernel::of_node(model, plan, node));
+    let with_variant = |kernel: Kernel| [kernel.augmented(), Some(kernel)];
+    Ok(kernels.flat_map(with_variant).flatten().collect())
 }
 
 impl Kernel {
@@ -137,6 +140,22 @@ impl Kernel {
             ids.iter().map(|&id| plan.tensor(id).clone()).collect::<Vec<Tensor>>()
         };
         Self::new(Some(model), node.op, tensors(&node.inputs), tensors(&node.outputs))
+    }
+
+    /// The operation that a run with transforms on the device has in place of this one.
+    fn augmented(&self) -> Option<Self> {
+        let &[n, _, height, width] = &self.inputs[0].shape[..] else { return None };
+        if self.op != Op::NormalizeU8 || height.max(width) > FRAMED_SIDE_MAX {
+            return None;
+        }
+        let framings = Tensor {
+            name: "framings".into(),
+            shape: vec![n, FRAMING_WORDS],
+            dtype: DType::U32,
+            role: Role::Framing,
+        };
+        let inputs = self.inputs.iter().cloned().chain([framings]).collect();
+        Some(Self::new(self.model.as_deref(), Op::AugmentU8, inputs, self.outputs.clone()))
     }
 
     fn new(model: Option<&str>, op: Op, inputs: Vec<Tensor>, outputs: Vec<Tensor>) -> Self {
@@ -223,7 +242,11 @@ impl Kernel {
 
     fn data(&self) -> Vec<Vec<u8>> {
         let header = self.header();
-        let each = |(i, x)| data::input(&self.op, i, x, &header);
+        let image = &self.inputs[0].shape;
+        let each = |(i, x): (usize, &Tensor)| match x.role {
+            Role::Framing => data::framings(x.shape[0], [image[2], image[3]]),
+            _ => data::input(&self.op, i, x, &header),
+        };
         self.inputs.iter().enumerate().map(each).collect()
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use inflight::source::{DataConfig, Source};
+use inflight::source::{DataConfig, Dataset, Source};
 use inflight::train::evaluate::{EvalOptions, Evaluation, evaluate};
 use inflight::transform::TransformConfig;
 use inflight::{Error, Result};
@@ -24,7 +24,7 @@ pub struct Args {
     /// A data set's name or path [default: the one of the run]
     #[arg(long, value_name = "D")]
     dataset: Option<String>,
-    /// Which part of it [default: test, where there is one]
+    /// Which part of it [default: test, where there is one, else what --val-split held out, else train]
     #[arg(long, value_name = "SPLIT")]
     split: Option<Split>,
     /// The model that the weights are for [default: the one of the run]
@@ -51,7 +51,9 @@ pub struct Args {
 pub enum Split {
     /// What is trained on
     Train,
-    /// What is held out
+    /// What the run held out of it, by --val-split
+    Val,
+    /// What is there to test with
     Test,
 }
 
@@ -109,8 +111,12 @@ pub fn run(args: Args) -> Result<()> {
         config.eval_transforms = TransformConfig::parse_list("--eval-transforms", list)?;
         config.settle();
     }
-    let dataset = open_dataset(&name, &config.data)?;
-    let (split, source) = choose(args.split, &dataset.train, dataset.test.as_ref(), &name)?;
+    let fitted = trained.run.as_ref().and_then(|run| run.inputs.fitted.clone()).map(Arc::new);
+    let mut dataset = open_dataset(&name, &config.data, fitted.as_ref())?;
+    if config.dataset.as_ref() == Some(&name) {
+        dataset = config.sampling.split(dataset, config.seed)?;
+    }
+    let (split, source) = choose(args.split, &dataset)?;
     // Of a run, the statistics are those it was trained with, unless others are asked for.
     let statistics = |data: &DataConfig| (data.mean.clone(), data.std.clone());
     let before = trained.run.as_ref().map(|run| statistics(&run.config.data));
@@ -134,7 +140,7 @@ pub fn run(args: Args) -> Result<()> {
     print::data(format!(
         "{} ({}): {} over {} samples",
         dataset.name,
-        if split == Split::Train { "train" } else { "test" },
+        split.name(),
         measures(Some(evaluation.loss), evaluation.accuracy),
         print::count(evaluation.samples)
     ));
@@ -147,17 +153,27 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn choose(
-    asked: Option<Split>,
-    train: &Arc<dyn Source>,
-    test: Option<&Arc<dyn Source>>,
-    name: &str,
-) -> Result<(Split, Arc<dyn Source>)> {
-    match (asked, test) {
-        (Some(Split::Train), _) | (None, None) => Ok((Split::Train, train.clone())),
-        (_, Some(test)) => Ok((Split::Test, test.clone())),
-        (Some(Split::Test), None) => {
-            Err(Error::data(name, "has no test split").hint("--split train"))
+impl Split {
+    fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Val => "val",
+            Split::Test => "test",
         }
+    }
+}
+
+/// The part that is asked for, or the one that says most.
+fn choose(asked: Option<Split>, dataset: &Dataset) -> Result<(Split, Arc<dyn Source>)> {
+    let missing = |what| Err(Error::data(&dataset.name, what));
+    match (asked, &dataset.validation, &dataset.test) {
+        (None | Some(Split::Test), _, Some(test)) => Ok((Split::Test, test.clone())),
+        (None | Some(Split::Val), Some(held_out), _) => Ok((Split::Val, held_out.clone())),
+        (None | Some(Split::Train), ..) => Ok((Split::Train, dataset.train.clone())),
+        (Some(Split::Test), ..) => {
+            missing("has no test split").map_err(|e| e.hint("--split train"))
+        }
+        (Some(Split::Val), ..) => missing("was not split by the run")
+            .map_err(|e| e.hint("inflight train --val-split 0.1")),
     }
 }

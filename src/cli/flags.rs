@@ -7,13 +7,15 @@ use inflight::executor::Tune;
 use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
-use inflight::source::DataConfig;
-use inflight::transform::TransformConfig;
+use inflight::source::{DataConfig, StreamFormat, Task};
+use inflight::transform::{Augment, TransformConfig};
 use inflight::{Error, Result};
 use serde::Deserialize;
 
+use super::sampling::SamplingFlags;
+
 /// A switch: `--flag`, or `--flag=false` to switch off what a config file switches on.
-const ON: &str = "true";
+pub(super) const ON: &str = "true";
 
 /// The settings of a run; each overrides the key of the same name in a config file.
 #[derive(Debug, Default, clap::Args)]
@@ -102,11 +104,16 @@ pub struct Flags {
     /// What is done to training images, in order, as random-resized-crop:scale=[0.3,1],horizontal-flip
     #[arg(long, value_name = "LIST")]
     transforms: Option<String>,
+    /// Where flips, shifts and cutouts run that come last: auto, workers or device [default: auto]
+    #[arg(long, value_name = "WHERE")]
+    augment: Option<Augment>,
     /// What is done to images held out, in order, as resize:size=256,center-crop [default: the centre, fitted]
     #[arg(long, value_name = "LIST")]
     eval_transforms: Option<String>,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    sampling: SamplingFlags,
     /// How activations are stored: f32, or f16 for mixed precision [default: f32]
     #[arg(long, value_name = "P")]
     precision: Option<String>,
@@ -139,12 +146,66 @@ pub struct DataFlags {
     /// 1 for grey images, 3 for colour [default: what the files are]
     #[arg(long, value_name = "C")]
     channels: Option<usize>,
+    /// Samples of a stream: webdataset, raw or jsonl [default: what its beginning says]
+    #[arg(long, value_name = "F", value_parser = stream_format)]
+    format: Option<StreamFormat>,
+    /// Samples of a stream that wait to leave in random order [default: in the order in which they come]
+    #[arg(long, value_name = "N")]
+    shuffle_buffer: Option<usize>,
+    /// Folder of the cache of what comes from S3, GCS, Azure and HTTP [default: cloud in the folder of fetched data sets]
+    #[arg(long, value_name = "DIR")]
+    cloud_cache_dir: Option<PathBuf>,
+    /// Most bytes that this cache may take [default: 32 GiB]
+    #[arg(long, value_name = "BYTES")]
+    cloud_cache_bytes: Option<u64>,
+    /// Tokens that a model sees at once, of text [default: 256]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Tokens from the beginning of a training sample to that of the next; 1 draws them from anywhere [default: the context]
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+    /// Number of different tokens, for files that do not say [default: one more than the highest found]
+    #[arg(long, value_name = "N")]
+    vocabulary: Option<usize>,
     /// Mean of each channel that images are normalised by, from 0 to 1, as 0.485,0.456,0.406 [default: the data's own]
     #[arg(long, value_name = "X,X,X", value_delimiter = ',', allow_negative_numbers = true)]
     mean: Option<Vec<f32>>,
     /// Standard deviation of each channel, likewise
     #[arg(long, value_name = "X,X,X", value_delimiter = ',', allow_negative_numbers = true)]
     std: Option<Vec<f32>>,
+    /// File or folder with the test part [default: what the data set holds; for a table x-train.csv the x-test.csv beside it]
+    #[arg(long, value_name = "PATH")]
+    test_data: Option<PathBuf>,
+    /// Column of a table to predict: its name, its number from 1 on, or last [default: target, label, class or y]
+    #[arg(long, value_name = "COLUMN")]
+    target: Option<String>,
+    /// Columns of a table that go in, or with a minus those that do not, as age,income or=-id [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    columns: Vec<String>,
+    /// Columns of numbers that are names of categories
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    categorical: Vec<String>,
+    /// Columns of numbers to cut into buckets of equally many rows, as age:10
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    bucketize: Vec<String>,
+    /// Whether the target is to classify or to regress [default: text and whole numbers are classes]
+    #[arg(long, value_name = "TASK")]
+    task: Option<Task>,
+    /// Whether the first row of a table names its columns [default: told by what is in it]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = ON)]
+    header: Option<bool>,
+    /// Folder that the paths in a list of files are relative to, and must lie in [default: the list's]
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+    /// Bytes that a Parquet or Arrow table may take in memory; a larger one is read as it is needed [default: 1 GiB]
+    #[arg(long, value_name = "BYTES")]
+    table_bytes: Option<usize>,
+}
+
+/// A format by the name that a configuration has for it.
+fn stream_format(name: &str) -> Result<StreamFormat, String> {
+    let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name);
+    StreamFormat::deserialize(value).map_err(|e| e.to_string())
 }
 
 impl DataFlags {
@@ -153,8 +214,26 @@ impl DataFlags {
         config.classes = self.classes.or(config.classes);
         config.image_size = self.image_size.or(config.image_size);
         config.channels = self.channels.or(config.channels);
+        config.format = self.format.or(config.format);
+        config.shuffle_buffer = self.shuffle_buffer.or(config.shuffle_buffer);
+        if let Some(dir) = &self.cloud_cache_dir {
+            config.cloud_cache_dir = Some(std::path::absolute(dir).unwrap_or_else(|_| dir.clone()));
+        }
+        config.cloud_cache_bytes = self.cloud_cache_bytes.or(config.cloud_cache_bytes);
+        config.context = self.context.or(config.context);
+        config.stride = self.stride.or(config.stride);
+        config.vocabulary = self.vocabulary.or(config.vocabulary);
         config.mean = self.mean.clone().or_else(|| config.mean.take());
         config.std = self.std.clone().or_else(|| config.std.take());
+        set_some(&mut config.test, self.test_data.as_deref().map(absolute));
+        set_some(&mut config.target, self.target.clone());
+        set_list(&mut config.columns, &self.columns);
+        set_list(&mut config.categorical, &self.categorical);
+        set_list(&mut config.bucketize, &self.bucketize);
+        set_some(&mut config.task, self.task);
+        set_some(&mut config.header, self.header);
+        set_some(&mut config.image_root, self.image_root.as_deref().map(absolute));
+        set_some(&mut config.table_bytes, self.table_bytes);
     }
 }
 
@@ -188,11 +267,13 @@ impl Flags {
         if let Some(list) = &self.transforms {
             config.transforms = TransformConfig::parse_list("--transforms", list)?;
         }
+        set(&mut config.augment, self.augment);
         if let Some(list) = &self.eval_transforms {
             config.eval_transforms = TransformConfig::parse_list("--eval-transforms", list)?;
         }
         config.settle();
         self.data.apply(&mut config.data);
+        self.sampling.apply(&mut config.sampling)?;
         set(&mut config.checkpoint_every, self.checkpoint_every);
         set(&mut config.keep, self.keep);
         config.lr = self.lr.or(config.lr);
@@ -201,8 +282,7 @@ impl Flags {
         config.cutmix = self.cutmix.or(config.cutmix);
         config.ema = self.ema.or(config.ema);
         if let Some(init) = &self.init {
-            // Absolute, so that the saved configuration means the same from every folder.
-            config.init = Some(std::path::absolute(init).unwrap_or_else(|_| init.clone()));
+            config.init = Some(absolute(init));
         }
         if self.out.is_some() {
             config.out.clone_from(&self.out);
@@ -276,7 +356,24 @@ impl Flags {
     }
 }
 
-fn set<T>(key: &mut T, flag: Option<T>) {
+/// Absolute, so that the saved configuration means the same from every folder.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
+}
+
+fn set_some<T>(key: &mut Option<T>, flag: Option<T>) {
+    if flag.is_some() {
+        *key = flag;
+    }
+}
+
+fn set_list(key: &mut Vec<String>, flag: &[String]) {
+    if !flag.is_empty() {
+        *key = flag.to_vec();
+    }
+}
+
+pub(super) fn set<T>(key: &mut T, flag: Option<T>) {
     if let Some(value) = flag {
         *key = value;
     }
@@ -305,6 +402,7 @@ pub fn model_config(name: &str) -> Result<ModelConfig> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use inflight::sampler::SamplingConfig;
 
     use super::*;
 
@@ -326,7 +424,10 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
-                    --drop-last --no-eval --transforms pad-crop --eval-transforms resize --classes 13 --image-size 14 --channels 1 --mean 0.5 --std 0.25,0.5 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
+                    --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 \
+                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 \
+                    --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 \
+                    --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -365,15 +466,40 @@ mod tests {
             max_slot_bytes: 10,
             model: "mlp".into(),
             transforms: vec![TransformConfig::PadCrop(Default::default())],
+            augment: Augment::Device,
             eval_transforms: vec![TransformConfig::Resize(Default::default())],
             optimizer,
             schedule: None,
+            sampling: SamplingConfig {
+                val_split: Some(0.2),
+                shuffle_block: Some(15),
+                balance: true,
+                rank: 1,
+                world: 3,
+                class_weights: [("a".into(), 2.0), ("b".into(), 0.5)].into(),
+            },
             data: DataConfig {
                 classes: Some(13),
                 image_size: Some(14),
                 channels: Some(1),
+                format: Some(StreamFormat::Raw),
+                shuffle_buffer: Some(15),
+                cloud_cache_dir: Some("/c".into()),
+                cloud_cache_bytes: Some(16),
+                context: Some(15),
+                stride: Some(16),
+                vocabulary: Some(17),
                 mean: Some(vec![0.5]),
                 std: Some(vec![0.25, 0.5]),
+                test: Some("/t".into()),
+                target: Some("y".into()),
+                columns: vec!["-a".into(), "b".into()],
+                categorical: vec!["c".into()],
+                bucketize: vec!["d:3".into(), "e:4".into()],
+                task: Some(Task::Regress),
+                header: Some(false),
+                image_root: Some("/r".into()),
+                table_bytes: Some(15),
             },
         };
         assert_eq!(found, expected);

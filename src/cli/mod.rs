@@ -2,6 +2,7 @@
 //! prints: people read stderr, data goes to stdout.
 
 mod bench;
+mod convert;
 mod devices;
 mod eval;
 mod fetch;
@@ -10,9 +11,11 @@ mod inspect;
 mod model;
 mod plan;
 mod predict;
+mod predict_rows;
 pub mod print;
 mod progress;
 mod runs;
+mod sampling;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -36,7 +39,7 @@ enum Command {
     Train(Box<train::Args>),
     /// Evaluate trained weights on a data set
     Eval(eval::Args),
-    /// Tell what pictures show, with a trained model
+    /// Tell what pictures show, or what the rows of a table are, with a trained model
     Predict(predict::Args),
     /// Measure a device: its kernels and whole steps, beside what it can do at best
     Bench(bench::Args),
@@ -44,6 +47,8 @@ enum Command {
     Devices(devices::Args),
     /// Show what a data set holds
     Inspect(inspect::Args),
+    /// Write a data set to shards that are read from the first byte to the last
+    Convert(convert::Args),
     /// Bring a data set onto this machine
     Fetch(fetch::Args),
     /// Show what a model consists of
@@ -60,6 +65,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::Model(args) => model::run(args),
     }

@@ -53,7 +53,7 @@ struct Event {
 pub fn run(args: Args) -> Result<()> {
     let Command::Show(args) = args.command;
     let spec = match &args.dataset {
-        Some(name) => open_dataset(name, &Default::default())?.train.spec().clone(),
+        Some(name) => open_dataset(name, &Default::default(), None)?.train.spec().clone(),
         None => spec(&args)?,
     };
     let model = model_config(&args.model)?.build(&spec)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use inflight::Result;
+use inflight::batch::{SampleSpec, SlotLayout};
 use inflight::config::RunConfig;
 use inflight::gpu;
 use inflight::gpu::survey::{DeviceMemory, Survey};
@@ -10,7 +11,8 @@ use inflight::graph::cost::Cost;
 use inflight::graph::plan::{ActivationBuffer, Pass, Program};
 use inflight::nn::Module;
 use inflight::nn::describe::describe;
-use inflight::source::Dataset;
+use inflight::source::{Dataset, ENDLESS};
+use inflight::transform::{Transform, TransformConfig, deferrable};
 use serde::Serialize;
 
 use super::print as out;
@@ -19,7 +21,9 @@ use super::print as out;
 struct Plan {
     event: &'static str,
     dataset: String,
-    train_samples: usize,
+    /// Absent for a stream.
+    train_samples: Option<usize>,
+    val_samples: usize,
     test_samples: usize,
     model_parameters: usize,
     batch_size: usize,
@@ -38,6 +42,38 @@ struct Plan {
     dispatches: Option<usize>,
     barriers: Option<usize>,
     device: String,
+    #[serde(flatten)]
+    transforms: TransformsBySide,
+}
+
+/// Names of the transforms by where they run, in order.
+#[derive(Default, Serialize)]
+pub struct TransformsBySide {
+    transforms_on_workers: Vec<String>,
+    transforms_on_device: Vec<String>,
+}
+
+impl TransformsBySide {
+    /// Those of a run by `config` whose program is laid out as `slot`.
+    pub fn new(config: &RunConfig, spec: &SampleSpec, slot: &SlotLayout) -> Self {
+        let all: Vec<_> = config.transforms.iter().filter_map(TransformConfig::build).collect();
+        let deferred = if slot.framing_bytes > 0 { deferrable(&all, spec) } else { 0 };
+        let names = |part: &[Box<dyn Transform>]| part.iter().map(|t| t.name().into()).collect();
+        let (workers, device) = all.split_at(all.len() - deferred);
+        Self { transforms_on_workers: names(workers), transforms_on_device: names(device) }
+    }
+
+    /// `transforms: random_resized_crop on the workers · horizontal_flip on the device`; none without transforms.
+    pub fn line(&self) -> Option<String> {
+        let sides =
+            [(&self.transforms_on_workers, "workers"), (&self.transforms_on_device, "device")];
+        let parts: Vec<String> = sides
+            .into_iter()
+            .filter(|(names, _)| !names.is_empty())
+            .map(|(names, side)| format!("{} on the {side}", names.join(", ")))
+            .collect();
+        (!parts.is_empty()).then(|| format!("transforms: {}", parts.join(" · ")))
+    }
 }
 
 /// Prints the plan of a run.
@@ -63,7 +99,8 @@ pub fn print(
     let plan = Plan {
         event: "plan",
         dataset: dataset.name.clone(),
-        train_samples: dataset.train.len(),
+        train_samples: Some(dataset.train.len()).filter(|&len| len != ENDLESS),
+        val_samples: dataset.validation.as_ref().map_or(0, |held_out| held_out.len()),
         test_samples: dataset.test.as_ref().map_or(0, |test| test.len()),
         model_parameters: description.parameter_count,
         batch_size: config.batch_size,
@@ -79,6 +116,7 @@ pub fn print(
         dispatches: counts.map(|counts| counts.dispatches),
         barriers: counts.map(|counts| counts.barriers),
         device: describe_device(device.as_deref()),
+        transforms: TransformsBySide::new(config, dataset.train.spec(), &program.slot),
     };
     let fits = || match (&survey, &device) {
         (Some(survey), Some(device)) => survey.check_memory(&program, device),
@@ -89,15 +127,19 @@ pub fn print(
         return fits();
     }
     out::data(dataset_line(dataset));
+    plan.transforms.line().into_iter().for_each(out::data);
     out::data(format!(
         "model: {} parameters in {} tensors",
         out::count(plan.model_parameters),
         description.tensors.len()
     ));
     out::data(format!(
-        "steps: {}, {} an epoch, {} samples each",
+        "steps: {}{}, {} samples each",
         out::count(plan.steps),
-        out::count(plan.steps_per_epoch),
+        match plan.train_samples {
+            None => String::new(),
+            Some(_) => format!(", {} an epoch", out::count(plan.steps_per_epoch)),
+        },
         out::count(config.batch_size * config.accumulate)
     ));
     let bytes = |bytes: usize| out::bytes(bytes as u64);
@@ -140,12 +182,24 @@ fn device_memory(memory: &DeviceMemory) -> String {
 /// `fashion-mnist: 60,000 training and 10,000 test samples, 1 × 28 × 28 u8, 10 classes`.
 pub fn dataset_line(dataset: &Dataset) -> String {
     let spec = dataset.train.spec();
-    let test = dataset.test.as_ref();
+    if dataset.train.len() == ENDLESS {
+        return format!(
+            "{}: a stream of {} {}{}",
+            dataset.name,
+            out::shape(&spec.input_shape),
+            out::dtype(spec.input_dtype),
+            spec.classes().map_or(String::new(), |classes| format!(", {classes} classes")),
+        );
+    }
+    let held_out = [(&dataset.validation, "validation"), (&dataset.test, "test")];
+    let mut parts = vec![(&dataset.train, "training")];
+    parts.extend(held_out.iter().filter_map(|(part, name)| Some((part.as_ref()?, *name))));
+    let parts: Vec<String> =
+        parts.iter().map(|(part, name)| format!("{} {name}", out::count(part.len()))).collect();
     format!(
-        "{}: {} training{} samples, {} {}{}",
+        "{}: {} samples, {} {}{}",
         dataset.name,
-        out::count(dataset.train.len()),
-        test.map_or(String::new(), |test| format!(" and {} test", out::count(test.len()))),
+        parts.join(" and "),
         out::shape(&spec.input_shape),
         out::dtype(spec.input_dtype),
         spec.classes().map_or(String::new(), |classes| format!(", {classes} classes")),

@@ -113,6 +113,31 @@ impl FetchProgress {
     }
 }
 
+/// The bar of a conversion.
+pub struct ConvertProgress {
+    bar: ProgressBar,
+}
+
+impl ConvertProgress {
+    /// A bar that shows on a terminal.
+    pub fn new() -> Self {
+        let bar = bar(0, false);
+        bar.set_style(style("[{bar:30}] sample {human_pos}/{human_len} · {per_sec} · {eta} left"));
+        Self { bar }
+    }
+
+    /// So many samples of `total` are in shards.
+    pub fn update(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 fn bar(length: u64, hidden: bool) -> ProgressBar {
     let target = if hidden || !std::io::stderr().is_terminal() {
         ProgressDrawTarget::hidden()

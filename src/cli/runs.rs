@@ -1,13 +1,15 @@
 //! The folders of runs: where a new one goes, which one is meant, and what it was trained on.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use inflight::batch::SampleSpec;
 use inflight::config::RunConfig;
 use inflight::durable::replace_file;
 use inflight::nn::models::ModelConfig;
-use inflight::source::{Source, SourceInfo};
+use inflight::source::table::Fitted;
+use inflight::source::{Encoding, Source, SourceInfo};
 use inflight::train::checkpoint;
 use inflight::train::weights::Weights;
 use inflight::{Error, Result};
@@ -29,12 +31,23 @@ pub struct Inputs {
     pub spec: SampleSpec,
     /// Names of the classes, and the statistics that inputs are normalised by.
     pub info: SourceInfo,
+    /// What the encoding of a table was fitted to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fitted: Option<Fitted>,
+    /// Whether samples were image files, of any size, or raw, of one.
+    #[serde(default)]
+    pub encoding: Encoding,
 }
 
 impl Inputs {
     /// Those of a source.
     pub fn of(source: &dyn Source) -> Self {
-        Self { spec: source.spec().clone(), info: source.info().clone() }
+        Self {
+            spec: source.spec().clone(),
+            info: source.info().clone(),
+            encoding: source.encoding(),
+            fitted: source.fitted().map(|fitted| (**fitted).clone()),
+        }
     }
 
     /// Saves them as `inputs.json` in the folder of a run.
@@ -111,6 +124,14 @@ impl Trained {
             Error::config(self.path.display(), message).hint("--model M")
         })
     }
+}
+
+/// What the encoding of a table was fitted to in a run; nothing where the run has not got as far as saving it.
+pub fn fitted(run_dir: &Path) -> Result<Option<Arc<Fitted>>> {
+    if !run_dir.join("inputs.json").exists() {
+        return Ok(None);
+    }
+    Ok(Inputs::load(run_dir)?.fitted.map(Arc::new))
 }
 
 /// Newer checkpoints that could not be used are worth a line each.
@@ -196,7 +217,12 @@ pub fn discard(run_dir: &Path) {
 
 /// `DATASET-MODEL`, of a data set by path its last part.
 fn run_name(config: &RunConfig) -> String {
-    let dataset = config.dataset.as_deref().unwrap_or("run");
+    let dataset = match config.dataset.as_deref().unwrap_or("run") {
+        "-" => "stream",
+        // Of a URL, what follows its place is no part of a name.
+        url if url.contains("://") => url.split(['?', '#']).next().unwrap_or("run"),
+        path => path,
+    };
     let stem = Path::new(dataset).file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
     let model = match &config.model {
         ModelConfig::Name(name) => name,
@@ -217,6 +243,8 @@ mod tests {
         assert_eq!(name("fashion-mnist"), "fashion-mnist-cnn");
         assert_eq!(name("/data/pictures.npz"), "pictures-cnn");
         assert_eq!(name("/"), "run-cnn");
+        assert_eq!(name("-"), "stream-cnn");
+        assert_eq!(name("redis://me:secret@host/faces?group=g"), "faces-cnn");
     }
 
     #[test]

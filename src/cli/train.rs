@@ -1,13 +1,14 @@
 //! `inflight train`: from flags and files to a run, its events, and its end.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
-use inflight::sampler::Sampler;
-use inflight::source::{self, DataConfig, Dataset, OpenOptions};
+use inflight::source::table::Fitted;
+use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions, Source};
 use inflight::train::checkpoint;
 use inflight::train::event::{Event, Summary};
 use inflight::train::{Commands, TrainerBuilder};
@@ -46,17 +47,18 @@ pub fn run(args: Args) -> Result<()> {
     let began = Instant::now();
     let (mut config, resumed) = configure(&args)?;
     config.validate()?;
-    let dataset = open(&config)?;
+    let fitted = resumed.as_deref().map(runs::fitted).transpose()?.flatten();
+    let dataset = open(&config, fitted.as_ref())?;
     let open_data = began.elapsed();
     let train = &dataset.train;
-    let steps_per_epoch = steps_per_epoch(&config, train.len())?;
+    let steps_per_epoch = steps_per_epoch(&config, &**train)?;
     let total_steps = config.total_steps(steps_per_epoch);
     args.flags.apply_schedule(&mut config, total_steps)?;
     config.validate()?;
     let model = config.model.build(train.spec())?;
     let mut builder = Trainer::builder(model.clone(), train.clone()).config(config.clone());
-    if let Some(test) = dataset.test.as_ref().filter(|_| config.eval) {
-        builder = builder.validation(test.clone());
+    if let Some(held_out) = dataset.held_out().filter(|_| config.eval) {
+        builder = builder.validation(held_out.clone());
     }
     if args.dry_run {
         return plan::print(
@@ -80,7 +82,7 @@ pub fn run(args: Args) -> Result<()> {
     Inputs::of(&**train).save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
     let summary = follow(&trainer, done_steps, args.json)?;
-    conclude(&summary, &run_dir)
+    conclude(&summary, &dataset, &run_dir, trainer.steps().0)
 }
 
 /// The configuration, and the folder of the run to go on with.
@@ -143,28 +145,45 @@ fn newest(dataset: Option<&str>, model: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Opens the data set of a configuration, with a bar where it must be fetched first.
-fn open(config: &RunConfig) -> Result<Dataset> {
+fn open(config: &RunConfig, fitted: Option<&Arc<Fitted>>) -> Result<Dataset> {
     let name = config.dataset.as_deref().ok_or_else(|| {
         Error::config("dataset", "the configuration names none").hint("dataset = \"fashion-mnist\"")
     })?;
-    open_dataset(name, &config.data)
+    config.sampling.split(open_seeded(name, &config.data, fitted, config.seed)?, config.seed)
 }
 
-/// Opens a data set by name or path, with a bar where it must be fetched first.
-pub fn open_dataset(name: &str, data: &DataConfig) -> Result<Dataset> {
+/// Opens a data set by name or path, with a bar where it must be fetched first; a table is encoded as `fitted` says.
+pub fn open_dataset(
+    name: &str,
+    data: &DataConfig,
+    fitted: Option<&Arc<Fitted>>,
+) -> Result<Dataset> {
+    open_seeded(name, data, fitted, 0)
+}
+
+/// As [`open_dataset`]; a stream is shuffled by `seed`.
+fn open_seeded(
+    name: &str,
+    data: &DataConfig,
+    fitted: Option<&Arc<Fitted>>,
+    seed: u64,
+) -> Result<Dataset> {
     let progress = FetchProgress::new();
     let update = |fetching: &source::fetch::Progress<'_>| progress.update(fetching);
-    let options =
-        OpenOptions { on_progress: Some(&update), data: Some(data), ..Default::default() };
+    let options = OpenOptions {
+        on_progress: Some(&update),
+        data: Some(data),
+        fitted,
+        seed,
+        ..Default::default()
+    };
     let dataset = source::open(name, &options);
     progress.finish();
     dataset
 }
 
-fn steps_per_epoch(config: &RunConfig, samples: usize) -> Result<u64> {
-    let RunConfig { batch_size, seed, shuffle, drop_last, accumulate, .. } = *config;
-    let sampler = Sampler::new(samples, batch_size, seed, shuffle, drop_last)?;
-    Ok(sampler.steps_per_epoch().div_ceil(accumulate) as u64)
+fn steps_per_epoch(config: &RunConfig, train: &dyn Source) -> Result<u64> {
+    Ok(config.sampler(train)?.steps_per_epoch().div_ceil(config.accumulate) as u64)
 }
 
 /// Has the run go on from its newest checkpoint; a run that was stopped before its first one starts over.
@@ -186,15 +205,20 @@ fn introduce(config: &RunConfig, dataset: &Dataset, trainer: &Trainer, run_dir: 
     let parameters: usize = program.params.iter().map(|v| v.range().len()).sum();
     let (steps, per_epoch) = trainer.steps();
     print::note(format!(
-        "training: {} parameters · {} steps of {} samples, {} an epoch · {}, lr {} {}",
+        "training: {} parameters · {} steps of {} samples{} · {}, lr {} {}",
         print::count(parameters),
         print::count(steps),
         print::count(config.batch_size * config.accumulate),
-        print::count(per_epoch),
+        match dataset.train.len() {
+            ENDLESS => String::new(),
+            _ => format!(", {} an epoch", print::count(per_epoch)),
+        },
         config.optimizer.name(),
         config.base_lr(),
         schedule_words(&config.schedule()),
     ));
+    let sides = plan::TransformsBySide::new(config, dataset.train.spec(), &program.slot);
+    sides.line().into_iter().for_each(print::note);
     let device = trainer.device();
     print::note(format!("device: {} ({}, {})", device.name, device.kind, device.backend));
     let verb =
@@ -248,10 +272,17 @@ fn stop_on_signal(commands: Commands) -> Result<()> {
 }
 
 /// The last lines: how good, how fast, where the time went; an error if the run was stopped.
-fn conclude(summary: &Summary, run_dir: &Path) -> Result<()> {
+fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) -> Result<()> {
+    if !summary.stopped && summary.steps < steps {
+        let (done, steps) = (print::count(summary.steps), print::count(steps));
+        print::note(format!(
+            "the stream ended after {done} of {steps} steps; what was left filled no batch"
+        ));
+    }
     let measured = measures(summary.val_loss, summary.val_accuracy);
     if !measured.is_empty() {
-        print::note(format!("test {measured}"));
+        let part = if dataset.validation.is_some() { "val" } else { "test" };
+        print::note(format!("{part} {measured}"));
     }
     let first = &summary.first_step;
     let duration = |s: f64| format!("{s:.3} s");

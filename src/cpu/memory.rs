@@ -194,6 +194,7 @@ impl<T: Real> Memory<T> {
             Role::Header => Source::Header,
             Role::Input => part(false, program.slot.input_offset),
             Role::Target => part(true, program.slot.target_offset),
+            Role::Framing => part(false, program.slot.framing_offset),
             _ => Source::Buffer(self.span(plan, id)?),
         })
     }

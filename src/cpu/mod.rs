@@ -5,6 +5,7 @@
 //! to the last bit for any number of threads, since work is divided by its shape alone.
 
 pub mod attention;
+pub mod augment;
 pub mod batch_norm;
 pub mod bias;
 pub mod call;
@@ -50,6 +51,7 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
     let call = &mut call;
     match call.op {
         Op::NormalizeU8 => normalize::run(call),
+        Op::AugmentU8 => augment::run(call),
         Op::MatMul { .. } => matmul::run(call),
         Op::Conv2d { .. } | Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } => {
             conv2d::run(call);

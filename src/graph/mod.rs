@@ -71,6 +71,8 @@ pub enum Role {
     Input,
     /// The targets in the slot.
     Target,
+    /// The framings in the slot.
+    Framing,
     /// A trained parameter.
     Param(Init),
     /// A running statistic or the optimizer's control: kept and saved, not trained.

@@ -6,6 +6,7 @@
 use super::{Tensor, shapes};
 use crate::batch::DType;
 use crate::error::{Error, Result};
+use crate::framing::FRAMING_WORDS;
 
 /// An activation that a kernel can apply to its result before writing it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -138,6 +139,9 @@ pub const METRICS_LEN: usize = 4;
 pub enum Op {
     /// `x u8[n, c, ..], scale[c], shift[c] | y[n, c, ..]`: y = x · scale + shift.
     NormalizeU8,
+    /// `x u8[n, c, h, w], scale[c], shift[c], framings u32[n, 14] | y[n, c, h, w]`: [`Op::NormalizeU8`] of each image as its
+    /// [`Framing`](crate::framing::Framing) shows it.
+    AugmentU8,
     /// `a, b, [bias[n]] | y[m, n]`: y = activation(op(a) op(b) + bias), where op transposes if asked.
     /// `a` is [m, k] or, transposed, [k, m]; `b` is [k, n] or [n, k].
     MatMul {
@@ -426,6 +430,7 @@ impl Op {
     pub fn name(&self) -> &'static str {
         match self {
             Op::NormalizeU8 => "normalize_u8",
+            Op::AugmentU8 => "augment_u8",
             Op::MatMul { .. } => "matmul",
             Op::Conv2d { .. } => "conv2d",
             Op::Conv2dInputGrad { .. } => "conv2d_input_grad",
@@ -485,11 +490,20 @@ impl Op {
         let shape = |i: usize| inputs[i].shape.as_slice();
         let f32s = |shape: &[usize]| (shape.to_vec(), DType::F32);
         match self {
-            Op::NormalizeU8 => {
+            Op::NormalizeU8 | Op::AugmentU8 => {
                 expect(inputs[0].dtype == DType::U8, || {
-                    format!("normalize_u8 takes u8, found {:?}", inputs[0].dtype)
+                    format!("{} takes u8, found {:?}", self.name(), inputs[0].dtype)
                 })?;
                 expect_channels(shape(0), shape(1))?;
+                if *self == Op::AugmentU8 {
+                    let [n, ..] = image(shape(0))?;
+                    expect(shape(3) == [n, FRAMING_WORDS], || {
+                        format!(
+                            "{n} images take framings [{n}, {FRAMING_WORDS}], found {:?}",
+                            shape(3)
+                        )
+                    })?;
+                }
                 Ok(vec![f32s(shape(0))])
             }
             Op::MatMul { transpose_a, transpose_b, bias, .. } => {

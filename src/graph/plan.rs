@@ -263,6 +263,11 @@ impl ProgramBuilder {
         Self { options, ..self }
     }
 
+    /// The same, with a framing a sample in every slot; see [`Op::AugmentU8`](super::op::Op::AugmentU8).
+    pub fn with_framings(self) -> Self {
+        Self { slot: self.slot.with_framings(), ..self }
+    }
+
     /// The same, storing activations in this precision.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
@@ -347,6 +352,7 @@ impl ProgramBuilder {
             Role::Header => slot(0),
             Role::Input => slot(self.slot.input_offset),
             Role::Target => slot(self.slot.target_offset),
+            Role::Framing => slot(self.slot.framing_offset),
             Role::Param(init) => {
                 let averaged = pass == Pass::Eval && self.stretched.contains_key(&Arena::Average);
                 let weights = if averaged { Arena::Average } else { Arena::Params };

@@ -103,7 +103,8 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             Output(0),
         ) => Either,
         // Images and their gradients; whatever is one number a channel or a row stays full.
-        (Op::NormalizeU8 | Op::LossScale, Output(0)) | (Op::Mix, Input(0) | Output(0)) => Either,
+        (Op::NormalizeU8 | Op::AugmentU8 | Op::LossScale, Output(0))
+        | (Op::Mix, Input(0) | Output(0)) => Either,
         (Op::Bias, Input(0) | Output(0)) | (Op::BiasGrad, Input(0)) => Either,
         (Op::BatchNormStats { .. }, Input(0)) => Either,
         (Op::BatchNorm { .. }, Input(0 | 5) | Output(0)) => Either,

@@ -60,7 +60,7 @@ pub trait Blob: Send + Sync {
 
 /// How a file was when it was first looked at; what a later read compares with. 16 bytes, for sources that keep one
 /// for each of a million files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stamp {
     len: u64,
     /// Nanoseconds since 1970, wrapped around in 584 years; 0 where the file system does not tell.

@@ -1,4 +1,4 @@
-//! Some samples of each class in one picture: the quickest way to see that a data set is read rightly.
+//! Samples in one picture: the quickest way to see that a data set is read rightly, and what transforms make of it.
 
 use image::{Rgb, RgbImage};
 
@@ -13,8 +13,12 @@ const BACKGROUND: Rgb<u8> = Rgb([32, 32, 40]);
 const ROWS_WITHOUT_CLASSES: usize = 10;
 /// Rows for a source with many classes: the sheet stays readable, and its size bounded.
 const ROWS_MAX: usize = 100;
+/// Rows of a sheet of drawn samples: each is one sample.
+const DRAWN_ROWS_MAX: usize = 20;
 /// Small images are enlarged to about this many pixels.
 const TILE_PIXELS: u32 = 56;
+/// Large images are shown at most this large: a sheet of 20 rows by 16 columns stays below 25 million pixels.
+const TILE_PIXELS_MAX: u32 = 256;
 
 /// A grid with the first `columns` samples of each class, a class a row; without classes, the first
 /// samples in their order. `f32` images are stretched from their own smallest to their largest value.
@@ -22,46 +26,118 @@ const TILE_PIXELS: u32 = 56;
 /// # Errors
 /// When the samples are not images of one to four channels, or one cannot be read.
 pub fn contact_sheet(source: &dyn Source, columns: usize) -> Result<RgbImage> {
-    let spec = source.spec();
-    let [channels @ 1..=4, height, width] = spec.input_shape[..] else {
-        return Err(Error::data(
-            &source.info().name,
-            format!(
-                "found samples of shape {:?}, expected images [channels, height, width]",
-                spec.input_shape
-            ),
-        ));
-    };
-    let rows = spec.classes().unwrap_or(ROWS_WITHOUT_CLASSES).min(ROWS_MAX);
-    let scale = (TILE_PIXELS / (height.max(width) as u32).max(1)).max(1);
-    let (tile_w, tile_h) = (width as u32 * scale + GAP, height as u32 * scale + GAP);
-    let mut sheet =
-        RgbImage::from_pixel(columns as u32 * tile_w + GAP, rows as u32 * tile_h + GAP, BACKGROUND);
-    let mut shown = vec![0; rows];
+    let rows = source.spec().classes().unwrap_or(ROWS_WITHOUT_CLASSES).min(ROWS_MAX);
+    let mut grid = Grid::new(source, rows, columns)?;
     let mut viewer = Viewer::default();
+    for (row, column, index) in first_of_rows(source, rows, columns)? {
+        grid.paste(row, column, viewer.read(source, index)?.input);
+    }
+    Ok(grid.sheet)
+}
+
+/// A grid with one sample of each class a row: first as it is without transforms, then as `viewer` gives it in epochs
+/// 0, 1, …, as they reach the device.
+///
+/// # Errors
+/// When the samples are not images of one to four channels, or one cannot be read or transformed.
+pub fn transformed_sheet(
+    source: &dyn Source,
+    viewer: &mut Viewer,
+    columns: usize,
+) -> Result<RgbImage> {
+    let rows = source.spec().classes().unwrap_or(ROWS_WITHOUT_CLASSES).min(DRAWN_ROWS_MAX);
+    let mut grid = Grid::new(source, rows, columns)?;
+    let mut plain = Viewer::default();
+    for (row, _, index) in first_of_rows(source, rows, 1)? {
+        grid.paste(row, 0, plain.read(source, index)?.input);
+        for column in 1..columns {
+            let drawn = viewer.draw(source, index, column as u64 - 1)?;
+            grid.paste(row, column, drawn.input);
+        }
+    }
+    Ok(grid.sheet)
+}
+
+/// Row, column and number of the samples on a sheet: the first of each class, or the first of all.
+fn first_of_rows(
+    source: &dyn Source,
+    rows: usize,
+    columns: usize,
+) -> Result<Vec<(usize, usize, usize)>> {
+    let mut places = Vec::with_capacity(rows * columns);
+    let mut shown = vec![0; rows];
+    let mut scratch = Vec::new();
     for index in 0..source.len() {
         if shown.iter().all(|&n| n == columns) {
             break;
         }
-        let sample = viewer.read(source, index)?;
-        let row = match sample.target {
-            Target::Class(class) => class as usize,
-            Target::Values(_) | Target::Tokens(_) => index / columns.max(1),
+        // Most sources know the class without reading; none of them needs to decode for it.
+        let row = match source.class(index) {
+            Some(class) => class as usize,
+            None => match source.read(index, &mut scratch)?.target {
+                Target::Class(class) => class as usize,
+                _ => index / columns.max(1),
+            },
         };
-        if row >= rows || shown[row] == columns {
-            continue;
+        if row < rows && shown[row] < columns {
+            places.push((row, shown[row], index));
+            shown[row] += 1;
         }
-        let (x0, y0) = (GAP + shown[row] as u32 * tile_w, GAP + row as u32 * tile_h);
-        shown[row] += 1;
-        let bytes = displayable(spec.input_dtype, sample.input);
-        for y in 0..height as u32 * scale {
-            for x in 0..width as u32 * scale {
-                let at = (y / scale) as usize * width + (x / scale) as usize;
-                sheet.put_pixel(x0 + x, y0 + y, colour(&bytes, channels, height * width, at));
+    }
+    Ok(places)
+}
+
+/// A sheet that samples are pasted into.
+struct Grid {
+    sheet: RgbImage,
+    dtype: DType,
+    channels: usize,
+    height: usize,
+    width: usize,
+    /// Height and width of a sample on the sheet.
+    tile: [u32; 2],
+}
+
+impl Grid {
+    fn new(source: &dyn Source, rows: usize, columns: usize) -> Result<Self> {
+        let spec = source.spec();
+        let [channels @ 1..=4, height, width] = spec.input_shape[..] else {
+            return Err(Error::data(
+                &source.info().name,
+                format!(
+                    "found samples of shape {:?}, expected images [channels, height, width]",
+                    spec.input_shape
+                ),
+            ));
+        };
+        let longer = (height.max(width) as u32).max(1);
+        let shown = match longer {
+            small if small <= TILE_PIXELS => TILE_PIXELS / small * small,
+            other => other.min(TILE_PIXELS_MAX),
+        };
+        let side = |side: usize| (side as u32 * shown / longer).max(1);
+        let tile @ [tile_h, tile_w] = [side(height), side(width)];
+        let (sheet_w, sheet_h) =
+            (columns as u32 * (tile_w + GAP) + GAP, rows as u32 * (tile_h + GAP) + GAP);
+        let sheet = RgbImage::from_pixel(sheet_w, sheet_h, BACKGROUND);
+        Ok(Self { sheet, dtype: spec.input_dtype, channels, height, width, tile })
+    }
+
+    /// Shows a sample: `input` is as it lies in a slot.
+    fn paste(&mut self, row: usize, column: usize, input: &[u8]) {
+        let [tile_h, tile_w] = self.tile;
+        let x0 = GAP + column as u32 * (tile_w + GAP);
+        let y0 = GAP + row as u32 * (tile_h + GAP);
+        let bytes = displayable(self.dtype, input);
+        for y in 0..tile_h {
+            for x in 0..tile_w {
+                let from = |at: u32, tile: u32, len: usize| (at as usize * len) / tile as usize;
+                let at = from(y, tile_h, self.height) * self.width + from(x, tile_w, self.width);
+                let plane = self.height * self.width;
+                self.sheet.put_pixel(x0 + x, y0 + y, colour(&bytes, self.channels, plane, at));
             }
         }
     }
-    Ok(sheet)
 }
 
 fn colour(bytes: &[u8], channels: usize, plane: usize, at: usize) -> Rgb<u8> {

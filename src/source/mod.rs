@@ -3,35 +3,47 @@
 //! [`open`](open()) turns a name or a path into a [`Dataset`]; a data set known by name is described by a
 //! [`Manifest`](manifest::Manifest) and brought by [`fetch`](fetch()) when it is not there.
 
+mod arrays;
 pub mod blob;
 pub mod cifar;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod config;
 mod contact_sheet;
 mod debian;
 pub mod fetch;
 mod file;
+pub mod folder;
 #[cfg(feature = "fetch")]
 mod http;
 pub mod idx;
+mod image_set;
 pub mod manifest;
 pub mod npy;
 mod open;
 pub mod resident;
+pub mod safetensors;
+pub mod shard_manifest;
 mod split;
 mod statistics;
+pub mod stream;
 mod subset;
 pub mod synthetic;
 pub mod table;
+pub mod tokens;
 mod unpack;
 mod viewer;
+pub mod webdataset;
 mod with_info;
 
-pub use config::DataConfig;
-pub use contact_sheet::contact_sheet;
+pub use config::{DataConfig, Task};
+pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
-pub use open::{Dataset, OpenOptions, open};
+pub use open::{Dataset, OpenOptions, open, open_rows};
 pub use resident::Resident;
+pub(crate) use split::check_share;
 pub use statistics::{Statistics, statistics};
+pub use stream::{Stream, StreamFormat};
 pub use subset::Subset;
 pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;

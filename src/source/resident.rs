@@ -13,7 +13,7 @@ pub enum Inputs {
 }
 
 impl Inputs {
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Inputs::Bytes(bytes) => bytes,
             Inputs::Floats(floats) => bytemuck::cast_slice(floats),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::permutation::Permutation;
 use crate::source::open::Dataset;
-use crate::source::{Source, Subset};
+use crate::source::{ENDLESS, Source, Subset, no_stream};
 
 /// Keeps the choice of the held-out samples apart from all other randomness of the same seed.
 const SPLIT: u64 = u64::from_le_bytes(*b"valsplit");
@@ -34,14 +34,23 @@ impl Dataset {
     }
 }
 
+/// Checks what of a share can be checked without the data.
+pub(crate) fn check_share(fraction: f64) -> Result<()> {
+    if fraction > 0.0 && fraction < 1.0 {
+        return Ok(());
+    }
+    let message = format!("found {fraction}, expected a share above 0 and below 1");
+    Err(Error::config("--val-split", message).hint("--val-split 0.1"))
+}
+
 /// The samples to train on and those held out, each in ascending order.
 fn choose(source: &dyn Source, fraction: f64, seed: u64) -> Result<(Vec<u32>, Vec<u32>)> {
+    check_share(fraction)?;
     let wrong = |message| Error::config("--val-split", message);
-    if !(fraction > 0.0 && fraction < 1.0) {
-        let message = format!("found {fraction}, expected a share above 0 and below 1");
-        return Err(wrong(message).hint("--val-split 0.1"));
-    }
     let len = source.len();
+    if len == ENDLESS {
+        return Err(no_stream(source, "to hold samples out of"));
+    }
     if u32::try_from(len).is_err() {
         return Err(wrong(format!("found {len} samples, expected at most {}", u32::MAX)));
     }

@@ -31,7 +31,7 @@ use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation, Split};
 use crate::sampler::Sampler;
 use crate::source::{ENDLESS, Source, no_stream};
-use crate::transform::{self, Transform, TransformConfig};
+use crate::transform::{self, Augment, Transform, TransformConfig, deferrable};
 
 /// Describes a training; see [`Trainer::builder`].
 pub struct TrainerBuilder {
@@ -140,9 +140,20 @@ impl TrainerBuilder {
                 ema: config.ema,
                 mixing: config.mixing(),
                 precision: config.precision()?,
+                framed: self.frames(),
             }),
         };
         compile_with(&blueprint, options)
+    }
+
+    /// Whether the device does the transforms at the end of the list.
+    fn frames(&self) -> bool {
+        if self.config.augment == Augment::Workers {
+            return false;
+        }
+        let configured = self.config.transforms.iter().filter_map(TransformConfig::build);
+        let configured: Vec<Box<dyn Transform>> = configured.collect();
+        deferrable(configured.iter().chain(&self.transforms), self.train.spec()) > 0
     }
 
     fn check_data(&self) -> Result<()> {
@@ -249,13 +260,7 @@ impl TrainerBuilder {
 
     fn agenda(&self) -> Result<Agenda> {
         let config = &self.config;
-        let train = Sampler::new(
-            self.train.len(),
-            config.batch_size,
-            config.seed,
-            config.shuffle && self.train.len() != ENDLESS,
-            config.drop_last,
-        )?;
+        let train = config.sampler(&*self.train)?;
         let validation = self.validation.as_ref();
         let validation = validation
             .map(|source| Sampler::new(source.len(), config.batch_size, config.seed, false, false))

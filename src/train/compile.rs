@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::Result;
+use crate::framing::FRAMING_WORDS;
 use crate::graph::grad::backward;
 use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, Op, UpdateRule};
 use crate::graph::plan::{CONTROL_NAME, Options, Pass, Program, ProgramBuilder};
@@ -49,6 +50,8 @@ pub struct Training {
     pub mixing: Mixing,
     /// How activations are stored, in training and in evaluation; with `F16` the loss is scaled.
     pub precision: Precision,
+    /// Whether images come with a framing each, which training does to them as it normalises them.
+    pub framed: bool,
 }
 
 impl Training {
@@ -63,6 +66,7 @@ impl Training {
             ema: None,
             mixing,
             precision,
+            framed: false,
         }
     }
 }
@@ -88,6 +92,9 @@ pub fn compile_with(blueprint: &Blueprint<'_>, options: Options) -> Result<Progr
     let mut builder = ProgramBuilder::new(blueprint.spec, blueprint.batch_size)
         .with_precision(precision)
         .with_options(options);
+    if blueprint.training.is_some_and(|training| training.framed) {
+        builder = builder.with_framings();
+    }
     if let Some(training) = &blueprint.training {
         let several = training.accumulate > 1;
         if several {
@@ -150,7 +157,8 @@ fn forward(
     gradient: bool,
 ) -> Result<(TensorId, Option<TensorId>)> {
     expect_no_tokens(blueprint.spec)?;
-    let x = input(graph, blueprint)?;
+    let framed = mode == Mode::Train && blueprint.training.is_some_and(|training| training.framed);
+    let x = input(graph, blueprint, framed)?;
     let mixing = match (mode, &blueprint.training) {
         (Mode::Train, Some(training)) => training.mixing,
         _ => Mixing::default(),
@@ -181,8 +189,8 @@ fn forward(
     Ok((output, loss.output_gradient))
 }
 
-/// The input as the model sees it: bytes become floats around 0.
-fn input(graph: &mut Graph, blueprint: &Blueprint<'_>) -> Result<TensorId> {
+/// The input as the model sees it: bytes become floats around 0, images as their framings show them.
+fn input(graph: &mut Graph, blueprint: &Blueprint<'_>, framed: bool) -> Result<TensorId> {
     let spec = blueprint.spec;
     let shape: Vec<usize> =
         std::iter::once(blueprint.batch_size).chain(spec.input_shape.iter().copied()).collect();
@@ -202,7 +210,13 @@ fn input(graph: &mut Graph, blueprint: &Blueprint<'_>) -> Result<TensorId> {
     let shift = (0..channels).map(|c| -mean(c) / std(c)).collect();
     let scale = graph.constant("scale", scale);
     let shift = graph.constant("shift", shift);
-    let x = graph.push_one(Op::NormalizeU8, &[x, scale, shift])?;
+    let x = if framed {
+        let shape = [blueprint.batch_size, FRAMING_WORDS];
+        let framings = graph.add_tensor("framings", &shape, DType::U32, Role::Framing);
+        graph.push_one(Op::AugmentU8, &[x, scale, shift, framings])?
+    } else {
+        graph.push_one(Op::NormalizeU8, &[x, scale, shift])?
+    };
     graph.set_scope("");
     Ok(x)
 }

@@ -321,10 +321,10 @@ impl Engine {
             self.run.record(report)?;
         }
         self.sources.applied(&work);
-        if let Some(report) = report {
-            if let Some(reply) = self.promises.pop_front() {
-                self.answer(reply, Some(report));
-            }
+        if let Some(report) = report
+            && let Some(reply) = self.promises.pop_front()
+        {
+            self.answer(reply, Some(report));
         }
         if let Some(snapshot) = snapshot {
             self.run.save(snapshot, self.book.progress())?;

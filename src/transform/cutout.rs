@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::{Fill, Setting, Size};
-use super::{Image, Transform};
+use super::{Deferral, Image, Transform};
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
 
 /// Paints over a box whose centre lies anywhere in the image; what reaches beyond the edge is cut off (DeVries and
@@ -39,6 +40,14 @@ pub struct Patch {
     pub width: usize,
 }
 
+impl Patch {
+    /// Covers this box for the device to see.
+    pub(super) fn cover(self, framing: &mut Framing, fill: Fill) {
+        let Self { top, left, height, width } = self;
+        framing.cover_by(top..top + height, left..left + width, fill.word());
+    }
+}
+
 impl Cutout {
     pub(super) fn validate(&self) -> Result<()> {
         Setting("cutout", "probability").probability(self.probability)?;
@@ -70,6 +79,16 @@ impl Transform for Cutout {
         }
         let [_, height, width] = image.shape();
         erase(image, self.draw(height, width, rng), self.fill)
+    }
+
+    fn deferral(&self) -> Deferral {
+        Deferral::Covers
+    }
+
+    fn reframe(&self, framing: &mut Framing, [height, width]: [usize; 2], rng: &mut Rng) {
+        if rng.uniform() < self.probability {
+            self.draw(height, width, rng).cover(framing, self.fill);
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::Setting;
-use super::{Image, Transform};
+use super::{Deferral, Image, Transform};
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
 
 /// Mirrors every image with a probability.
@@ -33,32 +34,29 @@ impl Transform for HorizontalFlip {
     }
 
     fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) -> Result<()> {
-        if rng.uniform() >= self.probability {
-            return Ok(());
+        if rng.uniform() < self.probability {
+            image.mirror();
         }
-        horizontal_flip(image)
+        Ok(())
+    }
+
+    fn deferral(&self) -> Deferral {
+        Deferral::Moves
+    }
+
+    fn reframe(&self, framing: &mut Framing, [_, width]: [usize; 2], rng: &mut Rng) {
+        if rng.uniform() < self.probability {
+            framing.mirror_columns(width);
+        }
     }
 }
 
 /// Mirrors an image left to right.
 ///
 /// # Errors
-/// When the image cannot be decoded.
+/// None; the other functions of its kind have some.
 pub fn horizontal_flip(image: &mut Image<'_>) -> Result<()> {
-    let [channels, _, width] = image.shape();
-    for row in image.pixels_mut()?.chunks_exact_mut(channels * width) {
-        match channels {
-            1 => row.reverse(),
-            // A length that is known makes this several times faster.
-            3 => row.as_chunks_mut::<3>().0.reverse(),
-            _ => {
-                for x in 0..width / 2 {
-                    let (left, right) = row.split_at_mut((width - 1 - x) * channels);
-                    left[x * channels..(x + 1) * channels].swap_with_slice(&mut right[..channels]);
-                }
-            }
-        }
-    }
+    image.mirror();
     Ok(())
 }
 

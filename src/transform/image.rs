@@ -1,15 +1,22 @@
 //! An image on its way from a source to a slot: decoded as late as possible, cropped before it is resized.
 
+use std::sync::LazyLock;
+
 use fast_image_resize as fir;
 
-use crate::decode;
+use crate::batch::WriteOnly;
+use crate::decode::{self, Orientation};
 use crate::error::{Error, Result};
 
 /// A worker's memory for images, kept from sample to sample.
 #[derive(Default)]
 pub struct ImageMemory {
+    /// The image, exactly as long as its shape says once it is decoded.
     pixels: Vec<u8>,
+    /// What the image was before, or what was decoded of a file; at least as long as it must be.
     spare: Vec<u8>,
+    /// A resized image that has still to be turned.
+    stored: Vec<u8>,
     resizer: fir::Resizer,
 }
 
@@ -29,7 +36,7 @@ pub struct Crop {
 /// Where the pixels are.
 enum State<'a> {
     /// Still in the bytes of an image file.
-    Encoded(&'a [u8]),
+    Encoded(&'a [u8], decode::Header),
     /// In the source's own bytes, channel after channel.
     Planar(&'a [u8]),
     /// In the worker's memory, as `[row][column][channel]`.
@@ -42,6 +49,8 @@ pub struct Image<'a> {
     shape: [usize; 3],
     target: [usize; 3],
     state: State<'a>,
+    /// Whether left and right are still to be exchanged, which is free when the image is written.
+    mirrored: bool,
     memory: &'a mut ImageMemory,
 }
 
@@ -52,7 +61,7 @@ impl<'a> Image<'a> {
     /// If `planes` has another length than the shape says.
     pub fn raw(shape: [usize; 3], planes: &'a [u8], memory: &'a mut ImageMemory) -> Self {
         assert_eq!(planes.len(), shape.iter().product::<usize>(), "an image of shape {shape:?}");
-        Self { shape, target: shape, state: State::Planar(planes), memory }
+        Self { shape, target: shape, state: State::Planar(planes), mirrored: false, memory }
     }
 
     /// An image file that is to end as `target` `[channels, height, width]` with 1 channel or 3.
@@ -66,7 +75,7 @@ impl<'a> Image<'a> {
     ) -> Result<Self> {
         let header = decode::header(bytes)?;
         let shape = [target[0], header.height, header.width];
-        Ok(Self { shape, target, state: State::Encoded(bytes), memory })
+        Ok(Self { shape, target, state: State::Encoded(bytes, header), mirrored: false, memory })
     }
 
     /// `[channels, height, width]` now.
@@ -95,16 +104,33 @@ impl<'a> Image<'a> {
         let [channels, height, width] = self.shape;
         match self.state {
             State::Pixels => {}
-            State::Encoded(bytes) => decode::decode(bytes, channels, &mut self.memory.pixels)?,
+            State::Encoded(bytes, header) => {
+                let ImageMemory { pixels, spare, .. } = &mut *self.memory;
+                let stored = header.stored();
+                decode::decode_rows(bytes, &header, channels, stored[0], spare)?;
+                let len = channels * height * width;
+                if header.orientation == Orientation::default() {
+                    std::mem::swap(pixels, spare);
+                    pixels.truncate(len);
+                } else {
+                    pixels.resize(len, 0);
+                    header.orientation.apply(&spare[..len], stored, channels, pixels);
+                }
+            }
             State::Planar(planes) => interleave(planes, channels, &mut self.memory.pixels),
         }
         self.state = State::Pixels;
-        let (found, expected) = (self.memory.pixels.len(), channels * height * width);
-        if found != expected {
-            let message = format!("found {found} bytes of pixels, expected {expected}");
-            return Err(Error::data("image", message));
+        let pixels = &mut self.memory.pixels;
+        assert_eq!(pixels.len(), channels * height * width, "pixels of shape {:?}", self.shape);
+        if std::mem::take(&mut self.mirrored) {
+            mirror(pixels, channels, width);
         }
-        Ok(&mut self.memory.pixels)
+        Ok(pixels)
+    }
+
+    /// Exchanges left and right. Costs nothing until the pixels are asked for, and little when they are written.
+    pub fn mirror(&mut self) {
+        self.mirrored = !self.mirrored;
     }
 
     /// Replaces the image by one of `shape`, which `draw` makes from the old one: `draw(old, new)`, where `new` is
@@ -124,42 +150,54 @@ impl<'a> Image<'a> {
     }
 
     /// Replaces the image by a part of it, resized to `size` `[height, width]` (bilinear with support, as Pillow and
-    /// torchvision with antialiasing do).
+    /// torchvision with antialiasing do). A part of whole pixels is cut out before it is resized; around any other, the
+    /// image is seen as far as the filter reaches. Of a file that is still encoded, only the rows that are needed are
+    /// decoded.
     ///
     /// # Errors
     /// When the image cannot be decoded, or the crop is empty or not inside of it.
-    pub fn crop_resize(&mut self, crop: Crop, [height, width]: [usize; 2]) -> Result<()> {
-        let [channels, old_height, old_width] = self.shape;
-        let pixel = match channels {
-            1 => fir::PixelType::U8,
-            2 => fir::PixelType::U8x2,
-            3 => fir::PixelType::U8x3,
-            4 => fir::PixelType::U8x4,
-            _ => {
-                return Err(Error::data(
-                    "image",
-                    format!("found {channels} channels, expected 1 to 4"),
-                ));
+    pub fn crop_resize(&mut self, crop: Crop, size: [usize; 2]) -> Result<()> {
+        let [channels, height, width] = self.shape;
+        let mut part = [crop.top, crop.left, crop.height, crop.width];
+        if self.mirrored {
+            part[1] = width as f64 - crop.left - crop.width;
+        }
+        if let State::Planar(_) = self.state {
+            // The pixels are made before the part of them, which is then that of the mirrored image.
+            let mirrored = std::mem::take(&mut self.mirrored);
+            self.pixels_mut()?;
+            self.mirrored = mirrored;
+        }
+        let ImageMemory { pixels, spare, stored, resizer } = &mut *self.memory;
+        let new_len = channels * size[0] * size[1];
+        match self.state {
+            State::Encoded(bytes, header) => {
+                let orientation = header.orientation;
+                let part = orientation.stored_part(part, [height, width]);
+                let [old_height, old_width] = header.stored();
+                let new_size = orientation.turned(size);
+                let rows = rows_needed(part, new_size[0], old_height);
+                let rows = decode::decode_rows(bytes, &header, channels, rows, spare)?;
+                let old = &spare[..channels * rows * old_width];
+                let resize = Resize { channels, old: [rows, old_width], part, new: new_size };
+                pixels.resize(new_len, 0);
+                if orientation == Orientation::default() {
+                    resize.run(resizer, old, pixels)?;
+                } else {
+                    stored.resize(new_len, 0);
+                    resize.run(resizer, old, stored)?;
+                    orientation.apply(stored, new_size, channels, pixels);
+                }
             }
-        };
-        self.pixels_mut()?;
-        let ImageMemory { pixels, spare, resizer } = &mut *self.memory;
-        spare.clear();
-        spare.resize(channels * height * width, 0);
-        let wrong = |what: String| Error::data("image", what);
-        let old = fir::images::ImageRef::new(old_width as u32, old_height as u32, pixels, pixel)
-            .map_err(|e| wrong(format!("cannot be resized: {e}")))?;
-        let mut new = fir::images::Image::from_slice_u8(width as u32, height as u32, spare, pixel)
-            .map_err(|e| wrong(format!("cannot be resized: {e}")))?;
-        let options = fir::ResizeOptions::new()
-            .crop(crop.left, crop.top, crop.width, crop.height)
-            .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
-            .use_alpha(false);
-        resizer
-            .resize(&old, &mut new, Some(&options))
-            .map_err(|e| wrong(format!("{crop:?} of {old_height} x {old_width}: {e}")))?;
-        std::mem::swap(pixels, spare);
-        self.shape = [channels, height, width];
+            State::Planar(_) | State::Pixels => {
+                spare.resize(new_len, 0);
+                let resize = Resize { channels, old: [height, width], part, new: size };
+                resize.run(resizer, pixels, spare)?;
+                std::mem::swap(pixels, spare);
+            }
+        }
+        self.state = State::Pixels;
+        self.shape = [channels, size[0], size[1]];
         Ok(())
     }
 
@@ -186,36 +224,129 @@ impl<'a> Image<'a> {
         self.crop_resize(crop, [target_height, target_width])
     }
 
-    /// Writes the bytes as they go into a slot, channel after channel.
+    /// Writes the image into its window of a slot, channel after channel, and mirrors it on the way where it must be.
     ///
     /// # Errors
-    /// When the image cannot be decoded.
-    pub(crate) fn write_planes(&mut self, planes: &mut Vec<u8>) -> Result<()> {
-        let channels = self.shape[0];
+    /// When the image cannot be decoded or has another size than the window.
+    pub(crate) fn write(&mut self, window: &mut WriteOnly<'_>) -> Result<()> {
+        let [channels, height, width] = self.shape;
+        if channels * height * width != window.len() {
+            let message = format!(
+                "found an image of shape {:?}, expected {:?} ({} bytes)",
+                self.shape,
+                self.target,
+                window.len()
+            );
+            return Err(Error::data("image", message));
+        }
         match self.state {
-            State::Planar(bytes) => {
-                planes.clear();
-                planes.extend_from_slice(bytes);
-            }
-            _ => deinterleave(self.pixels()?, channels, planes),
+            State::Planar(bytes) if !self.mirrored => window.copy_from_slice(bytes),
+            _ => self.split(|at, bytes| window.write_at(at, bytes))?,
         }
         Ok(())
     }
 
-    /// The bytes as they go into a slot; `planes` is memory for them where they must be made.
+    /// Replaces what is in `planes` by the bytes as they go into a slot.
     ///
     /// # Errors
     /// When the image cannot be decoded.
+    pub(crate) fn write_planes(&mut self, planes: &mut Vec<u8>) -> Result<()> {
+        match self.state {
+            State::Planar(bytes) if !self.mirrored => {
+                planes.clear();
+                planes.extend_from_slice(bytes);
+                Ok(())
+            }
+            _ => {
+                planes.resize(self.shape.iter().product(), 0);
+                self.split(|at, bytes| planes[at..at + bytes.len()].copy_from_slice(bytes))
+            }
+        }
+    }
+
+    /// Gives all bytes channel after channel to `put(place, bytes)`, in short runs.
+    fn split(&mut self, mut put: impl FnMut(usize, &[u8])) -> Result<()> {
+        let mirrored = std::mem::take(&mut self.mirrored);
+        let [channels, height, width] = self.shape;
+        let pixels = self.pixels()?;
+        // One long row, where rows do not matter.
+        let width = if mirrored { width } else { height * width };
+        cpu_arch().dispatch(Split { pixels, channels, width, mirrored, put: &mut put });
+        Ok(())
+    }
+
+    /// The bytes as they go into a slot; `planes` is memory for them where they must be made.
+    #[cfg(test)]
     pub(crate) fn planes<'b>(&'b mut self, planes: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         match self.state {
-            State::Planar(bytes) => Ok(bytes),
-            _ if self.shape[0] == 1 => self.pixels(),
+            State::Planar(bytes) if !self.mirrored => Ok(bytes),
             _ => {
                 self.write_planes(planes)?;
                 Ok(planes)
             }
         }
     }
+}
+
+/// A part of an image and the size that it is to have.
+struct Resize {
+    channels: usize,
+    /// `[height, width]` of what is there of the image.
+    old: [usize; 2],
+    /// `[top, left, height, width]`.
+    part: [f64; 4],
+    /// `[height, width]`.
+    new: [usize; 2],
+}
+
+impl Resize {
+    fn run(&self, resizer: &mut fir::Resizer, old: &[u8], new: &mut [u8]) -> Result<()> {
+        let pixel = match self.channels {
+            1 => fir::PixelType::U8,
+            2 => fir::PixelType::U8x2,
+            3 => fir::PixelType::U8x3,
+            4 => fir::PixelType::U8x4,
+            n => {
+                return Err(Error::data("image", format!("found {n} channels, expected 1 to 4")));
+            }
+        };
+        let ([rows, columns], [top, left, height, width]) = (self.old, self.part);
+        let wrong = |e: &dyn std::fmt::Display| {
+            let part = format!("{height} x {width} at {top}, {left} of {rows} x {columns}");
+            Error::data("image", format!("the part {part} cannot be resized: {e}"))
+        };
+        let old = fir::images::ImageRef::new(columns as u32, rows as u32, old, pixel)
+            .map_err(|e| wrong(&e))?;
+        let [new_height, new_width] = self.new.map(|n| n as u32);
+        let mut new = fir::images::Image::from_slice_u8(new_width, new_height, new, pixel)
+            .map_err(|e| wrong(&e))?;
+        let options = fir::ResizeOptions::new()
+            .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
+            .use_alpha(false);
+        if is_whole(self.part) {
+            let [top, left, height, width] = self.part.map(|x| x as u32);
+            let part = fir::images::CroppedImage::new(&old, left, top, width, height)
+                .map_err(|e| wrong(&e))?;
+            return resizer.resize(&part, &mut new, Some(&options)).map_err(|e| wrong(&e));
+        }
+        let options = options.crop(left, top, width, height);
+        resizer.resize(&old, &mut new, Some(&options)).map_err(|e| wrong(&e))
+    }
+}
+
+/// Whether a part lies on whole pixels and has some.
+fn is_whole([top, left, height, width]: [f64; 4]) -> bool {
+    let whole = |x: f64| x >= 0.0 && x.fract() == 0.0;
+    whole(top) && whole(left) && whole(height) && whole(width) && height > 0.0 && width > 0.0
+}
+
+/// Rows of an image of `height` rows, from the first on, that a part needs which is resized to `new_height`.
+fn rows_needed(part: [f64; 4], new_height: usize, height: usize) -> usize {
+    let [top, _, part_height, _] = part;
+    // A filter of triangles reaches one new pixel to each side, and at least one old one.
+    let reach = if is_whole(part) { 0.0 } else { (part_height / new_height as f64).max(1.0) + 1.0 };
+    let rows = (top + part_height + reach).ceil();
+    if rows >= 1.0 { (rows as usize).min(height) } else { height }
 }
 
 /// Side of the part that evaluation looks at: 224 of 256 pixels (Krizhevsky et al., 2012).
@@ -237,13 +368,99 @@ fn interleave(planes: &[u8], channels: usize, pixels: &mut Vec<u8>) {
     }
 }
 
-/// Pixel after pixel to channel after channel.
-fn deinterleave(pixels: &[u8], channels: usize, planes: &mut Vec<u8>) {
-    planes.resize(pixels.len(), 0);
-    let len = pixels.len() / channels;
-    for (c, plane) in planes.chunks_exact_mut(len.max(1)).enumerate() {
-        for (pixel, byte) in pixels.chunks_exact(channels).zip(plane) {
-            *byte = pixel[c];
+/// Exchanges left and right in place.
+fn mirror(pixels: &mut [u8], channels: usize, width: usize) {
+    for row in pixels.chunks_exact_mut((channels * width).max(1)) {
+        for x in 0..width / 2 {
+            let (left, right) = row.split_at_mut((width - 1 - x) * channels);
+            left[x * channels..(x + 1) * channels].swap_with_slice(&mut right[..channels]);
+        }
+    }
+}
+
+/// The widest instructions of this processor, asked for once.
+fn cpu_arch() -> pulp::Arch {
+    static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
+    *ARCH
+}
+
+/// Pixels that are split at a time: a run of bytes for each channel that fills whole cache lines.
+const RUN: usize = 64;
+
+/// Pixel after pixel to channel after channel, compiled for the processor at hand.
+struct Split<'a, Put> {
+    pixels: &'a [u8],
+    channels: usize,
+    /// Pixels of a row.
+    width: usize,
+    /// Whether each row goes from its last pixel to its first.
+    mirrored: bool,
+    put: &'a mut Put,
+}
+
+impl<Put: FnMut(usize, &[u8])> pulp::NullaryFnOnce for Split<'_, Put> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        match self.channels {
+            1 => self.run::<1>(),
+            2 => self.run::<2>(),
+            3 => self.run::<3>(),
+            4 => self.run::<4>(),
+            _ => self.one_by_one(),
+        }
+    }
+}
+
+impl<Put: FnMut(usize, &[u8])> Split<'_, Put> {
+    #[inline(always)]
+    fn run<const C: usize>(self) {
+        let plane = self.pixels.len() / C;
+        let mut planes = [[0; RUN]; C];
+        for (y, row) in self.pixels.chunks_exact((C * self.width).max(1)).enumerate() {
+            let mut first = 0;
+            let mut place = |len: usize| {
+                // Where the run lies in its plane: at the other end of the row, if that is mirrored.
+                let x = if self.mirrored { self.width - first - len } else { first };
+                first += len;
+                y * self.width + x
+            };
+            let (runs, rest) = row.as_chunks::<C>().0.as_chunks::<RUN>();
+            for run in runs {
+                for (x, pixel) in run.iter().enumerate() {
+                    for c in 0..C {
+                        planes[c][x] = pixel[c];
+                    }
+                }
+                let at = place(RUN);
+                for (c, bytes) in planes.iter_mut().enumerate() {
+                    if self.mirrored {
+                        bytes.reverse();
+                    }
+                    (self.put)(c * plane + at, bytes);
+                }
+            }
+            let at = place(rest.len());
+            for (c, bytes) in planes.iter_mut().enumerate() {
+                let bytes = &mut bytes[..rest.len()];
+                bytes.iter_mut().zip(rest).for_each(|(byte, pixel)| *byte = pixel[c]);
+                if self.mirrored {
+                    bytes.reverse();
+                }
+                (self.put)(c * plane + at, bytes);
+            }
+        }
+    }
+
+    fn one_by_one(self) {
+        let plane = self.pixels.len() / self.channels;
+        for (at, pixel) in self.pixels.chunks_exact(self.channels).enumerate() {
+            let (y, x) = (at / self.width, at % self.width);
+            let x = if self.mirrored { self.width - 1 - x } else { x };
+            for (c, &byte) in pixel.iter().enumerate() {
+                (self.put)(c * plane + y * self.width + x, &[byte]);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ mod color;
 mod color_jitter;
 mod config;
 mod cutout;
+mod deferral;
 mod grayscale;
 mod horizontal_flip;
 mod image;
@@ -32,6 +33,7 @@ pub use center_crop::CenterCrop;
 pub use color_jitter::ColorJitter;
 pub use config::{TransformConfig, check};
 pub use cutout::Cutout;
+pub use deferral::{Augment, Deferral, deferrable};
 pub use grayscale::Grayscale;
 pub use horizontal_flip::HorizontalFlip;
 pub use normalize::Normalize;
@@ -62,7 +64,10 @@ pub mod functional {
     pub use super::vertical_flip::vertical_flip;
 }
 
+use std::ops::Range;
+
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
 
 /// Changes an image at random, or always in the same way.
@@ -75,20 +80,36 @@ pub trait Transform: Send + Sync {
     /// # Errors
     /// When the image cannot be decoded, or is not one that the transform can work on.
     fn apply(&self, image: &mut Image<'_>, rng: &mut Rng) -> Result<()>;
+
+    /// How the device can do it instead; if at all, [`reframe`](Self::reframe) says what.
+    fn deferral(&self) -> Deferral {
+        Deferral::Never
+    }
+
+    /// Does to the framing of an image of `[height, width]` what [`apply`](Self::apply) does to the image, by the same
+    /// numbers.
+    ///
+    /// # Panics
+    /// If it cannot be deferred.
+    fn reframe(&self, _framing: &mut Framing, _size: [usize; 2], _rng: &mut Rng) {
+        panic!("{} cannot be deferred to the device", self.name());
+    }
 }
 
-/// Runs transforms in their order, with what is drawn keyed by `[seed, epoch, sample]` and their place. `begin` is told
+/// Runs the transforms at `places` of a list in their order, with what is drawn keyed by `[seed, epoch, sample]` and their place. `begin` is told
 /// the name of each before it runs.
 ///
 /// # Errors
 /// That of the first transform that fails, under its name.
 pub(crate) fn apply_all<'t>(
     transforms: &'t [Box<dyn Transform>],
+    places: Range<usize>,
     image: &mut Image<'_>,
     [seed, epoch, sample]: [u64; 3],
     begin: impl Fn(&'t str),
 ) -> Result<()> {
-    for (place, transform) in transforms.iter().enumerate() {
+    for place in places {
+        let transform = &transforms[place];
         begin(transform.name());
         let mut rng = Rng::keyed(&[seed, epoch, sample, place as u64]);
         transform.apply(image, &mut rng).map_err(|e| e.within(transform.name()))?;

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::{Fill, Setting};
-use super::{Image, Transform};
+use super::{Deferral, Image, Transform};
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
 
 /// Shifts every image by up to `padding` pixels each way (as in He et al., 2015, for CIFAR).
@@ -61,6 +62,19 @@ impl Transform for PadCrop {
         // Where the window begins in the padded image.
         let (top, left) = (rng.below(choices) as usize, rng.below(choices) as usize);
         pad_crop(image, [top, left], *self)
+    }
+
+    fn deferral(&self) -> Deferral {
+        match self.mode {
+            PadMode::Constant => Deferral::Pads(self.fill.word()),
+            PadMode::Edge | PadMode::Reflect | PadMode::Symmetric => Deferral::Never,
+        }
+    }
+
+    fn reframe(&self, framing: &mut Framing, size: [usize; 2], rng: &mut Rng) {
+        let choices = 2 * self.padding as u64 + 1;
+        let [rows, columns] = [(); 2].map(|()| rng.below(choices) as i64 - self.padding as i64);
+        framing.shift([rows, columns], size, self.fill.word());
     }
 }
 

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::cutout::{Patch, erase};
 use super::settings::{Fill, Setting};
-use super::{Image, Transform};
+use super::{Deferral, Image, Transform};
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
 
 /// Paints over a box of random size, shape and place (Zhong et al., 2017; torchvision's `RandomErasing`). The fill is in
@@ -73,6 +74,18 @@ impl Transform for RandomErasing {
         match self.draw(height, width, rng) {
             Some(patch) => erase(image, patch, self.fill),
             None => Ok(()),
+        }
+    }
+
+    fn deferral(&self) -> Deferral {
+        Deferral::Covers
+    }
+
+    fn reframe(&self, framing: &mut Framing, [height, width]: [usize; 2], rng: &mut Rng) {
+        if rng.uniform() < self.probability
+            && let Some(patch) = self.draw(height, width, rng)
+        {
+            patch.cover(framing, self.fill);
         }
     }
 }

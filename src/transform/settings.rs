@@ -68,6 +68,15 @@ impl Fill {
         }
     }
 
+    /// As a [`Framing`](crate::framing::Framing) has it: a byte a channel, the lowest first.
+    pub(super) fn word(self) -> u32 {
+        let bytes = match self {
+            Fill::Same(byte) => [byte; 4],
+            Fill::Each([red, green, blue]) => [red, green, blue, 0],
+        };
+        u32::from_le_bytes(bytes)
+    }
+
     /// Paints pixels of `channels` channels.
     pub(super) fn paint(self, pixels: &mut [u8], channels: usize) {
         match self {

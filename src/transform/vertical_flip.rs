@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::Setting;
-use super::{Image, Transform, functional};
+use super::{Deferral, Image, Transform, functional};
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::rng::Rng;
 
 /// Turns every image upside down with a probability, without changing left and right.
@@ -37,6 +38,16 @@ impl Transform for VerticalFlip {
             return Ok(());
         }
         functional::vertical_flip(image)
+    }
+
+    fn deferral(&self) -> Deferral {
+        Deferral::Moves
+    }
+
+    fn reframe(&self, framing: &mut Framing, [height, _]: [usize; 2], rng: &mut Rng) {
+        if rng.uniform() < self.probability {
+            framing.mirror_rows(height);
+        }
     }
 }
 

@@ -154,13 +154,16 @@ impl Bench {
             target: TargetSpec::Class { classes: 1 },
         };
         let target_offset = ALIGN + input.len().next_multiple_of(ALIGN);
+        let slot_bytes = target_offset + target.len().next_multiple_of(ALIGN);
         let slot = SlotLayout {
             batch_size: self.batch_size,
             input_bytes: input.len() / self.batch_size,
             target_bytes: target.len() / self.batch_size,
             input_offset: ALIGN,
             target_offset,
-            slot_bytes: target_offset + target.len().next_multiple_of(ALIGN),
+            framing_bytes: 0,
+            framing_offset: slot_bytes,
+            slot_bytes,
         };
         let mut plan = self.plan.clone();
         for (tensor, location) in plan.tensors.iter().zip(&mut plan.locations) {

@@ -1,8 +1,10 @@
 //! Elements to elements.
 
 use inflight::batch::DType;
+use inflight::framing::{FRAMING_WORDS, Framing};
 use inflight::gpu::Executor;
 use inflight::graph::op::Op;
+use inflight::rng::Rng;
 
 use crate::bench::{Bench, context};
 use crate::{SIZES, below, header, normal};
@@ -126,6 +128,57 @@ fn normalize_u8() {
         let shift = bench.f32(&[c], &normal(2, c));
         let y = bench.output(&[n, c, plane]);
         bench.push(Op::NormalizeU8, &[x, scale, shift], &[y]);
+        bench.check(1e-4, 1e-6);
+    }
+}
+
+/// A framing at random: mirrored, shifted out of sight at times, covered.
+fn framing(size @ [height, width]: [usize; 2], rng: &mut Rng) -> Framing {
+    let mut framing = Framing::whole(size);
+    for _ in 0..rng.below(4) {
+        match rng.below(3) {
+            0 => framing.mirror_rows(height),
+            1 => framing.mirror_columns(width),
+            _ => framing.shift([(); 2].map(|()| rng.below(13) as i64 - 6), size, 0x30_20_10),
+        }
+    }
+    if rng.below(2) == 0 {
+        let mut range = |side: usize| {
+            let [a, b] = [(); 2].map(|()| rng.below(side as u64 + 1) as usize);
+            a.min(b)..a.max(b)
+        };
+        framing.cover_by(range(height), range(width), 0x00_ff_80);
+    }
+    framing
+}
+
+#[test]
+fn augment_u8() {
+    let shapes = [
+        [1, 1, 1, 1],
+        [3, 1, 1, 7],
+        [5, 3, 7, 1],
+        [9, 3, 7, 7],
+        [4, 1, 63, 65],
+        [3, 3, 65, 64],
+        [33, 1, 28, 28],
+        [16, 2, 8, 4],
+    ];
+    for shape @ [n, c, height, width] in shapes {
+        let mut rng = Rng::keyed(&[n as u64, width as u64]);
+        // The last sample is padding.
+        let mut framings: Vec<Framing> =
+            (1..n).map(|_| framing([height, width], &mut rng)).collect();
+        framings.push(Framing::default());
+        let mut bench = Bench::new(n, header(n));
+        let bytes: Vec<u8> =
+            below(n as u64, 256, n * c * height * width).into_iter().map(|x| x as u8).collect();
+        let x = bench.u8(&shape, &bytes);
+        let scale = bench.f32(&[c], &normal(1, c));
+        let shift = bench.f32(&[c], &normal(2, c));
+        let framings = bench.u32(&[n, FRAMING_WORDS], bytemuck::cast_slice(&framings));
+        let y = bench.output(&shape);
+        bench.push(Op::AugmentU8, &[x, scale, shift, framings], &[y]);
         bench.check(1e-4, 1e-6);
     }
 }

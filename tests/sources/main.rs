@@ -5,6 +5,10 @@ mod cifar;
 mod fetching;
 mod idx;
 mod named;
+mod safetensors;
+mod table;
+mod tokens;
+mod webdataset;
 
 use std::path::Path;
 

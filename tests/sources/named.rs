@@ -6,8 +6,14 @@ use tempfile::tempdir;
 
 use crate::read_all;
 
-const OFFLINE: OpenOptions<'static> =
-    OpenOptions { offline: true, cache_dir: None, data: None, on_progress: None };
+const OFFLINE: OpenOptions<'static> = OpenOptions {
+    offline: true,
+    cache_dir: None,
+    data: None,
+    fitted: None,
+    on_progress: None,
+    seed: 0,
+};
 
 #[test]
 fn the_small_fashion_mnist_lies_in_tree_and_splits_as_its_manifest_says() {

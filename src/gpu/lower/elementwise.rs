@@ -13,6 +13,11 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             // Four bytes, which are a word, to an invocation.
             (shader!("normalize_u8", "dispatch"), channel_constants(&x.shape), len.div_ceil(4))
         }
+        Op::AugmentU8 => {
+            let mut constants = channel_constants(&x.shape);
+            constants.push(("WIDTH", x.shape[3] as f64));
+            (shader!("augment_u8", "dispatch", "framing"), constants, len.div_ceil(4))
+        }
         Op::Relu => (element_shader!(four, "relu", "dispatch"), vec![], elements(len)),
         Op::ReluGrad => (element_shader!(four, "relu_grad", "dispatch"), vec![], elements(len)),
         Op::Gelu => {
@@ -68,7 +73,7 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
 fn stored(op: &Op, shader: Shader, bound: Bound, four: bool) -> Shader {
     let (x, y) = (bound.inputs[0], bound.outputs[0]);
     match op {
-        Op::NormalizeU8 => shader.with_stores(false, [("StoreY", y)]),
+        Op::NormalizeU8 | Op::AugmentU8 => shader.with_stores(false, [("StoreY", y)]),
         Op::ReluGrad => {
             let tensors = [("StoreDy", x), ("StoreY", bound.inputs[1]), ("StoreDx", y)];
             shader.with_stores(four, tensors)

@@ -80,6 +80,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::Conv2dInputGrad { .. }
         | Op::Conv2dWeightGrad { .. } => dense::lower(op, bound, caps, None),
         Op::NormalizeU8
+        | Op::AugmentU8
         | Op::Relu
         | Op::ReluGrad
         | Op::Gelu

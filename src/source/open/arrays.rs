@@ -7,7 +7,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::source::Source;
-use crate::source::npy::{self, Arrays};
+use crate::source::arrays::{NamedArrays, TEST, TRAIN};
+use crate::source::npy::Arrays;
 
 pub(super) const FORMAT: Format =
     Format { what: "an .npz archive or a folder with one or with x.npy and y.npy", claims, open };
@@ -18,7 +19,7 @@ fn claims(candidate: &Candidate) -> Result<bool> {
     }
     let arrays = Arrays::folder(&candidate.path)?;
     let archives = files_with(&candidate.path, |name| name.ends_with(".npz"))?;
-    Ok(arrays.has(&npy::TRAIN) || arrays.has(&npy::TEST) || archives.len() == 1)
+    Ok(arrays.has(&TRAIN) || arrays.has(&TEST) || archives.len() == 1)
 }
 
 fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
@@ -28,7 +29,7 @@ fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
         return open_arrays(path, folder, Arrays::archive(path)?, options);
     }
     let arrays = Arrays::folder(path)?;
-    if arrays.has(&npy::TRAIN) || arrays.has(&npy::TEST) {
+    if arrays.has(&TRAIN) || arrays.has(&TEST) {
         return open_arrays(path, path, arrays, options);
     }
     match &files_with(path, |name| name.ends_with(".npz"))?[..] {
@@ -37,19 +38,20 @@ fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
     }
 }
 
-fn open_arrays(
+/// Opens the arrays of `path`, with the class names that lie in `folder`.
+pub(super) fn open_arrays(
     path: &Path,
     folder: &Path,
-    mut arrays: Arrays,
+    mut arrays: impl NamedArrays,
     options: &OpenOptions<'_>,
 ) -> Result<Dataset> {
     let class_names = class_names(folder)?;
     let named = (!class_names.is_empty()).then_some(class_names.len());
     let classes = options.data().classes.or(named);
-    let train = arrays.split(&npy::TRAIN, classes, info(path, "train", &class_names))?;
-    let test = if arrays.has(&npy::TEST) {
+    let train = arrays.split(&TRAIN, classes, info(path, "train", &class_names))?;
+    let test = if arrays.has(&TEST) {
         let classes = classes.or(train.spec().classes());
-        let test = arrays.split(&npy::TEST, classes, info(path, "test", &class_names))?;
+        let test = arrays.split(&TEST, classes, info(path, "test", &class_names))?;
         if test.spec() != train.spec() {
             return Err(Error::data(
                 path.display(),

@@ -2,8 +2,14 @@
 
 mod arrays;
 mod cifar;
+mod folder;
 mod idx;
 mod named;
+mod safetensors;
+mod splits;
+mod table;
+mod tokens;
+mod webdataset;
 
 use std::fs::File;
 use std::io::Read;
@@ -12,13 +18,17 @@ use std::sync::{Arc, LazyLock};
 
 use crate::batch::DType;
 use crate::error::{Error, Result};
+#[cfg(feature = "cloud")]
+use crate::source::cloud;
 use crate::source::fetch::OnProgress;
 use crate::source::file::io_error;
 use crate::source::manifest;
 use crate::source::resident::Resident;
-use crate::source::{DataConfig, Source, SourceInfo, WithInfo, statistics};
+use crate::source::table::Fitted;
+use crate::source::{DataConfig, Source, SourceInfo, WithInfo, statistics, stream};
 
 pub use named::open_manifest;
+pub use table::open_rows;
 
 /// A data set that is open: what to train on, and what to validate with.
 #[derive(Clone)]
@@ -78,6 +88,10 @@ pub struct OpenOptions<'a> {
     pub cache_dir: Option<&'a Path>,
     /// How to read it, where its files leave a choice.
     pub data: Option<&'a DataConfig>,
+    /// Seed of the order in which a stream is shuffled.
+    pub seed: u64,
+    /// What the encoding of a table was fitted to when a model was trained; it is then encoded alike.
+    pub fitted: Option<&'a Arc<Fitted>>,
     /// Told about the progress of a fetch.
     pub on_progress: Option<OnProgress<'a>>,
 }
@@ -104,7 +118,18 @@ struct Format {
 }
 
 /// All formats, the most certain ones first.
-const FORMATS: [Format; 3] = [idx::FORMAT, cifar::FORMAT, arrays::FORMAT];
+// One a line, since they grow.
+#[rustfmt::skip]
+const FORMATS: &[Format] = &[
+    idx::FORMAT,
+    cifar::FORMAT,
+    arrays::FORMAT,
+    safetensors::FORMAT,
+    webdataset::FORMAT,
+    table::FORMAT,
+    tokens::FORMAT,
+    folder::FORMAT,
+];
 
 /// A path that exists, looked at once for all formats.
 struct Candidate {
@@ -141,7 +166,7 @@ impl Candidate {
 /// When there is no such name or path, a fetch fails, or a file is damaged or does not fit the others.
 pub fn open(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     options.data().validate()?;
-    let mut dataset = open_as_it_is(dataset, options)?;
+    let mut dataset = open_with_test(dataset, options)?;
     if options.data().mean.is_some() {
         let told = |source: Arc<dyn Source>| -> Result<Arc<dyn Source>> {
             let info = options.data().normalised(&*source)?;
@@ -153,7 +178,38 @@ pub fn open(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     Ok(dataset)
 }
 
-fn open_as_it_is(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
+/// Opens a data set, its test part from elsewhere where that is asked for.
+fn open_with_test(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
+    let Some(test) = &options.data().test else { return open_whole(dataset, options) };
+    let mut found = open_whole(dataset, options)?;
+    let data = DataConfig { test: None, ..options.data().clone() };
+    let fitted = found.train.fitted().cloned();
+    let as_train = OpenOptions { data: Some(&data), fitted: fitted.as_ref(), ..*options };
+    let name = test.to_string_lossy();
+    let test = open_whole(&name, &as_train)?.train;
+    let (expected, actual) = (found.train.spec(), test.spec());
+    let (classes, names) = (&found.train.info().class_names, &test.info().class_names);
+    if actual != expected || names != classes {
+        let message = format!(
+            "found test samples {actual:?} of classes {names:?}, expected those of the training part, {expected:?} of {classes:?}"
+        );
+        return Err(Error::data(name, message).hint("--image-size, --channels or --classes"));
+    }
+    found.test = Some(test);
+    Ok(found)
+}
+
+/// Opens a data set as it is, without a test part from elsewhere.
+fn open_whole(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
+    if dataset == stream::STANDARD_INPUT {
+        return stream::open_standard_input(options);
+    }
+    if dataset.starts_with("redis://") || dataset.starts_with("rediss://") {
+        return stream::open_queue(dataset, options);
+    }
+    if dataset.contains("://") {
+        return open_url(dataset, options);
+    }
     if let Some(manifest) = manifest::by_name(dataset)? {
         let dir = named::find_or_fetch(&manifest, options)?;
         return open_manifest(&manifest, &dir);
@@ -161,6 +217,9 @@ fn open_as_it_is(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     let path = Path::new(dataset);
     match std::fs::metadata(path) {
         Ok(meta) => open_path(path, meta.is_dir(), options),
+        Err(_) if dataset.contains('{') && dataset.ends_with(".tar") => {
+            webdataset::open_pattern(dataset, options)
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::data(
             dataset,
             format!(
@@ -173,9 +232,21 @@ fn open_as_it_is(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     }
 }
 
+/// Opens data that lie elsewhere, once they were brought here.
+fn open_url(url: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
+    #[cfg(feature = "cloud")]
+    return cloud::open(url, options, |path| open_path(path, path.is_dir(), options));
+    #[cfg(not(feature = "cloud"))]
+    {
+        let _ = options;
+        Err(Error::config(url, "this build reads no data over the network")
+            .hint("cargo install inflight --features cloud"))
+    }
+}
+
 fn open_path(path: &Path, is_folder: bool, options: &OpenOptions<'_>) -> Result<Dataset> {
     let candidate = Candidate::look(path, is_folder)?;
-    for format in &FORMATS {
+    for format in FORMATS {
         if (format.claims)(&candidate)? {
             return (format.open)(&candidate, options);
         }

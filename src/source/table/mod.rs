@@ -1,5 +1,41 @@
 //! Tables: files of rows with named columns, of which some become the samples and one the target.
+//!
+//! The way of a table: `head` says what columns a file has, by a look at its first rows or at its schema; `plan`
+//! chooses among them; a reader, one file a format, brings the chosen ones into compact blocks; `fit` learns means
+//! and categories from the training rows; [`TabularSource`] encodes rows by what was learned. A table may as well list
+//! image files with their labels (`listed`), or hold the images themselves (`embedded`).
 
+#[cfg(feature = "parquet")]
+mod arrow;
+mod block;
+mod cells;
+mod delimited;
+#[cfg(feature = "parquet")]
+mod embedded;
+mod encode;
+mod fit;
 mod fitted;
+mod head;
+mod images;
+mod json_lines;
+#[cfg(feature = "parquet")]
+mod kept;
+mod labels;
+mod listed;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod pieces;
+mod plan;
+mod read;
 
+pub(crate) use block::{Kind, Table, Wanted};
+#[cfg(feature = "parquet")]
+pub(crate) use embedded::EmbeddedFiles;
+pub use encode::TabularSource;
 pub use fitted::{Feature, FeatureEncoding, Fitted, FittedTarget};
+pub(crate) use head::{Head, binary, head};
+pub(crate) use images::{Files, LabelledImages};
+pub(crate) use labels::{Asked, Labels};
+pub(crate) use listed::ListedFiles;
+pub(crate) use plan::{Plan, plan, plan_as};
+pub(crate) use read::read;

@@ -1,0 +1,92 @@
+//! Folders of image files.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Candidate, Dataset, Format, OpenOptions};
+use crate::error::{Error, Result};
+use crate::source::Source;
+use crate::source::folder::{Folder, has_images, subfolders};
+
+pub(super) const FORMAT: Format =
+    Format { what: "a folder with a folder of images for each class", claims, open };
+
+/// What the folder of the training part may be called.
+const TRAIN: [&str; 2] = ["train", "training"];
+/// What the folder of the part that is held out may be called; the first one that is there is taken.
+const HELD_OUT: [&str; 5] = ["val", "valid", "validation", "test", "testing"];
+
+fn claims(candidate: &Candidate) -> Result<bool> {
+    if !candidate.is_folder {
+        return Ok(false);
+    }
+    let parts = Parts::find(&candidate.path);
+    Ok(subfolders(&parts.train)?.iter().any(|name| has_images(&parts.train.join(name))))
+}
+
+/// The folders of both parts.
+struct Parts {
+    train: PathBuf,
+    test: Option<PathBuf>,
+}
+
+impl Parts {
+    /// The parts of a folder; without a folder for training, all of it is trained on.
+    fn find(root: &Path) -> Self {
+        let first =
+            |names: &[&str]| names.iter().map(|name| root.join(name)).find(|path| path.is_dir());
+        match first(&TRAIN) {
+            Some(train) => Self { train, test: first(&HELD_OUT) },
+            None => Self { train: root.into(), test: None },
+        }
+    }
+}
+
+fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
+    let root = &candidate.path;
+    let (parts, data) = (Parts::find(root), options.data());
+    let classes = classes(&parts.train)?;
+    let name = |part: &str| format!("{} ({part})", root.display());
+    let train = Folder::open(&parts.train, &classes, data, name("train"))?;
+    if let Some(class) = train.empty_class() {
+        let message = "found no image in it or below, expected some of each class to train on";
+        return Err(Error::data(parts.train.join(class).display(), message)
+            .hint("removing the folder, if it is no class"));
+    }
+    let test = match &parts.test {
+        None => None,
+        Some(folder) => {
+            let known = held_out_classes(folder, &classes)?;
+            let test = Folder::open(folder, &known, data, name("test"))?;
+            Some(Arc::new(test.with_spec(train.spec().clone())) as Arc<dyn Source>)
+        }
+    };
+    let name = root.display().to_string();
+    Ok(Dataset { name, path: root.clone(), train: Arc::new(train), validation: None, test })
+}
+
+/// The classes of a part: its folders, in the order of their names.
+fn classes(folder: &Path) -> Result<Vec<String>> {
+    let name = |name: OsString| {
+        name.into_string().map_err(|name| {
+            let path = folder.join(name);
+            let message = "found a class whose name is not UTF-8, which no report could show";
+            Error::data(path.display(), message).hint("renaming the folder")
+        })
+    };
+    subfolders(folder)?.into_iter().map(name).collect()
+}
+
+/// The classes of the training part, after a check that the held-out part has no others.
+fn held_out_classes(folder: &Path, classes: &[String]) -> Result<Vec<String>> {
+    let found = self::classes(folder)?;
+    if let Some(name) = found.iter().find(|name| !classes.contains(name)) {
+        let message = format!(
+            "found a class without training images, expected some of {}",
+            classes.join(", ")
+        );
+        return Err(Error::data(folder.join(name).display(), message));
+    }
+    Ok(classes.to_vec())
+}

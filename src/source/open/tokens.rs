@@ -1,0 +1,103 @@
+//! Text files and files of token ids, for language models.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::splits::Splits;
+use super::{CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions, info};
+use crate::error::{Error, Result};
+use crate::source::Source;
+use crate::source::file::io_error;
+use crate::source::tokens::{self, TokenFile, Tokens, VOCABULARY_MAX, Windows, npy_header};
+
+pub(super) const FORMAT: Format = Format {
+    what: "text (.txt) or tokens (.bin or .npy of u16, or a folder of them)",
+    claims,
+    open,
+};
+
+/// The file that may lie beside tokens, with the size of their vocabulary.
+const MANIFEST_FILE: &str = "manifest.json";
+
+fn claims(candidate: &Candidate) -> Result<bool> {
+    if !candidate.is_folder {
+        let npy = candidate.has_extension(".npy") && npy_header(&candidate.head).is_some();
+        return Ok(npy || candidate.has_extension(".txt") || candidate.has_extension(".bin"));
+    }
+    Ok(find(&candidate.path)?.is_some())
+}
+
+/// The files of a folder that are of the first kind found: tokens, or else text.
+fn find(folder: &Path) -> Result<Option<Splits>> {
+    for extension in [".bin", ".npy", ".txt"] {
+        let fits = |name: &str| name.ends_with(extension) && name != CLASS_NAMES_FILE;
+        let splits = Splits::find(folder, fits)?;
+        let Some(first) = splits.all().next() else { continue };
+        // Arrays of something else are no tokens.
+        if extension != ".npy" || TokenFile::open(first).is_ok() {
+            return Ok(Some(splits));
+        }
+    }
+    Ok(None)
+}
+
+fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
+    let path = &candidate.path;
+    let splits = if candidate.is_folder {
+        find(path)?.ok_or_else(|| Error::data(path.display(), "found no text any more"))?
+    } else {
+        Splits { train: vec![path.clone()], ..Default::default() }
+    };
+    let Splits { train, validation, test } = splits.with_training_part();
+    let files = [train, validation, test].map(|paths| tokens::open_files(&paths));
+    let [train, validation, test] = files;
+    let (train, held_out) = (train?, [validation?, test?]);
+    let data = options.data();
+    let context = data.context.unwrap_or(tokens::CONTEXT);
+    let windows = Windows { context, stride: data.stride.unwrap_or(context) };
+    let vocabulary = match (data.vocabulary, told(path, candidate.is_folder)?) {
+        (Some(vocabulary), _) | (None, Some(vocabulary)) => vocabulary,
+        (None, None) => tokens::vocabulary(train.iter().chain(held_out.iter().flatten()))?,
+    };
+    let source =
+        |files: Vec<TokenFile>, split: &str, windows: Windows| -> Result<Arc<dyn Source>> {
+            Ok(Arc::new(Tokens::new(files, windows, vocabulary, info(path, split, &[]))?))
+        };
+    // What is held out is looked at once, whatever the stride of training.
+    let apart = Windows { context, stride: context };
+    let [validation, test] = held_out;
+    let held = |files: Vec<TokenFile>, split: &str| {
+        (!files.is_empty()).then(|| source(files, split, apart)).transpose()
+    };
+    let (validation, test) = (held(validation, "val")?, held(test, "test")?);
+    let train = source(train, "train", windows)?;
+    let dataset = Dataset::new(path.display().to_string(), path, train, test);
+    Ok(Dataset { validation, ..dataset })
+}
+
+/// The vocabulary that `manifest.json` beside the files tells, `{"vocabulary": 50257}`.
+fn told(path: &Path, is_folder: bool) -> Result<Option<usize>> {
+    #[derive(Deserialize)]
+    struct Manifest {
+        vocabulary: Option<usize>,
+    }
+
+    let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
+    let path = folder.join(MANIFEST_FILE);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io_error(&path, e)),
+    };
+    // Of all that other programs call `manifest.json`, only a number under this key is meant.
+    let told = serde_json::from_slice::<Manifest>(&text).ok().and_then(|m| m.vocabulary);
+    match told {
+        Some(vocabulary) if !(1..=VOCABULARY_MAX).contains(&vocabulary) => {
+            let message = format!("found vocabulary {vocabulary}, expected 1 to {VOCABULARY_MAX}");
+            Err(Error::data(path.display(), message))
+        }
+        told => Ok(told),
+    }
+}

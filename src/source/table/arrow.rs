@@ -1,0 +1,298 @@
+//! Arrow IPC, as files and as streams; and Arrow's arrays as blocks.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::hash::Hash;
+use std::io::BufReader;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_cast::cast;
+use arrow_ipc::reader::{FileReader, FileReaderBuilder, StreamReader};
+use arrow_schema::{ArrowError, DataType, Schema};
+use rayon::prelude::*;
+
+use super::block::{Block, Kind, MISSING, Table, Wanted};
+use super::cells::{is_missing, number, shown};
+use super::head::{Column, Format, Head, Look};
+use crate::error::{Error, Result};
+use crate::source::file::io_error;
+
+/// The error of a file that Arrow's readers refuse.
+fn damaged(path: &Path, error: ArrowError) -> Error {
+    Error::data(path.display(), "is damaged, cut short or no Arrow IPC").caused_by(error)
+}
+
+/// Runs a reader of files that anybody may have written; a panic of it is an error.
+pub(super) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(Error::data(path.display(), "is damaged: its reader gave up").hint("writing it again"))
+    })
+}
+
+/// Says what columns a file has.
+pub(super) fn head(path: &Path, format: Format) -> Result<Head> {
+    let schema = guarded(path, || {
+        let file = File::open(path).map_err(|e| io_error(path, e))?;
+        let schema = match format {
+            Format::ArrowFile => FileReader::try_new_buffered(file, None).map(|r| r.schema()),
+            _ => StreamReader::try_new_buffered(file, None).map(|r| r.schema()),
+        };
+        schema.map_err(|e| damaged(path, e))
+    })?;
+    let (path, columns) = (path.into(), columns(&schema));
+    Ok(Head { path, format, header: true, columns, class_names: Vec::new() })
+}
+
+/// The columns of a schema.
+pub(super) fn columns(schema: &Schema) -> Vec<Column> {
+    let column = |field: &std::sync::Arc<arrow_schema::Field>| {
+        let name = field.name().clone();
+        let look = match field.data_type() {
+            DataType::Struct(fields) if fields.iter().any(|f| f.name() == "bytes") => Look::Images,
+            data_type if data_type.is_binary() && name == "image" => Look::Images,
+            data_type => look(data_type),
+        };
+        Column { name, look }
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+fn look(data_type: &DataType) -> Look {
+    match data_type {
+        DataType::Dictionary(_, values) => look(values),
+        DataType::Boolean => Look::Text,
+        t if t.is_string() => Look::Text,
+        t if t.is_integer() => Look::Numbers { whole: true },
+        t if t.is_floating() || t.is_decimal() || t.is_temporal() => Look::Numbers { whole: false },
+        DataType::Null => Look::Numbers { whole: false },
+        other => Look::Other(other.to_string()),
+    }
+}
+
+/// Reads a file or stream.
+pub(super) fn read(head: &Head, wanted: Vec<Wanted>, memory_bytes: usize) -> Result<Table> {
+    let path = &head.path;
+    if head.format == Format::ArrowStream {
+        let blocks = guarded(path, || stream(path, &wanted))?;
+        return resident(path, wanted, blocks);
+    }
+    let batches = guarded(path, || Ok(file_reader(path, &wanted)?.num_batches()))?;
+    let bytes = std::fs::metadata(path).map_err(|e| io_error(path, e))?.len();
+    if bytes > memory_bytes as u64 {
+        return loaded(path, wanted, batches, memory_bytes);
+    }
+    // Each task opens the file for itself and reads a run of batches.
+    let run = batches.div_ceil(rayon::current_num_threads()).max(1);
+    let starts: Vec<usize> = (0..batches).step_by(run).collect();
+    let runs: Result<Vec<Vec<Block>>> = starts
+        .into_par_iter()
+        .map(|start| {
+            guarded(path, || {
+                let mut reader = file_reader(path, &wanted)?;
+                reader.set_index(start).map_err(|e| damaged(path, e))?;
+                let batches = reader.take(run.min(batches - start));
+                batches.map(|batch| converted(path, batch, &wanted)).collect()
+            })
+        })
+        .collect();
+    let blocks = runs?.into_iter().flatten().collect();
+    resident(path, wanted, blocks)
+}
+
+fn resident(path: &Path, wanted: Vec<Wanted>, mut blocks: Vec<Block>) -> Result<Table> {
+    blocks.retain(|block| block.rows() > 0);
+    if blocks.is_empty() {
+        return Err(Error::data(path.display(), "found no row, expected at least one"));
+    }
+    Ok(Table::resident(path.into(), wanted, blocks))
+}
+
+/// A table that is too large for memory. How many rows each batch has is not known before it was read once.
+fn loaded(path: &Path, wanted: Vec<Wanted>, batches: usize, memory_bytes: usize) -> Result<Table> {
+    let rows: Vec<usize> = guarded(path, || {
+        let reader = file_reader(path, &wanted[..1])?;
+        let rows = |batch: Result<RecordBatch, ArrowError>| {
+            batch.map(|batch| batch.num_rows()).map_err(|e| damaged(path, e))
+        };
+        reader.map(rows).collect()
+    })?;
+    if rows.len() != batches || rows.contains(&0) {
+        return Err(Error::data(path.display(), "found an empty batch, expected rows in each"));
+    }
+    let largest = rows.iter().max().copied().unwrap_or(1);
+    let most = memory_bytes / (4 * largest * wanted.len()).max(1);
+    let (path_again, columns) = (path.to_owned(), wanted.clone());
+    let load = move |batch: usize| {
+        guarded(&path_again, || {
+            let mut reader = file_reader(&path_again, &columns)?;
+            reader.set_index(batch).map_err(|e| damaged(&path_again, e))?;
+            let batch =
+                reader.next().unwrap_or_else(|| Err(ArrowError::ParseError("no batch".into())));
+            converted(&path_again, batch, &columns)
+        })
+    };
+    Ok(Table::loaded(path.into(), wanted, rows, most.max(2), load))
+}
+
+fn file_reader(path: &Path, wanted: &[Wanted]) -> Result<FileReader<BufReader<File>>> {
+    let file = File::open(path).map_err(|e| io_error(path, e))?;
+    FileReaderBuilder::new()
+        .with_projection(positions(wanted))
+        .build(BufReader::new(file))
+        .map_err(|e| damaged(path, e))
+}
+
+fn stream(path: &Path, wanted: &[Wanted]) -> Result<Vec<Block>> {
+    let file = File::open(path).map_err(|e| io_error(path, e))?;
+    let reader = StreamReader::try_new_buffered(file, Some(positions(wanted)))
+        .map_err(|e| damaged(path, e))?;
+    reader.map(|batch| converted(path, batch, wanted)).collect()
+}
+
+fn converted(
+    path: &Path,
+    batch: Result<RecordBatch, ArrowError>,
+    wanted: &[Wanted],
+) -> Result<Block> {
+    block(&batch.map_err(|e| damaged(path, e))?, wanted, path)
+}
+
+/// The places of the wanted columns in the file, ascending: the order in which a reader delivers them.
+pub(super) fn positions(wanted: &[Wanted]) -> Vec<usize> {
+    let mut positions: Vec<usize> = wanted.iter().map(|column| column.position).collect();
+    positions.sort_unstable();
+    positions.dedup();
+    positions
+}
+
+/// The wanted columns of a batch that holds just these, in the order of the file.
+///
+/// # Errors
+/// When a value is not what its column holds; its row is counted in the batch.
+pub(super) fn block(batch: &RecordBatch, wanted: &[Wanted], path: &Path) -> Result<Block> {
+    let positions = positions(wanted);
+    let (width, rows) = (wanted.len(), batch.num_rows());
+    let mut block = Block { width, cells: vec![0; rows * width], vocabularies: Vec::new() };
+    for (at, column) in wanted.iter().enumerate() {
+        let array = batch.column(positions.partition_point(|&p| p < column.position));
+        let mut cells = block.cells.iter_mut().skip(at).step_by(width);
+        let mut set = |cell: u32| *cells.next().expect("a cell a row") = cell;
+        let item = || format!("{} column {}", path.display(), column.name);
+        let vocabulary = match column.kind {
+            Kind::Number => {
+                numbers(array, &mut set).map_err(|e| e.within(item()))?;
+                Vec::new()
+            }
+            Kind::Text => texts(array, &mut set).map_err(|e| e.within(item()))?,
+        };
+        block.vocabularies.push(vocabulary);
+    }
+    Ok(block)
+}
+
+fn to(array: &dyn Array, data_type: &DataType) -> Result<ArrayRef> {
+    cast(array, data_type).map_err(|e| {
+        let message = format!("found {}, which does not become {data_type}", array.data_type());
+        Error::data("values", message).caused_by(e)
+    })
+}
+
+/// A column as numbers.
+fn numbers(array: &ArrayRef, set: &mut impl FnMut(u32)) -> Result<()> {
+    let refuse = |row: usize, found: String| {
+        let message = format!("found {found}, expected a number");
+        Err(Error::data(format!("row {}", row + 1), message).hint("--categorical"))
+    };
+    let data_type = array.data_type();
+    let is_text =
+        |t: &DataType| matches!(t, DataType::Dictionary(_, v) if v.is_string()) || t.is_string();
+    if is_text(data_type) {
+        let array = to(array, &DataType::Utf8)?;
+        for (row, text) in array.as_string::<i32>().iter().enumerate() {
+            let text = text.unwrap_or_default().trim_ascii().as_bytes();
+            match number(text) {
+                Some(number) => set(number.to_bits()),
+                None if is_missing(text) => set(f32::NAN.to_bits()),
+                None => return refuse(row, shown(text)),
+            }
+        }
+        return Ok(());
+    }
+    // Times are counted from 1970 in their own unit.
+    let array =
+        if data_type.is_temporal() { to(array, &time_as(data_type))? } else { array.clone() };
+    let array = to(&array, &DataType::Float32)?;
+    for (row, number) in array.as_primitive::<Float32Type>().iter().enumerate() {
+        let number = number.unwrap_or(f32::NAN);
+        if number.is_infinite() {
+            return refuse(row, number.to_string());
+        }
+        set(number.to_bits());
+    }
+    Ok(())
+}
+
+/// What a time is cast to first.
+fn time_as(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Date32 | DataType::Time32(_) => DataType::Int32,
+        _ => DataType::Int64,
+    }
+}
+
+/// A column as texts: their vocabulary.
+fn texts(array: &ArrayRef, set: &mut impl FnMut(u32)) -> Result<Vec<String>> {
+    match array.data_type() {
+        DataType::Dictionary(_, values) if values.is_string() => {
+            let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+            let array = to(array, &kind)?;
+            let array = array.as_dictionary::<Int32Type>();
+            let values: Vec<String> =
+                array.values().as_string::<i32>().iter().map(|v| v.unwrap_or("").into()).collect();
+            let codes: Vec<u32> = (0..)
+                .zip(&values)
+                .map(|(code, value)| if is_missing(value.as_bytes()) { MISSING } else { code })
+                .collect();
+            for key in array.keys() {
+                set(key.and_then(|key| codes.get(key as usize)).copied().unwrap_or(MISSING));
+            }
+            Ok(values)
+        }
+        t if t.is_integer() => {
+            let array = to(array, &DataType::Int64)?;
+            Ok(coded(array.as_primitive::<Int64Type>().iter(), |number| number.to_string(), set))
+        }
+        _ => {
+            let array = to(array, &DataType::Utf8)?;
+            let texts = array.as_string::<i32>().iter();
+            let present = texts
+                .map(|text| text.map(str::trim_ascii).filter(|text| !is_missing(text.as_bytes())));
+            Ok(coded(present, str::to_string, set))
+        }
+    }
+}
+
+/// Gives each different value a code, in the order in which they first occur.
+fn coded<T: Copy + Eq + Hash>(
+    values: impl Iterator<Item = Option<T>>,
+    text: impl Fn(T) -> String,
+    set: &mut impl FnMut(u32),
+) -> Vec<String> {
+    let mut vocabulary = Vec::new();
+    let mut codes: HashMap<T, u32, foldhash::fast::RandomState> = HashMap::default();
+    for value in values {
+        let Some(value) = value else {
+            set(MISSING);
+            continue;
+        };
+        set(*codes.entry(value).or_insert_with(|| {
+            vocabulary.push(text(value));
+            vocabulary.len() as u32 - 1
+        }));
+    }
+    vocabulary
+}

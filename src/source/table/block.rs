@@ -1,0 +1,203 @@
+//! The rows of a table in memory: four bytes a cell, row after row, so that a shuffled reader touches one place a sample.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::Result;
+
+/// What the cells of a column hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The bits of an `f32`; NaN where the number is missing.
+    Number,
+    /// The place of a text in the block's vocabulary, or [`MISSING`].
+    Text,
+}
+
+/// The code of a text that is missing.
+pub(crate) const MISSING: u32 = u32::MAX;
+
+/// A run of rows.
+#[derive(Debug, Default)]
+pub(crate) struct Block {
+    /// Cells of a row.
+    pub width: usize,
+    /// Row after row.
+    pub cells: Vec<u32>,
+    /// For each column of text its values, in the order in which they first occur; nothing for numbers. Each block has its
+    /// own, so that blocks are read in parallel.
+    pub vocabularies: Vec<Vec<String>>,
+}
+
+impl Block {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.cells.len().checked_div(self.width).unwrap_or(0)
+    }
+
+    /// The cells of a row.
+    pub fn row(&self, row: usize) -> &[u32] {
+        &self.cells[row * self.width..(row + 1) * self.width]
+    }
+
+    /// The numbers of a column; NaN where they are missing.
+    pub fn numbers(&self, column: usize) -> impl Iterator<Item = f32> {
+        self.codes(column).map(f32::from_bits)
+    }
+
+    /// The cells of a column.
+    pub fn codes(&self, column: usize) -> impl Iterator<Item = u32> {
+        self.cells.iter().skip(column).step_by(self.width.max(1)).copied()
+    }
+
+    /// Appends the rows of another block of the same columns.
+    #[cfg(feature = "parquet")]
+    pub fn append(&mut self, mut other: Block) {
+        if self.cells.is_empty() {
+            return *self = other;
+        }
+        for column in 0..self.width {
+            let texts = std::mem::take(&mut other.vocabularies[column]);
+            if texts.is_empty() {
+                continue;
+            }
+            let known = &mut self.vocabularies[column];
+            let mut codes: std::collections::HashMap<String, u32> =
+                known.iter().cloned().zip(0..).collect();
+            let code = |text: String| {
+                *codes.entry(text).or_insert_with_key(|text| {
+                    known.push(text.clone());
+                    known.len() as u32 - 1
+                })
+            };
+            let renamed: Vec<u32> = texts.into_iter().map(code).collect();
+            for cell in other.cells.iter_mut().skip(column).step_by(self.width) {
+                if *cell != MISSING {
+                    *cell = renamed[*cell as usize];
+                }
+            }
+        }
+        self.cells.append(&mut other.cells);
+    }
+
+    /// The text that a code stands for.
+    pub fn text(&self, column: usize, code: u32) -> Option<&str> {
+        self.vocabularies[column].get(code as usize).map(String::as_str)
+    }
+}
+
+/// A column to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Its place in the file, from 0.
+    pub position: usize,
+    /// Its name.
+    pub name: String,
+    /// What it is read as.
+    pub kind: Kind,
+}
+
+/// The chosen columns of a file.
+pub(crate) struct Table {
+    /// The file.
+    pub path: PathBuf,
+    /// Its columns, in the order of the cells.
+    pub columns: Vec<Wanted>,
+    /// The first row of each block, and the number of rows at the end.
+    starts: Vec<usize>,
+    blocks: Blocks,
+}
+
+enum Blocks {
+    Resident(Vec<Arc<Block>>),
+    /// Read when they are needed.
+    #[cfg(feature = "parquet")]
+    Loaded(super::kept::Kept<Block>),
+}
+
+impl Table {
+    /// A table whose blocks are all in memory.
+    pub fn resident(path: PathBuf, columns: Vec<Wanted>, blocks: Vec<Block>) -> Self {
+        let starts = starts(blocks.iter().map(Block::rows));
+        let blocks = Blocks::Resident(blocks.into_iter().map(Arc::new).collect());
+        Self { path, columns, starts, blocks }
+    }
+
+    /// A table whose blocks, of `rows` rows, are loaded when they are needed; the `most` used last stay in memory.
+    #[cfg(feature = "parquet")]
+    pub fn loaded(
+        path: PathBuf,
+        columns: Vec<Wanted>,
+        rows: impl IntoIterator<Item = usize>,
+        most: usize,
+        load: impl Fn(usize) -> Result<Block> + Send + Sync + 'static,
+    ) -> Self {
+        let starts = starts(rows.into_iter());
+        let blocks = Blocks::Loaded(super::kept::Kept::new(most, load));
+        Self { path, columns, starts, blocks }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// The first row of a block.
+    pub fn start(&self, block: usize) -> usize {
+        self.starts[block]
+    }
+
+    /// Which block a row lies in, and where in it.
+    pub fn locate(&self, row: usize) -> (usize, usize) {
+        let block = self.starts.partition_point(|&start| start <= row) - 1;
+        (block, row - self.starts[block])
+    }
+
+    /// A block, where all are in memory.
+    pub fn lend(&self, block: usize) -> Option<&Block> {
+        match &self.blocks {
+            Blocks::Resident(blocks) => Some(&blocks[block]),
+            #[cfg(feature = "parquet")]
+            Blocks::Loaded(_) => None,
+        }
+    }
+
+    /// A block.
+    ///
+    /// # Errors
+    /// When it must be read and cannot be.
+    pub fn block(&self, block: usize) -> Result<Arc<Block>> {
+        match &self.blocks {
+            Blocks::Resident(blocks) => Ok(blocks[block].clone()),
+            #[cfg(feature = "parquet")]
+            Blocks::Loaded(kept) => {
+                let found = kept.get(block)?;
+                let (rows, expected) = (found.rows(), self.starts[block + 1] - self.starts[block]);
+                if rows != expected {
+                    let message = format!("found {rows} rows in part {block}, expected {expected}");
+                    return Err(crate::error::Error::data(self.path.display(), message));
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    /// What a cell is called in errors.
+    pub fn cell(&self, row: usize, column: usize) -> String {
+        let column = &self.columns[column].name;
+        format!("{} row {} column {column}", self.path.display(), row + 1)
+    }
+}
+
+fn starts(rows: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut starts = vec![0];
+    for rows in rows {
+        starts.push(starts[starts.len() - 1] + rows);
+    }
+    starts
+}

@@ -1,0 +1,187 @@
+//! Parquet: row groups in parallel, only the columns that are wanted, and one group at a time where all are too large.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
+};
+use parquet::errors::ParquetError;
+use rayon::prelude::*;
+
+use super::arrow::{block, columns, guarded, positions};
+use super::block::{Block, Kind, Table, Wanted};
+use super::head::{Format, Head};
+use crate::error::{Error, Result};
+use crate::source::blob::Stamp;
+use crate::source::file::io_error;
+
+/// Rows decoded at a time at most, whatever a row group claims to hold.
+const BATCH_ROWS_MAX: usize = 1 << 20;
+
+/// The key of the file's metadata with a JSON list of the names of classes.
+const CLASS_NAMES_KEY: &str = "inflight.class_names";
+
+/// The key of what Hugging Face says about columns.
+const HUGGING_FACE_KEY: &str = "huggingface";
+
+fn damaged(path: &Path, error: ParquetError) -> Error {
+    Error::data(path.display(), "is damaged, cut short or no Parquet").caused_by(error)
+}
+
+/// A file whose footer was read.
+pub(super) struct Groups {
+    path: std::path::PathBuf,
+    stamp: Stamp,
+    metadata: ArrowReaderMetadata,
+}
+
+impl Groups {
+    /// Reads the footer. Text in `as_codes` comes as the dictionary that most files hold it as.
+    pub fn open(path: &Path, as_codes: &[usize]) -> Result<Self> {
+        guarded(path, || {
+            let stamp = Stamp::look(path)?;
+            let file = File::open(path).map_err(|e| io_error(path, e))?;
+            let load = |options| ArrowReaderMetadata::load(&file, options);
+            // The types of the file itself, not those of whatever wrote it.
+            let plain = load(ArrowReaderOptions::new()).map_err(|e| damaged(path, e))?;
+            let coded =
+                load(ArrowReaderOptions::new().with_schema(coded(plain.schema(), as_codes)));
+            let metadata = coded.unwrap_or(plain);
+            Ok(Self { path: path.into(), stamp, metadata })
+        })
+    }
+
+    /// Number of groups.
+    pub fn len(&self) -> usize {
+        self.metadata.metadata().num_row_groups()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of a group, unpacked, as the footer says.
+    pub fn bytes(&self, group: usize) -> usize {
+        let bytes = self.metadata.metadata().row_group(group).total_byte_size();
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Rows of a group.
+    pub fn rows(&self, group: usize) -> usize {
+        usize::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or(0)
+    }
+
+    /// A reader of some columns of a group.
+    pub fn reader(&self, group: usize, positions: Vec<usize>) -> Result<ParquetRecordBatchReader> {
+        let path = &self.path;
+        let file = File::open(path).map_err(|e| io_error(path, e))?;
+        if Stamp::of(&file.metadata().map_err(|e| io_error(path, e))?) != self.stamp {
+            let message = "was changed while it was in use, expected it as it was opened";
+            return Err(Error::data(path.display(), message).hint("starting again"));
+        }
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), positions);
+        ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_projection(mask)
+            .with_row_groups(vec![group])
+            .with_batch_size(self.rows(group).clamp(1, BATCH_ROWS_MAX))
+            .build()
+            .map_err(|e| damaged(path, e).within(format!("row group {group}")))
+    }
+
+    /// The wanted columns of a group.
+    fn block(&self, group: usize, wanted: &[Wanted]) -> Result<Block> {
+        let path = &self.path;
+        guarded(path, || {
+            let mut all = Block { width: wanted.len(), ..Default::default() };
+            for batch in self.reader(group, positions(wanted))? {
+                let batch = batch.map_err(|e| {
+                    let message = format!("row group {group} is damaged");
+                    Error::data(path.display(), message).caused_by(e)
+                })?;
+                all.append(block(&batch, wanted, path)?);
+            }
+            let (found, expected) = (all.rows(), self.rows(group));
+            if found != expected {
+                let message =
+                    format!("found {found} rows in row group {group}, expected {expected}");
+                return Err(Error::data(path.display(), message));
+            }
+            Ok(all)
+        })
+        .map_err(|e| e.within(format!("row group {group}")))
+    }
+}
+
+/// The schema with some columns of text as dictionaries.
+fn coded(schema: &Schema, as_codes: &[usize]) -> Arc<Schema> {
+    let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let field = |(i, field): (usize, &Arc<Field>)| match field.data_type() {
+        DataType::Utf8 if as_codes.contains(&i) => {
+            Arc::new(field.as_ref().clone().with_data_type(kind.clone()))
+        }
+        _ => field.clone(),
+    };
+    let fields: Vec<Arc<Field>> = schema.fields().iter().enumerate().map(field).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// Says what columns a file has.
+pub(super) fn head(path: &Path) -> Result<Head> {
+    let groups = Groups::open(path, &[])?;
+    let file = groups.metadata.metadata().file_metadata();
+    let columns = columns(groups.metadata.schema());
+    let value = |key: &str| {
+        let pairs = file.key_value_metadata()?;
+        pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
+    };
+    let own = value(CLASS_NAMES_KEY).and_then(|names| serde_json::from_str(names).ok());
+    let class_names = own.or_else(|| value(HUGGING_FACE_KEY).and_then(hugging_face_names));
+    Ok(Head {
+        path: path.into(),
+        format: Format::Parquet,
+        header: true,
+        columns,
+        class_names: class_names.unwrap_or_default(),
+    })
+}
+
+/// The names of the first column of classes, as Hugging Face writes them.
+fn hugging_face_names(text: &str) -> Option<Vec<String>> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let features = value.get("info")?.get("features")?.as_object()?;
+    let names = features.values().find_map(|feature| feature.get("names"))?;
+    serde_json::from_value(names.clone()).ok()
+}
+
+/// Reads the wanted columns: all of them into memory if they fit, else group by group as they are needed.
+pub(super) fn read(head: &Head, wanted: Vec<Wanted>, memory_bytes: usize) -> Result<Table> {
+    let path = &head.path;
+    let text = wanted.iter().filter(|column| column.kind == Kind::Text);
+    let groups = Groups::open(path, &text.map(|column| column.position).collect::<Vec<_>>())?;
+    let rows: Vec<usize> = (0..groups.len()).map(|group| groups.rows(group)).collect();
+    let total = rows.iter().fold(0, |sum: usize, &rows| sum.saturating_add(rows));
+    if total == 0 {
+        return Err(Error::data(path.display(), "found no row, expected at least one"));
+    }
+    let row_bytes = 4 * wanted.len();
+    if total.saturating_mul(row_bytes) > memory_bytes {
+        let largest = rows.iter().max().copied().unwrap_or(1);
+        let most = memory_bytes / largest.saturating_mul(row_bytes).max(1);
+        let columns = wanted.clone();
+        // A group is decoded for each worker that wants one at least.
+        let most = most.max(2);
+        let load = move |group| groups.block(group, &columns);
+        return Ok(Table::loaded(path.clone(), wanted, rows, most, load));
+    }
+    let blocks: Result<Vec<Block>> =
+        (0..groups.len()).into_par_iter().map(|group| groups.block(group, &wanted)).collect();
+    let mut blocks = blocks?;
+    blocks.retain(|block| block.rows() > 0);
+    Ok(Table::resident(path.clone(), wanted, blocks))
+}
