@@ -234,7 +234,8 @@ mod columns {
 
     pub fn arrow() -> Vec<u8> {
         let batch = batch();
-        let mut writer = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).expect("a writer");
+        let mut writer =
+            arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).expect("a writer");
         writer.write(&batch).expect("writes");
         writer.finish().expect("finishes");
         writer.into_inner().expect("ends")
@@ -253,19 +254,27 @@ pub fn read(format: Format, bytes: &[u8], dir: &Path) -> Result<usize, String> {
     let found = read_through(&path, &format.config(), dir);
     for entry in fs::read_dir(dir).expect("lists the folder") {
         let path = entry.expect("an entry").path();
-        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("removes");
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+            .expect("removes");
     }
     found.map_err(|error| {
         let message = error.to_string();
         let named = message.contains(&*dir.to_string_lossy());
-        assert!(named && !message.contains('\n'), "{format:?}: {message:?} names no file below {dir:?}");
+        assert!(
+            named && !message.contains('\n'),
+            "{format:?}: {message:?} names no file below {dir:?}"
+        );
         message
     })
 }
 
 fn read_through(path: &Path, data: &DataConfig, cache: &Path) -> inflight::Result<usize> {
-    let options =
-        OpenOptions { offline: true, data: Some(data), cache_dir: Some(cache), ..Default::default() };
+    let options = OpenOptions {
+        offline: true,
+        data: Some(data),
+        cache_dir: Some(cache),
+        ..Default::default()
+    };
     let dataset = open(&path.to_string_lossy(), &options)?;
     let mut read = 0;
     for source in [Some(dataset.train), dataset.test].into_iter().flatten() {
