@@ -12,6 +12,7 @@ use inflight::error::Result;
 use inflight::graph::plan::Pass;
 use inflight::pipeline::{Pipeline, Preparation, Split, Work};
 use inflight::prepare::{Keys, StageCounters, fill};
+use inflight::quarantine::Quarantine;
 use inflight::source::{Sample, Source, SourceInfo, Target};
 
 const BATCH: usize = 64;
@@ -80,6 +81,7 @@ fn batch(number: usize) -> Work {
         weight: 1.0,
         indices: (number * BATCH..(number + 1) * BATCH).collect(),
         last: false,
+        bad: 0,
     }
 }
 
@@ -95,6 +97,7 @@ fn through(source: Arc<dyn Source>, workers: usize, batches: u64) -> Duration {
         layout,
         seed: 0,
         workers,
+        quarantine: Arc::new(Quarantine::errors()),
     };
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let pipeline = Pipeline::start(slots, (0..).map(batch), preparation, move |ends| {

@@ -18,6 +18,7 @@ use crate::batch::{SharedSlot, Slot};
 use crate::error::{Error, Result};
 use crate::pipeline::{Filled, PrepareTimes, Work};
 use crate::prepare::{Filler, chunk_len};
+use crate::quarantine::{Faults, Quarantine};
 
 /// The batches that are being filled, and those that wait for an earlier one.
 pub(crate) struct Assembly<'a> {
@@ -25,6 +26,8 @@ pub(crate) struct Assembly<'a> {
     workers: usize,
     full: &'a Sender<Result<Filled>>,
     times: &'a PrepareTimes,
+    /// Where batches are settled when they leave.
+    quarantine: &'a Quarantine,
     /// The earliest batch that failed: no later one is needed, each earlier one is.
     failed: AtomicU64,
     desk: Mutex<Desk<'a>>,
@@ -37,7 +40,7 @@ struct Desk<'a> {
     /// Tasks in the pool.
     working: usize,
     /// Finished batches by number. At most as many as the ring has slots.
-    finished: BTreeMap<u64, Result<Filled>>,
+    finished: BTreeMap<u64, Result<(Filled, Faults)>>,
     /// The batch that leaves next.
     next: u64,
     /// Nothing leaves any more: a batch has failed, or nobody takes them.
@@ -67,7 +70,12 @@ struct Batch<'a> {
 impl<'a> Assembly<'a> {
     /// No batches yet; `workers` will fill at the same time, and finished batches go into `full`, which must have
     /// room for all batches that there can be at the same time and for an error.
-    pub fn new(workers: usize, full: &'a Sender<Result<Filled>>, times: &'a PrepareTimes) -> Self {
+    pub fn new(
+        workers: usize,
+        full: &'a Sender<Result<Filled>>,
+        times: &'a PrepareTimes,
+        quarantine: &'a Quarantine,
+    ) -> Self {
         let desk = Desk {
             open: VecDeque::new(),
             working: 0,
@@ -77,7 +85,7 @@ impl<'a> Assembly<'a> {
             clock: Clock { under_way: 0, since: Instant::now() },
         };
         let failed = AtomicU64::new(u64::MAX);
-        Self { workers, full, times, failed, desk: Mutex::new(desk) }
+        Self { workers, full, times, quarantine, failed, desk: Mutex::new(desk) }
     }
 
     /// Notes that the next batch has its slot; `false` once none is needed any more.
@@ -172,13 +180,17 @@ impl<'a> Assembly<'a> {
     }
 
     /// Enters a finished batch, and sends on all whose turn it is.
-    fn finish(&self, desk: &mut Desk<'a>, number: u64, result: Result<Filled>) {
+    fn finish(&self, desk: &mut Desk<'a>, number: u64, result: Result<(Filled, Faults)>) {
         desk.clock.count(-1, self.times);
         desk.finished.insert(number, result);
         while !desk.over
             && let Some(result) = desk.finished.remove(&desk.next)
         {
             desk.next += 1;
+            let result = result.and_then(|(filled, faults)| {
+                self.quarantine.settle(&filled.work, faults)?;
+                Ok(filled)
+            });
             let failed = result.is_err();
             // There is room for every slot of the ring, so that this fails only where nobody listens.
             desk.over = self.full.try_send(result).is_err() || failed;
@@ -201,13 +213,17 @@ impl Batch<'_> {
         }
     }
 
-    fn into_result(self) -> (u64, Result<Filled>) {
-        let error = self.error.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let result = match error {
-            Some((_, error)) => Err(error),
-            None => Ok(Filled { work: self.work, slot: self.slot.into_slot() }),
-        };
-        (self.number, result)
+    fn into_result(self) -> (u64, Result<(Filled, Faults)>) {
+        let Batch { number, mut work, slot, filler, error, .. } = self;
+        if let Some((_, error)) = error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return (number, Err(error));
+        }
+        let mut slot = slot.into_slot();
+        let finished = filler.finish(&mut slot, &mut work.indices).map(|faults| {
+            work.bad = faults.missing();
+            (Filled { work, slot }, faults)
+        });
+        (number, finished)
     }
 }
 

@@ -42,6 +42,7 @@ pub mod nn;
 pub mod permutation;
 pub mod pipeline;
 pub mod prepare;
+pub mod quarantine;
 pub mod report;
 pub mod rng;
 pub mod sampler;

@@ -16,21 +16,25 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use serde::{Deserialize, Serialize};
 
 use crate::assembly::Assembly;
 use crate::batch::{Slot, SlotLayout};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::graph::plan::Pass;
 use crate::prepare::{Filler, Keys, StageCounters, panicked};
+use crate::quarantine::Quarantine;
 use crate::source::Source;
 use crate::transform::Transform;
 
 /// Which part of a data set a batch is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Split {
     /// The part that is trained on.
+    #[serde(rename = "train")]
     Train,
     /// The part held out for validation.
+    #[serde(rename = "val")]
     Validation,
 }
 
@@ -53,6 +57,8 @@ pub struct Work {
     pub indices: Vec<usize>,
     /// Whether it is the last of its epoch's training, or the last of a validation.
     pub last: bool,
+    /// Bad samples that others stand in for, or that are left out of `indices`; known once it is prepared.
+    pub bad: usize,
 }
 
 /// A batch ready for the device.
@@ -80,6 +86,8 @@ pub struct Preparation {
     pub seed: u64,
     /// Number of workers.
     pub workers: usize,
+    /// What is done about bad samples, and which there are.
+    pub quarantine: Arc<Quarantine>,
 }
 
 /// Wall times of preparation, in nanoseconds, and its workers' counters.
@@ -199,7 +207,7 @@ fn prepare_loop(
     full: &Sender<Result<Filled>>,
     times: &PrepareTimes,
 ) {
-    let assembly = Assembly::new(preparation.workers, full, times);
+    let assembly = Assembly::new(preparation.workers, full, times, &preparation.quarantine);
     let assembly = &assembly;
     pool.in_place_scope_fifo(|scope| {
         for (number, work) in (0..).zip(agenda) {
@@ -235,7 +243,8 @@ fn filler<'a>(work: &Work, preparation: &'a Preparation) -> Result<Filler<'a>> {
         Pass::Eval => preparation.layout.clone().without_framings(),
         Pass::Train | Pass::Accumulate => preparation.layout.clone(),
     };
-    Filler::new(layout, source, transforms, keys)
+    let filler = Filler::new(layout, source, transforms, keys)?;
+    Ok(filler.tolerating(preparation.quarantine.part(work.split)))
 }
 
 /// Where the samples of a batch are from, and what is done to them.

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -15,6 +16,7 @@ use rayon::prelude::*;
 use crate::batch::{DType, Slot, SlotLayout, TargetSpec, Window, WriteOnly};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::framing::Framing;
+use crate::quarantine::{BadSamples, Faults};
 use crate::rng::Rng;
 use crate::source::{Encoding, Source, Target};
 use crate::transform::{Effort, Image, ImageMemory, Transform, apply_all, deferrable};
@@ -158,6 +160,9 @@ pub(crate) struct Filler<'a> {
     kept: usize,
     image_shape: Option<[usize; 3]>,
     keys: Keys,
+    /// None: every bad sample is an error.
+    bad: Option<&'a BadSamples>,
+    faults: Mutex<Faults>,
 }
 
 /// Time of one or more samples, by phase.
@@ -220,12 +225,44 @@ impl<'a> Filler<'a> {
         let frames = layout.framing_bytes > 0;
         let deferred = if frames { deferrable(transforms, source.spec()) } else { 0 };
         let kept = transforms.len() - deferred;
-        Ok(Self { layout, source, transforms, kept, image_shape, keys })
+        let faults = Mutex::default();
+        Ok(Self { layout, source, transforms, kept, image_shape, keys, bad: None, faults })
     }
 
     /// How the batches lie in their slots.
     pub(crate) fn layout(&self) -> &SlotLayout {
         &self.layout
+    }
+
+    /// Has bad samples replaced, left out, or told of as errors, as `bad` says.
+    pub(crate) fn tolerating(self, bad: &'a BadSamples) -> Self {
+        Self { bad: Some(bad).filter(|bad| bad.tolerates()), ..self }
+    }
+
+    /// What was met while the batch was filled. The gaps of samples that are left out are closed first: the last ones
+    /// take their places, and the rows after them become zeros. To be called when all samples are filled.
+    ///
+    /// # Errors
+    /// When a sample that takes another place cannot be read any more, and that is an error.
+    pub(crate) fn finish(self, slot: &mut Slot, indices: &mut Vec<usize>) -> Result<Faults> {
+        if !self.faults().left_out.is_empty() {
+            self.close_gaps(slot.windows(&self.layout), indices)?;
+        }
+        Ok(self.faults.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Why a sample is not there.
+enum Failure {
+    /// It is bad itself: it cannot be read or decoded, or its target does not fit.
+    Bad(Error),
+    /// Something else failed: a panic is a mistake in a program.
+    Other(Error),
+}
+
+impl Failure {
+    fn of(error: Error) -> Self {
+        if error.kind() == ErrorKind::Data { Self::Bad(error) } else { Self::Other(error) }
     }
 }
 
@@ -243,7 +280,7 @@ impl Filler<'_> {
         let mut filled = Ok(());
         for (at, (window, &index)) in windows.iter_mut().zip(indices).enumerate() {
             let timed = at.is_multiple_of(TIMED_EVERY).then_some(&mut laps);
-            if let Err(error) = self.fill_guarded(window, index, &mut scratch, timed) {
+            if let Err(error) = self.fill_window(window, index, &mut scratch, timed) {
                 filled = Err((at, error));
                 break;
             }
@@ -255,21 +292,84 @@ impl Filler<'_> {
         filled
     }
 
-    /// Fills one window; a panic becomes an error that names the sample.
-    fn fill_guarded(
+    /// Fills one window, with the sample or one that stands in for it; or notes that it is to be left out.
+    fn fill_window(
         &self,
         window: &mut Window<'_>,
         index: usize,
         scratch: &mut Scratch,
         laps: Option<&mut Laps>,
     ) -> Result<()> {
+        let named = |e: Error, i| e.within(self.name(i)).at(Stage::Prepare);
+        let Some(bad) = self.bad else {
+            let filled = self.fill_guarded(window, index, scratch, laps);
+            return filled
+                .map_err(|(Failure::Bad(error) | Failure::Other(error))| named(error, index));
+        };
+        // Once they are too many, the run ends when the batch is settled: what is in it no longer matters.
+        let is_over = || bad.exceeds(&self.faults().bad);
+        let others = bad.stand_ins(self.keys, index).take_while(|_| bad.replaces() && !is_over());
+        let mut laps = laps;
+        for (i, tried) in std::iter::once(index).chain(others).enumerate() {
+            if i == 1 {
+                self.faults().replaced += 1;
+            }
+            if bad.is_known(tried) {
+                continue;
+            }
+            match self.fill_guarded(window, tried, scratch, laps.take()) {
+                Ok(()) => return Ok(()),
+                Err(Failure::Bad(error)) => self.faults().bad.push((tried, error)),
+                Err(Failure::Other(error)) => return Err(named(error, tried)),
+            }
+        }
+        match bad.replaces() {
+            false => self.faults().left_out.push(index),
+            true if is_over() => {}
+            true => {
+                let message = "found no good sample in its place, expected at least one";
+                return Err(named(Error::data("data", message), index));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the last samples of a batch into the places of those that are left out.
+    fn close_gaps(&self, mut windows: Vec<Window<'_>>, indices: &mut Vec<usize>) -> Result<()> {
+        let filled = indices.len();
+        let mut scratch = Scratch::default();
+        let is_left_out = |index: &usize| self.faults().left_out.contains(index);
+        while let Some(row) = indices.iter().position(is_left_out) {
+            indices.swap_remove(row);
+            if let Some(&last) = indices.get(row).filter(|index| !is_left_out(index)) {
+                self.fill_window(&mut windows[row], last, &mut scratch, None)?;
+            }
+        }
+        windows[indices.len()..filled].iter_mut().for_each(Window::clear);
+        Ok(())
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills one window with one sample; a panic becomes an error.
+    fn fill_guarded(
+        &self,
+        window: &mut Window<'_>,
+        index: usize,
+        scratch: &mut Scratch,
+        laps: Option<&mut Laps>,
+    ) -> Result<(), Failure> {
         let phase = Cell::new("source");
         // After a panic the scratch holds any bytes, which the next sample overwrites; nothing else is shared.
         let caught = catch_unwind(AssertUnwindSafe(|| {
             self.fill_sample(window, index, scratch, laps, &phase)
         }));
-        let filled = caught.unwrap_or_else(|panic| Err(panicked(phase.get(), &*panic)));
-        filled.map_err(|e| e.within(self.name(index)).at(Stage::Prepare))
+        match caught {
+            Ok(filled) => filled.map_err(Failure::of),
+            Err(panic) => Err(Failure::Other(panicked(phase.get(), &*panic))),
+        }
     }
 
     fn fill_sample<'a>(

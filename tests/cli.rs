@@ -429,11 +429,11 @@ fn inspect_shows_samples_as_they_reach_the_device() {
     };
     let list = "--transforms pad-crop,rotation:degrees=30,cutout:size=6:fill=255";
     let (first, again, other) = (sheet(list), sheet(list), sheet(&format!("{list} --seed 1")));
-    assert_eq!(first.dimensions(), (9 * 58 + 2, 10 * 58 + 2));
+    assert_eq!(first.dimensions(), (9 * 58 + 2 + 8, 10 * 58 + 2));
     assert!(first == again, "the same seed draws the same");
-    // Tiles of 28 pixels, doubled, two pixels apart.
+    // Tiles of 28 pixels, doubled, two pixels apart, and a wider gap after the first.
     let tile = |sheet: &image::RgbImage, row: u32, column: u32| {
-        let (x, y) = (2 + column * 58, 2 + row * 58);
+        let (x, y) = (2 + column * 58 + 8 * column.min(1), 2 + row * 58);
         image::imageops::crop_imm(sheet, x, y, 56, 56).to_image()
     };
     let plain = sheet("");
@@ -615,4 +615,132 @@ fn tables_of_numbers_are_predicted_in_their_unit() {
         let value = row["value"].as_f64().expect("a number");
         assert!((value - expected).abs() < 40.0, "{value} where {expected} is expected");
     }
+}
+
+#[test]
+fn samples_can_be_held_out_to_validate_with() {
+    let desk = Desk::new();
+    let plan = desk.json(
+        "train fashion-mnist-10k --model mlp --device cpu --val-split 0.1 --dry-run --json",
+        0,
+    );
+    let samples = |name: &str| plan[0][name].as_u64();
+    assert_eq!(
+        [samples("train_samples"), samples("val_samples"), samples("test_samples")],
+        [Some(7200), Some(800), Some(2000)]
+    );
+    let all = desk.train("--val-split 0.1 --out run");
+    let done = all.last().expect("events");
+    let evaluated =
+        |more: &str| desk.json(&format!("eval run --device cpu --json {more}"), 0).remove(0);
+    let held_out = evaluated("--split val");
+    assert_eq!((&held_out["split"], &held_out["samples"]), (&"val".into(), &800.into()));
+    assert_eq!(held_out["accuracy"], done["val_accuracy"]);
+    assert_eq!(evaluated("--split train")["samples"], 7200);
+    // What it was never even chosen by says most.
+    assert_eq!(evaluated("")["split"], "test");
+    // The saved configuration repeats the run; another seed holds others out.
+    let again = desk.json("train run/config.toml --out again --json", 0);
+    assert_eq!(again.last().expect("events")["parameter_hash"], done["parameter_hash"]);
+    assert_eq!(again.last().expect("events")["val_loss"], done["val_loss"]);
+    let other = desk.train("--val-split 0.1 --seed 1");
+    assert_ne!(other.last().expect("events")["val_loss"], done["val_loss"]);
+    let (_, words) = desk.run("train run/config.toml --steps 1 --out words", 0);
+    assert!(words.contains("7,200 training and 800 validation and 2,000 test samples"), "{words}");
+    assert!(words.contains("val loss"), "{words}");
+}
+
+#[test]
+fn samples_can_be_drawn_in_other_ways() {
+    let desk = Desk::new();
+    let hash = |more: &str| {
+        let all = desk.train(more);
+        all.last().expect("events")["parameter_hash"].clone()
+    };
+    let plain = hash("--no-eval");
+    for more in ["--shuffle-block 100", "--balance", "--class-weights bag=2", "--rank 1 --world 2"]
+    {
+        assert_ne!(hash(&format!("--no-eval {more}")), plain, "{more}");
+    }
+    let plan = |more: &str| {
+        let line =
+            format!("train fashion-mnist-10k --model mlp --device cpu --dry-run --json {more}");
+        desk.json(&line, 0)[0]["steps_per_epoch"].as_u64()
+    };
+    assert_eq!(plan("--batch-size 50"), Some(160));
+    assert_eq!(plan("--batch-size 50 --world 4 --rank 3"), Some(40));
+    assert_eq!(plan("--batch-size 50 --balance --accumulate 2"), Some(80));
+    let refused = |more: &str, parts: &[&str]| {
+        let line = format!("train fashion-mnist-10k --model mlp --device cpu {more}");
+        desk.refused(&line, 2, parts);
+    };
+    refused("--val-split 1.5", &["--val-split: found 1.5, expected a share above 0 and below 1"]);
+    refused("--val-split 0.9999", &["--val-split", "leave a class without a sample to train on"]);
+    refused("--val-split 0.00001", &["--val-split: 0.00001 of 8000 samples are 0"]);
+    refused("--class-weights cat=2", &["--class-weights: found class cat, expected one of", "bag"]);
+    refused("--class-weights bag", &["--class-weights", "try cat=2,dog=1"]);
+    refused("--shuffle-block 5 --balance", &["--shuffle-block: found it with --balance"]);
+    refused("--rank 2 --world 2", &["--rank: found rank 2 of 2"]);
+    refused("--world 5000 --batch-size 1", &["--world: found 8000 samples for 5000 ranks"]);
+    desk.run("train fashion-mnist-10k --on-bad-sample ignore", 2);
+    desk.run("train fashion-mnist-10k --bad-sample-budget 101%", 2);
+    std::fs::write(desk.path("line.csv"), "x,y\n1,2\n2,4\n3,6\n").expect("writes");
+    let line = "train line.csv --target y --task regress --model mlp --device cpu --balance";
+    desk.refused(line, 2, &["--balance", "expected classes"]);
+}
+
+#[test]
+fn damaged_pictures_are_replaced_within_a_budget() {
+    let desk = Desk::new();
+    for class in ["dark", "light"] {
+        std::fs::create_dir_all(desk.path(&format!("pictures/{class}"))).expect("a folder");
+        for i in 0..20u8 {
+            let value = if class == "dark" { i } else { 255 - i };
+            let picture = image::GrayImage::from_pixel(6, 6, image::Luma([value]));
+            let path = desk.path(&format!("pictures/{class}/{i:02}.png"));
+            picture.save(&path).expect("saves");
+            if i % 10 == 3 {
+                let bytes = std::fs::read(&path).expect("reads");
+                std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("writes");
+            }
+        }
+    }
+    let line = "train pictures --model mlp --batch-size 8 --epochs 2 --device cpu --val-split 0.25";
+    desk.refused(line, 3, &["prepare: sample", ".png"]);
+    let quarantine = format!("{line} --on-bad-sample quarantine --json");
+    let all = desk.json(&format!("{quarantine} --out run"), 0);
+    let done = all.last().expect("events");
+    assert_eq!((&done["bad_samples"], &done["verdict"]["bad_samples"]), (&4.into(), &4.into()));
+    let epochs = events(&all, "epoch");
+    for epoch in &epochs {
+        let missing = ["replaced", "left_out"].map(|key| epoch[key].as_u64().expect("a number"));
+        assert_eq!(missing.iter().sum::<u64>(), 4, "{epoch}");
+    }
+    let text = std::fs::read_to_string(desk.path("run/quarantine.jsonl")).expect("a ledger");
+    let lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    assert_eq!(lines.len(), 4);
+    for line in &lines {
+        assert_eq!(line["event"], "quarantine");
+        assert!(line["origin"].as_str().is_some_and(|origin| origin.contains("3.png")), "{line}");
+    }
+    let (_, words) = desk.run(&format!("{line} --on-bad-sample quarantine --out words"), 0);
+    assert!(words.contains("4 bad samples") && words.contains("quarantine.jsonl"), "{words}");
+    desk.run(&format!("{quarantine} --out over --bad-sample-budget 1"), 3);
+    let over =
+        desk.command(&format!("{line} --on-bad-sample quarantine --out o --bad-sample-budget 1"));
+    let stderr = { over }.output().expect("starts").stderr;
+    let stderr = String::from_utf8(stderr).expect("UTF-8");
+    for part in [
+        "bad samples of",
+        "expected at most 1 (--bad-sample-budget)",
+        "3.png",
+        "o/quarantine.jsonl",
+    ] {
+        assert!(stderr.contains(part), "{part} is not in {stderr}");
+    }
+    // Going on does not make them fewer; a larger budget does.
+    let resume = "train --resume over --json --bad-sample-budget";
+    desk.run(&format!("{resume} 1"), 3);
+    desk.json(&format!("{resume} 9"), 0);
 }

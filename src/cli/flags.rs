@@ -402,6 +402,7 @@ pub fn model_config(name: &str) -> Result<ModelConfig> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use inflight::quarantine::{Budget, OnBadSample};
     use inflight::sampler::SamplingConfig;
 
     use super::*;
@@ -426,7 +427,7 @@ mod tests {
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
                     --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 \
                     --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 \
-                    --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 \
+                    --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 --on-bad-sample skip --bad-sample-budget 2% \
                     --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
@@ -476,6 +477,8 @@ mod tests {
                 balance: true,
                 rank: 1,
                 world: 3,
+                on_bad_sample: OnBadSample::Skip,
+                bad_sample_budget: Budget::Percent(2.0),
                 class_weights: [("a".into(), 2.0), ("b".into(), 0.5)].into(),
             },
             data: DataConfig {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use inflight::quarantine::{Budget, OnBadSample};
 use inflight::sampler::SamplingConfig;
 use inflight::{Error, Result};
 
@@ -29,6 +30,13 @@ pub struct SamplingFlags {
     /// Processes that share the training samples [default: 1]
     #[arg(long, value_name = "N")]
     world: Option<usize>,
+    /// What to do about a sample that cannot be read or decoded: error, skip (another one takes its place), or
+    /// quarantine (as well, never tried again, and listed in RUN/quarantine.jsonl) [default: error]
+    #[arg(long, value_name = "WHAT")]
+    on_bad_sample: Option<OnBadSample>,
+    /// Bad samples of a split after which the run ends: a number, or a share, as 1% [default: 100]
+    #[arg(long, value_name = "N")]
+    bad_sample_budget: Option<Budget>,
 }
 
 impl SamplingFlags {
@@ -43,6 +51,8 @@ impl SamplingFlags {
         set(&mut config.class_weights, self.class_weights.as_deref().map(weights).transpose()?);
         set(&mut config.rank, self.rank);
         set(&mut config.world, self.world);
+        set(&mut config.on_bad_sample, self.on_bad_sample);
+        set(&mut config.bad_sample_budget, self.bad_sample_budget);
         Ok(())
     }
 }

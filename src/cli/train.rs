@@ -312,6 +312,15 @@ fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) ->
         let skipped = print::count(summary.skipped);
         print::note(format!("{skipped} steps were skipped: their gradients were not finite"));
     }
+    if summary.bad_samples > 0 {
+        let ledger = summary.quarantine.as_ref().map(|path| format!(": {}", path.display()));
+        print::note(format!(
+            "{} bad samples, replaced or left out {} times{}",
+            print::count(summary.bad_samples),
+            print::count(summary.replaced_samples),
+            ledger.unwrap_or_default(),
+        ));
+    }
     if let Some(scale) = summary.loss_scale {
         print::note(format!("loss scale {scale} at the end"));
     }

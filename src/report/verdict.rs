@@ -72,6 +72,8 @@ pub struct Verdict {
     pub speedup_without_bottleneck: f64,
     /// The one flag to change, with its reason.
     pub advice: String,
+    /// Samples that could not be used.
+    pub bad_samples: u64,
 }
 
 /// Below this share of the ideal, stages waited for each other and not for the slowest of them.
@@ -96,6 +98,7 @@ impl Verdict {
             efficiency,
             speedup_without_bottleneck: speedup(times, &bounds, bottleneck, ideal_s),
             advice: advice(times, bottleneck),
+            bad_samples: 0,
         }
     }
 }

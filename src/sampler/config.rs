@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Sampler;
 use crate::error::{Error, Result};
+use crate::quarantine::{Budget, OnBadSample};
 use crate::source::{Dataset, ENDLESS, Source, check_share, no_stream};
 
 /// Ranks at most: far above what trains one model.
@@ -27,6 +28,10 @@ pub struct SamplingConfig {
     pub rank: usize,
     /// Processes that share the training samples.
     pub world: usize,
+    /// What is done about samples that cannot be read or decoded, or whose target is out of range.
+    pub on_bad_sample: OnBadSample,
+    /// How many samples of each part may be bad before the run ends.
+    pub bad_sample_budget: Budget,
     /// Weights of classes by name, where they are not 1; with any, classes are balanced.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub class_weights: BTreeMap<String, f64>,
@@ -40,6 +45,8 @@ impl Default for SamplingConfig {
             balance: false,
             rank: 0,
             world: 1,
+            on_bad_sample: OnBadSample::default(),
+            bad_sample_budget: Budget::default(),
             class_weights: BTreeMap::new(),
         }
     }

@@ -73,6 +73,7 @@ impl Agenda {
             weight: 1.0,
             indices: sampler.indices(0, batch).collect(),
             last,
+            bad: 0,
         })
     }
 
@@ -93,6 +94,7 @@ impl Agenda {
             weight: indices.len() as f32 / samples as f32,
             indices,
             last: complete && self.epoch_ends_at(self.step + 1),
+            bad: 0,
         };
         self.micro_step = if complete { 0 } else { self.micro_step + 1 };
         self.step += u64::from(complete);

@@ -73,6 +73,9 @@ pub struct Tally {
     pub correct: f64,
     /// Samples.
     pub count: f64,
+    /// Bad samples that others stood in for, or that were left out.
+    #[serde(default)]
+    pub bad: u64,
 }
 
 /// JSON has no NaN and writes `null` for it; a loss that was not finite must not spoil a checkpoint.
@@ -81,7 +84,8 @@ pub(super) fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 impl Tally {
-    fn add(&mut self, done: &Done) {
+    fn add(&mut self, work: &Work, done: &Done) {
+        self.bad += work.bad as u64;
         self.loss += f64::from(done.metrics[0]);
         self.correct += f64::from(done.metrics[1]);
         self.count += f64::from(done.metrics[2]);
@@ -147,6 +151,8 @@ pub(super) struct Book {
     pub train_s: f64,
     epoch_s: f64,
     pub skipped: u64,
+    /// Bad samples that this process left out or had others stand in for.
+    pub bad: u64,
     /// The loss scale of the next step, where the loss is scaled.
     pub loss_scale: Option<f64>,
     pub last_epoch: Option<EpochReport>,
@@ -168,6 +174,7 @@ impl Book {
             train_s: 0.0,
             epoch_s: 0.0,
             skipped: 0,
+            bad: 0,
             loss_scale: None,
             last_epoch: progress.last_epoch,
             clock: None,
@@ -215,7 +222,7 @@ impl Book {
         let now = Instant::now();
         let took = self.clock.replace(now).map_or(0.0, |before| (now - before).as_secs_f64());
         if work.split == Split::Validation {
-            self.validation.add(done);
+            self.validation.add(work, done);
             if work.last {
                 self.end_epoch(work.epoch);
             }
@@ -223,7 +230,7 @@ impl Book {
         }
         self.train_s += took;
         self.epoch_s += took;
-        self.step.add(done);
+        self.step.add(work, done);
         if done.pass == Pass::Accumulate {
             return Ok(None);
         }
@@ -249,6 +256,8 @@ impl Book {
         self.epoch.loss += step.loss;
         self.epoch.correct += step.correct;
         self.epoch.count += step.count;
+        self.epoch.bad += step.bad;
+        self.bad += step.bad;
         self.steps = work.step + 1;
         self.samples += step.count as u64;
         self.epoch_samples += step.count as u64;
@@ -280,6 +289,7 @@ impl Book {
         let (epoch, validation) =
             (std::mem::take(&mut self.epoch), std::mem::take(&mut self.validation));
         let validated = self.terms.validates;
+        self.bad += validation.bad;
         let report = EpochReport {
             epoch: number,
             step: self.steps,
@@ -287,6 +297,8 @@ impl Book {
             accuracy: epoch.accuracy(self.terms.classifies),
             val_loss: validated.then(|| validation.mean()),
             val_accuracy: validation.accuracy(self.terms.classifies && validated),
+            replaced: epoch.bad,
+            left_out: validation.bad,
             samples_per_s: self.epoch_samples as f64 / self.epoch_s,
             elapsed_s: self.terms.began.elapsed().as_secs_f64(),
         };

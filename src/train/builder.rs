@@ -29,6 +29,7 @@ use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation, Split};
+use crate::quarantine::{OnBadSample, Quarantine};
 use crate::sampler::Sampler;
 use crate::source::{ENDLESS, Source, no_stream};
 use crate::transform::{self, Augment, Transform, TransformConfig, deferrable};
@@ -201,8 +202,10 @@ impl TrainerBuilder {
             every: config.checkpoint_every,
             keep: config.keep,
         });
+        let quarantine = Arc::new(self.quarantine()?);
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
-            .workers(config.worker_count(), slots);
+            .workers(config.worker_count(), slots)
+            .quarantine(quarantine.clone());
         let lr = config.learning_rate(total_steps);
         let abandoned = Arc::new(AtomicBool::new(false));
         let terms = Terms {
@@ -242,6 +245,7 @@ impl TrainerBuilder {
             layout: program.slot.clone(),
             seed: config.seed,
             workers: config.worker_count(),
+            quarantine,
         };
         let ring = executor.take_slots()?;
         let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
@@ -256,6 +260,20 @@ impl TrainerBuilder {
             steps_per_epoch,
             pipeline,
         }))
+    }
+
+    fn quarantine(&self) -> Result<Quarantine> {
+        let sampling = &self.config.sampling;
+        let (on, budget) = (sampling.on_bad_sample, sampling.bad_sample_budget);
+        if on != OnBadSample::Error && self.train.len() == ENDLESS {
+            return Err(no_stream(&*self.train, "with --on-bad-sample"));
+        }
+        let (train, validation) = (self.train.clone(), self.validation.clone());
+        let quarantine = Quarantine::new(on, budget, train, validation);
+        match &self.run_dir {
+            Some(dir) => quarantine.in_folder(dir, self.resume.is_some()),
+            None => Ok(quarantine),
+        }
     }
 
     fn agenda(&self) -> Result<Agenda> {

@@ -17,6 +17,7 @@ use crate::graph::plan::{Pass, Program};
 use crate::nn::Module;
 use crate::nn::losses::Loss;
 use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
+use crate::quarantine::Quarantine;
 use crate::sampler::Sampler;
 use crate::source::{ENDLESS, Source, SourceInfo, no_stream};
 use crate::transform::{self, TransformConfig};
@@ -113,6 +114,7 @@ pub fn evaluate(
         layout: program.slot.clone(),
         seed: options.seed,
         workers: options.workers,
+        quarantine: Arc::new(Quarantine::errors()),
     };
     let began = Instant::now();
     let slots = executor.take_slots()?;
@@ -171,6 +173,7 @@ fn agenda(source: &Arc<dyn Source>, batch_size: usize) -> Result<Vec<Work>> {
         weight: 1.0,
         indices: sampler.indices(0, batch).collect(),
         last: batch + 1 == batches,
+        bad: 0,
     };
     Ok((0..batches).map(work).collect())
 }

@@ -60,6 +60,12 @@ pub struct EpochReport {
     pub val_loss: Option<f64>,
     /// Validation accuracy, for classifiers.
     pub val_accuracy: Option<f64>,
+    /// Bad training samples that others stood in for.
+    #[serde(default)]
+    pub replaced: u64,
+    /// Bad samples that were left out of the validation.
+    #[serde(default)]
+    pub left_out: u64,
     /// Training samples a second of this epoch, validation not counted.
     pub samples_per_s: f64,
     /// Seconds since the run began.
@@ -117,6 +123,12 @@ pub struct Summary {
     pub val_accuracy: Option<f64>,
     /// Updates skipped because a gradient was not finite.
     pub skipped: u64,
+    /// Bad samples met, by this process and, where they are quarantined, those it resumed from.
+    pub bad_samples: u64,
+    /// How often this process left one out or had another one stand in for it.
+    pub replaced_samples: u64,
+    /// The ledger of bad samples, where they are quarantined.
+    pub quarantine: Option<PathBuf>,
     /// The loss scale at the end, in mixed precision.
     pub loss_scale: Option<f64>,
     /// What it ran on.

@@ -15,6 +15,7 @@ use crate::executor::{DeviceInfo, Snapshot};
 use crate::graph::Arena;
 use crate::graph::plan::Program;
 use crate::pipeline::{PrepareTimes, Work};
+use crate::quarantine::Quarantine;
 use crate::report::folder::RunFolder;
 use crate::report::memory::{peak_memory_bytes, processor_time_s};
 use crate::report::verdict::{StageTimes, Verdict};
@@ -44,6 +45,7 @@ pub(super) struct Run {
     total_steps: u64,
     workers: usize,
     slots: usize,
+    quarantine: Arc<Quarantine>,
     /// Processor time of the process when the run was opened, where the system tells it.
     processor_began_s: Option<f64>,
     kept: Option<Kept>,
@@ -80,7 +82,24 @@ impl Run {
         let arenas = program.persistent_arenas().collect();
         let processor_began_s = processor_time_s();
         let (workers, slots) = (0, 0);
-        Ok(Self { seed, arenas, program, total_steps, workers, slots, processor_began_s, kept })
+        let quarantine = Arc::new(Quarantine::errors());
+        Ok(Self {
+            seed,
+            arenas,
+            program,
+            total_steps,
+            workers,
+            slots,
+            quarantine,
+            processor_began_s,
+            kept,
+        })
+    }
+
+    /// Has the summary tell of bad samples.
+    pub fn quarantine(mut self, quarantine: Arc<Quarantine>) -> Self {
+        self.quarantine = quarantine;
+        self
     }
 
     /// Notes how many workers and slots the pipeline has.
@@ -142,7 +161,8 @@ impl Run {
             disk_s: first.open_data_s,
             ..self.stage_times(&device, times, prepare, wall_s)
         };
-        let verdict = Verdict::new(&stages);
+        let bad_samples = self.quarantine.count() as u64;
+        let verdict = Verdict { bad_samples, ..Verdict::new(&stages) };
         let last = book.last_epoch;
         let summary = Summary {
             steps: book.steps,
@@ -157,6 +177,9 @@ impl Run {
             val_loss: last.and_then(|epoch| epoch.val_loss),
             val_accuracy: last.and_then(|epoch| epoch.val_accuracy),
             skipped: book.skipped,
+            bad_samples,
+            replaced_samples: book.bad,
+            quarantine: self.quarantine.ledger_path().map(Into::into),
             loss_scale: book.loss_scale,
             device,
             run_dir: self.kept.as_ref().map(|kept| kept.folder.path().to_path_buf()),

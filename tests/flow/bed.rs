@@ -8,6 +8,7 @@ use crossbeam_channel::Receiver;
 use inflight::batch::{DType, SampleSpec, Slot, SlotLayout, TargetSpec};
 use inflight::graph::plan::Pass;
 use inflight::pipeline::{Filled, Pipeline, Preparation, Split, Work};
+use inflight::quarantine::Quarantine;
 use inflight::rng::Rng;
 use inflight::source::{Sample, Source, SourceInfo, Target};
 use inflight::{Error, Result};
@@ -111,6 +112,7 @@ pub fn agenda(len: usize, batch_size: usize, batches: usize) -> Vec<Work> {
         weight: 1.0,
         indices: (0..batch_size).map(|i| (batch * batch_size + i) % len).collect(),
         last: false,
+        bad: 0,
     };
     (0..batches).map(work).collect()
 }
@@ -124,6 +126,7 @@ pub fn preparation(source: Arc<dyn Source>, batch_size: usize, workers: usize) -
         held_out: Vec::new(),
         seed: 3,
         workers,
+        quarantine: Arc::new(Quarantine::errors()),
     }
 }
 

@@ -184,7 +184,7 @@ fn progress_comes_back_exactly_even_where_a_loss_was_nan() {
     let program = program();
     let mut rng = Rng::keyed(&[5]);
     for step in 1..50 {
-        let tally = Tally { loss: rng.normal() / 3.0, correct: 7.0, count: rng.uniform() };
+        let tally = Tally { loss: rng.normal() / 3.0, correct: 7.0, count: rng.uniform(), bad: 3 };
         let epoch =
             EpochReport { loss: rng.uniform() * 1e-7, val_loss: None, ..Default::default() };
         let progress = Progress { step, epoch: tally, last_epoch: Some(epoch) };
@@ -192,7 +192,7 @@ fn progress_comes_back_exactly_even_where_a_loss_was_nan() {
             save(run.path(), &program, 9, &noise(&program, 1), progress, 2).expect("saves");
         assert_eq!(Checkpoint::open(report.path).expect("opens").progress, progress);
     }
-    let tally = Tally { loss: f64::NAN, correct: 0.0, count: 8.0 };
+    let tally = Tally { loss: f64::NAN, correct: 0.0, count: 8.0, bad: 0 };
     let progress = Progress { step: 50, epoch: tally, last_epoch: None };
     let report = save(run.path(), &program, 9, &noise(&program, 1), progress, 2).expect("saves");
     let restored = Checkpoint::open(report.path).expect("opens").progress;
