@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::gpu::stopwatch::Lap;
 use crate::graph::plan::Pass;
 use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
+use crate::quarantine::{Budget, OnBadSample, Quarantine};
 use crate::report::memory::peak_memory_bytes;
 use crate::rng::Rng;
 use crate::sampler::Sampler;
@@ -168,7 +169,9 @@ fn epoch(
         weight: 1.0,
         indices: sampler.indices(epoch, batch).collect(),
         last: batch + 1 == steps,
+        bad: 0,
     });
+    let quarantine = Quarantine::new(OnBadSample::Error, Budget::default(), source.clone(), None);
     let preparation = Preparation {
         train: source.clone(),
         validation: None,
@@ -177,6 +180,7 @@ fn epoch(
         layout,
         seed: 0,
         workers,
+        quarantine: Arc::new(quarantine),
     };
     let (told, hear) = crossbeam_channel::bounded(1);
     let began = Instant::now();
