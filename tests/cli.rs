@@ -429,11 +429,11 @@ fn inspect_shows_samples_as_they_reach_the_device() {
     };
     let list = "--transforms pad-crop,rotation:degrees=30,cutout:size=6:fill=255";
     let (first, again, other) = (sheet(list), sheet(list), sheet(&format!("{list} --seed 1")));
-    assert_eq!(first.dimensions(), (9 * 58 + 2, 10 * 58 + 2));
+    assert_eq!(first.dimensions(), (9 * 58 + 2 + 8, 10 * 58 + 2));
     assert!(first == again, "the same seed draws the same");
-    // Tiles of 28 pixels, doubled, two pixels apart.
+    // Tiles of 28 pixels, doubled, two pixels apart, and a wider gap after the first.
     let tile = |sheet: &image::RgbImage, row: u32, column: u32| {
-        let (x, y) = (2 + column * 58, 2 + row * 58);
+        let (x, y) = (2 + column * 58 + 8 * column.min(1), 2 + row * 58);
         image::imageops::crop_imm(sheet, x, y, 56, 56).to_image()
     };
     let plain = sheet("");

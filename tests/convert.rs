@@ -125,6 +125,58 @@ fn training_from_shards_has_the_losses_of_training_from_their_source() {
     assert_eq!(losses(out.to_str().unwrap(), &dir.path().join("b")), expected);
 }
 
+/// Samples of Fashion-MNIST as files in the folders of their classes; returns their paths in order.
+fn image_folder(root: &Path, split: &str, source: &dyn Source, count: usize) -> Vec<PathBuf> {
+    let mut viewer = Viewer::default();
+    let mut paths = Vec::new();
+    for i in 0..count {
+        let sample = viewer.read(source, i).unwrap();
+        let Target::Class(class) = sample.target else { panic!("a classifier") };
+        let picture = image::GrayImage::from_raw(28, 28, sample.input.to_vec()).unwrap();
+        // Some are JPEG, whatever their name says.
+        let (mut bytes, jpeg) = (std::io::Cursor::new(Vec::new()), i % 3 == 0);
+        let format = if jpeg { image::ImageFormat::Jpeg } else { image::ImageFormat::Png };
+        picture.write_to(&mut bytes, format).unwrap();
+        let path = root.join(split).join(format!("class {class}")).join(format!("{i:05}.png"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes.into_inner()).unwrap();
+        paths.push(path);
+    }
+    paths.sort();
+    paths
+}
+
+#[test]
+fn a_folder_of_images_becomes_shards_with_the_same_files_and_losses() {
+    let dir = tempdir().unwrap();
+    let (root, out) = (dir.path().join("images"), dir.path().join("out"));
+    let fashion = fashion();
+    let train = image_folder(&root, "train", &*fashion.train, 400);
+    let test = image_folder(&root, "test", &**fashion.test.as_ref().unwrap(), 100);
+    let folder = open_path(&root).unwrap();
+    assert_eq!((folder.train.len(), folder.test.as_ref().unwrap().len()), (400, 100));
+    run(&folder, &out, &of(150)).unwrap();
+    let shards = open_path(&out).unwrap();
+    let bytes = |paths: &[PathBuf]| -> Vec<Vec<u8>> {
+        paths.iter().map(|path| fs::read(path).unwrap()).collect()
+    };
+    assert_eq!(stored(&*shards.train), bytes(&train));
+    assert_eq!(stored(&**shards.test.as_ref().unwrap()), bytes(&test));
+    assert_eq!(shards.train.spec(), folder.train.spec());
+    let names = &shards.train.info().class_names;
+    assert_eq!((names, names.len()), (&folder.train.info().class_names, 10));
+    let classes =
+        |source: &dyn Source| (0..source.len()).map(|i| source.class(i)).collect::<Vec<_>>();
+    assert_eq!(classes(&*shards.train), classes(&*folder.train));
+    let expected = losses(root.to_str().unwrap(), &dir.path().join("a"));
+    assert_eq!(losses(out.to_str().unwrap(), &dir.path().join("b")), expected);
+    // A file that changes makes another data set, which is not what was begun.
+    fs::write(&train[7], fs::read(&train[8]).unwrap()).unwrap();
+    let changed = open_path(&root).unwrap();
+    let error = run(&changed, &out, &of(150)).unwrap_err().to_string();
+    assert!(error.contains("holds shards of other data or settings"), "{error}");
+}
+
 #[test]
 fn a_shuffle_is_drawn_once_and_holds_every_sample() {
     let dir = tempdir().unwrap();

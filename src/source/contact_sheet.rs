@@ -8,6 +8,8 @@ use crate::source::{Source, Target, Viewer};
 
 /// Pixels between samples and around them.
 const GAP: u32 = 2;
+/// Pixels more between a sample and what transforms make of it.
+const DRAWN_GAP: u32 = 8;
 const BACKGROUND: Rgb<u8> = Rgb([32, 32, 40]);
 /// Rows for a source without classes.
 const ROWS_WITHOUT_CLASSES: usize = 10;
@@ -27,7 +29,7 @@ const TILE_PIXELS_MAX: u32 = 256;
 /// When the samples are not images of one to four channels, or one cannot be read.
 pub fn contact_sheet(source: &dyn Source, columns: usize) -> Result<RgbImage> {
     let rows = source.spec().classes().unwrap_or(ROWS_WITHOUT_CLASSES).min(ROWS_MAX);
-    let mut grid = Grid::new(source, rows, columns)?;
+    let mut grid = Grid::new(source, rows, columns, 0)?;
     let mut viewer = Viewer::default();
     for (row, column, index) in first_of_rows(source, rows, columns)? {
         grid.paste(row, column, viewer.read(source, index)?.input);
@@ -46,7 +48,7 @@ pub fn transformed_sheet(
     columns: usize,
 ) -> Result<RgbImage> {
     let rows = source.spec().classes().unwrap_or(ROWS_WITHOUT_CLASSES).min(DRAWN_ROWS_MAX);
-    let mut grid = Grid::new(source, rows, columns)?;
+    let mut grid = Grid::new(source, rows, columns, DRAWN_GAP)?;
     let mut plain = Viewer::default();
     for (row, _, index) in first_of_rows(source, rows, 1)? {
         grid.paste(row, 0, plain.read(source, index)?.input);
@@ -96,10 +98,12 @@ struct Grid {
     width: usize,
     /// Height and width of a sample on the sheet.
     tile: [u32; 2],
+    /// Pixels more after the first column.
+    first_gap: u32,
 }
 
 impl Grid {
-    fn new(source: &dyn Source, rows: usize, columns: usize) -> Result<Self> {
+    fn new(source: &dyn Source, rows: usize, columns: usize, first_gap: u32) -> Result<Self> {
         let spec = source.spec();
         let [channels @ 1..=4, height, width] = spec.input_shape[..] else {
             return Err(Error::data(
@@ -117,16 +121,16 @@ impl Grid {
         };
         let side = |side: usize| (side as u32 * shown / longer).max(1);
         let tile @ [tile_h, tile_w] = [side(height), side(width)];
-        let (sheet_w, sheet_h) =
-            (columns as u32 * (tile_w + GAP) + GAP, rows as u32 * (tile_h + GAP) + GAP);
+        let sheet_w = columns as u32 * (tile_w + GAP) + GAP + first_gap;
+        let sheet_h = rows as u32 * (tile_h + GAP) + GAP;
         let sheet = RgbImage::from_pixel(sheet_w, sheet_h, BACKGROUND);
-        Ok(Self { sheet, dtype: spec.input_dtype, channels, height, width, tile })
+        Ok(Self { sheet, dtype: spec.input_dtype, channels, height, width, tile, first_gap })
     }
 
     /// Shows a sample: `input` is as it lies in a slot.
     fn paste(&mut self, row: usize, column: usize, input: &[u8]) {
         let [tile_h, tile_w] = self.tile;
-        let x0 = GAP + column as u32 * (tile_w + GAP);
+        let x0 = GAP + column as u32 * (tile_w + GAP) + if column > 0 { self.first_gap } else { 0 };
         let y0 = GAP + row as u32 * (tile_h + GAP);
         let bytes = displayable(self.dtype, input);
         for y in 0..tile_h {

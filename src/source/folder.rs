@@ -150,7 +150,7 @@ fn read(path: &Path, stamp: &OnceLock<Stamp>, into: &mut Vec<u8>) -> Result<()> 
 }
 
 /// What normalises photographs: grey ones by the mean of the channels.
-fn normalisation(channels: usize) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn normalisation(channels: usize) -> (Vec<f32>, Vec<f32>) {
     let of = |values: [f32; 3]| match channels {
         3 => values.to_vec(),
         _ => vec![values.iter().sum::<f32>() / 3.0; channels],

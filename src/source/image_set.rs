@@ -10,12 +10,6 @@ const HEADS: usize = 64;
 /// Rows and columns of images without a size in common.
 const SIDE: usize = 224;
 
-/// Mean of each channel of ImageNet's photographs, which trained models expect (torchvision).
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-
-/// Deviation of each channel of ImageNet's photographs.
-const STD: [f32; 3] = [0.229, 0.224, 0.225];
-
 /// The shape `[channels, height, width]` in which a model sees the `len` images that `read` reads: as `data` says,
 /// else the size that they have in common or 224 x 224, in colour unless all are grey.
 ///
@@ -49,13 +43,4 @@ pub(crate) fn shape(
     };
     let grey = good.iter().all(|head| head.grey);
     Ok([data.channels.unwrap_or(if grey { 1 } else { 3 }), height, width])
-}
-
-/// Mean and deviation of each channel that normalise photographs; grey ones by the mean of the channels.
-pub(crate) fn normalisation(channels: usize) -> (Vec<f32>, Vec<f32>) {
-    let of = |values: [f32; 3]| match channels {
-        3 => values.to_vec(),
-        _ => vec![values.iter().sum::<f32>() / 3.0; channels],
-    };
-    (of(MEAN), of(STD))
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Image;
-use super::settings::Fill;
+use super::settings::{Fill, round_to_byte};
 use crate::error::Result;
 
 /// How a pixel is made from those around the place that it shows.
@@ -182,7 +182,7 @@ fn bilinear(old: Grid<'_>, line: &mut [u8], place: impl Fn(usize) -> [f64; 2], f
         for (c, byte) in pixel.iter_mut().enumerate() {
             let mean: f32 = corners.iter().map(|&(w, at)| w * f32::from(bytes[at + c])).sum();
             let fill = f32::from(fill.channel(c));
-            *byte = ((mean - fill) * share + fill).round_ties_even() as u8;
+            *byte = round_to_byte((mean - fill) * share + fill);
         }
     }
 }

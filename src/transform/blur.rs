@@ -5,7 +5,7 @@ use std::cell::Cell;
 use serde::{Deserialize, Serialize};
 
 use super::pad_crop::reflect;
-use super::settings::{Setting, Spread};
+use super::settings::{Setting, Spread, round_to_byte};
 use super::{Image, Transform};
 use crate::error::Result;
 use crate::rng::Rng;
@@ -83,11 +83,12 @@ pub fn blur(image: &mut Image<'_>, kernel: usize, sigma: f64) -> Result<()> {
     let shape @ [channels, height, width] = image.shape();
     let mut sums = SUMS.take();
     let row = channels * width;
-    // One row of sums down the columns, with room for what is mirrored at both ends.
+    // One row of sums down the columns, with room for what is mirrored at both ends, and one of sums along it.
     let margin = kernel / 2;
     sums.clear();
-    sums.resize(row + 2 * margin * channels, 0.0);
+    sums.resize(2 * row + 2 * margin * channels, 0.0);
     let done = image.redraw(shape, |old, new| {
+        let (sums, line) = sums.split_at_mut(row + 2 * margin * channels);
         for y in 0..height {
             let middle = &mut sums[margin * channels..][..row];
             middle.fill(0.0);
@@ -97,11 +98,15 @@ pub fn blur(image: &mut Image<'_>, kernel: usize, sigma: f64) -> Result<()> {
                     *sum += weight * f32::from(byte);
                 }
             }
-            mirror_ends(&mut sums, margin, channels, width);
-            for (x, byte) in new[y * row..][..row].iter_mut().enumerate() {
-                let taps = sums[x..].iter().step_by(channels);
-                let sum: f32 = weights.iter().zip(taps).map(|(weight, sum)| weight * sum).sum();
-                *byte = sum.round_ties_even() as u8;
+            mirror_ends(sums, margin, channels, width);
+            line.fill(0.0);
+            for (i, &weight) in weights.iter().enumerate() {
+                for (total, &sum) in line.iter_mut().zip(&sums[i * channels..][..row]) {
+                    *total += weight * sum;
+                }
+            }
+            for (byte, &total) in new[y * row..][..row].iter_mut().zip(&*line) {
+                *byte = round_to_byte(total);
             }
         }
     });

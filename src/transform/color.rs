@@ -45,7 +45,7 @@ pub fn adjust_contrast(image: &mut Image<'_>, factor: f64) -> Result<()> {
 pub fn adjust_saturation(image: &mut Image<'_>, factor: f64) -> Result<()> {
     let blend = Blend::new(factor);
     for_each_colour(image, |pixel| {
-        let grey = luma(pixel).floor();
+        let grey = floor(luma(pixel));
         pixel.map(|byte| blend.bytes(f32::from(byte), grey))
     })
 }
@@ -59,8 +59,8 @@ pub fn adjust_hue(image: &mut Image<'_>, shift: f64) -> Result<()> {
     for_each_colour(image, |pixel| {
         let [h, s, v] = to_hsv(pixel.map(|byte| f32::from(byte) * (1.0 / 255.0)));
         let h = h + shift;
-        // In torch's remainder a turn too much or too little goes.
-        from_hsv([h - h.floor(), s, v]).map(|x| (x * 255.999) as u8)
+        let h = if h < 0.0 { h + 1.0 } else { h - floor(h) };
+        from_hsv([h, s, v]).map(|x| (x * 255.999) as u8)
     })
 }
 
@@ -75,6 +75,11 @@ pub fn grayscale(image: &mut Image<'_>) -> Result<()> {
 /// The grey of a pixel, not yet cut to a whole number.
 fn luma([r, g, b]: [u8; 3]) -> f32 {
     f32::from(r) * LUMA[0] + f32::from(g) * LUMA[1] + f32::from(b) * LUMA[2]
+}
+
+/// Cuts the fraction off a number from 0 to 2³¹. Where processors differ, `f32::floor` is a call.
+fn floor(x: f32) -> f32 {
+    x as i32 as f32
 }
 
 fn to_byte(x: f32) -> u8 {
@@ -120,7 +125,7 @@ fn to_hsv([r, g, b]: [f32; 3]) -> [f32; 3] {
 
 fn from_hsv([h, s, v]: [f32; 3]) -> [f32; 3] {
     let h = h * 6.0;
-    let sector = h.floor();
+    let sector = floor(h);
     let f = h - sector;
     let q = ((1.0 - s * f) * v).clamp(0.0, 1.0);
     let t = ((s * f + (1.0 - s)) * v).clamp(0.0, 1.0);

@@ -1,4 +1,4 @@
-//! What the settings of several transforms are made of: sizes, fills, ranges; and their checks.
+//! What several transforms are made of: sizes, fills and ranges, their checks, and rounding.
 
 use std::fmt;
 
@@ -173,4 +173,11 @@ fn words([least, most]: [f64; 2]) -> String {
         (least, most) if least == f64::MIN_POSITIVE => format!("above 0, up to {most}"),
         (least, most) => format!("{least} to {most}"),
     }
+}
+
+/// The nearest byte to a number from 0 to 255, halves to the even one. Adding 1.5 · 2²³ leaves no room for fractions;
+/// `f32::round_ties_even` is a call where processors differ.
+pub(super) fn round_to_byte(x: f32) -> u8 {
+    const SHIFT: f32 = 12_582_912.0;
+    ((x + SHIFT) - SHIFT) as u8
 }

@@ -238,7 +238,7 @@ fn tokens_lie_in_slots_and_are_held_to_their_vocabulary() {
     assert_eq!(error.stage(), Stage::Prepare);
     assert!(
         error.to_string().contains("sample 2 of")
-            && error.to_string().contains("found token 7, expected tokens below 6"),
+            && error.to_string().contains("found token 6, expected tokens below 6"),
         "{error}"
     );
 }

@@ -127,8 +127,8 @@ const FORMATS: &[Format] = &[
     safetensors::FORMAT,
     webdataset::FORMAT,
     table::FORMAT,
-    tokens::FORMAT,
     folder::FORMAT,
+    tokens::FORMAT,
 ];
 
 /// A path that exists, looked at once for all formats.

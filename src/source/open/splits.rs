@@ -45,7 +45,7 @@ impl Splits {
         for part in files_with(folder, |name| split_of(&name.to_lowercase()).is_some())? {
             if part.is_dir() {
                 let name = part.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-                splits.of(split_of(&name).unwrap_or("train")).extend(files_with(&part, &fits)?);
+                splits.of(split_of(&name).unwrap_or("train")).extend(files_with(&part, fits)?);
             }
         }
         let own = |path: &PathBuf| path.is_file();

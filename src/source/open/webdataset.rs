@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::splits::Splits;
 use super::{CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions, class_names, info};
 use crate::error::{Error, Result};
-use crate::source::image_set;
 use crate::source::shard_manifest::ShardManifest;
 use crate::source::webdataset::{Kind, Shards, WebDataset};
 use crate::source::{DataConfig, Source, SourceInfo};
+use crate::source::{folder, image_set};
 
 pub(super) const FORMAT: Format = Format {
     what: "WebDataset shards: a .tar, a folder of them, or shard-{000..009}.tar",
@@ -104,7 +104,7 @@ fn open_splits(path: &Path, splits: Splits, options: &OpenOptions<'_>) -> Result
     let manifest = ShardManifest::find(&folder)?;
     if let Some((manifest, of)) = &manifest {
         // A whole data set must be whole; of a part only what is asked for.
-        if path.is_dir() && of == path {
+        if path.is_dir() && of.canonicalize().ok() == path.canonicalize().ok() {
             manifest.check_lengths(of)?;
         }
         let asked = [&train, &validation, &test].into_iter().flatten();
@@ -158,7 +158,7 @@ fn sources(
         let source = WebDataset::images(shards, found, classes, info.clone());
         let (mean, std) = match &told {
             (mean, std) if mean.len() == found[0] && std.len() == found[0] => told.clone(),
-            _ => image_set::normalisation(found[0]),
+            _ => folder::normalisation(found[0]),
         };
         let info = SourceInfo { mean, std, ..info };
         sources.push(Some(Arc::new(source.with_info(info))));

@@ -7,7 +7,7 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use super::block::{Block, Wanted};
 use super::cells::{Cells, Wrong, is_missing, number};
-use super::head::{Column, Format, Head, Look, SAMPLE_BYTES, SAMPLE_ROWS, look};
+use super::head::{Column, Format, Head, Look, SAMPLE_BYTES, SAMPLE_ROWS, is_image_path, look};
 use crate::error::{Error, Result};
 
 /// What may stand between fields, the most common first.
@@ -66,21 +66,21 @@ fn width(records: &[ByteRecord]) -> (usize, usize) {
     (records.iter().filter(|record| record.len() == first.len()).count(), first.len())
 }
 
-/// Whether the first row names the columns: all of it is text, no name is there twice, and it is unlike what is below.
+/// Whether the first row names the columns: all of it is text, and unlike what is below.
 fn is_header(first: &ByteRecord, rest: &[ByteRecord]) -> bool {
     let fields: Vec<&[u8]> = first.iter().map(<[u8]>::trim_ascii).collect();
     let names = fields.iter().enumerate();
     // The first column may be a number of the row, without a name.
     let named = names.clone().all(|(i, f)| number(f).is_none() && (i == 0 || !is_missing(f)));
-    let distinct = fields.iter().collect::<HashSet<_>>().len() == fields.len();
-    if !named || !distinct {
+    if !named || fields.iter().any(|field| is_image_path(field)) {
         return false;
     }
     let below = |i: usize| rest.iter().filter_map(move |row| row.get(i)).map(<[u8]>::trim_ascii);
     let numbers = |i: usize| matches!(look(below(i)), Look::Numbers { .. });
     let has_numbers = (0..fields.len()).any(|i| below(i).next().is_some() && numbers(i));
-    // Without numbers a name is what does not come again.
-    has_numbers || names.clone().all(|(i, &name)| below(i).all(|field| field != name))
+    // Without numbers a name is what is there once.
+    let distinct = fields.iter().collect::<HashSet<_>>().len() == fields.len();
+    has_numbers || (distinct && names.clone().all(|(i, &name)| below(i).all(|field| field != name)))
 }
 
 /// Reads the rows of a piece into a block.

@@ -250,13 +250,14 @@ mod tests {
 
     #[test]
     fn moments_do_not_depend_on_how_rows_are_cut() {
-        let cells: Vec<u32> = (0..1000u16).map(|i| (1e4 + f32::from(i % 37)).to_bits()).collect();
+        let cells: Vec<u32> = (0..999u16).map(|i| (1e4 + f32::from(i % 37)).to_bits()).collect();
         let block = |cells: &[u32]| Block { width: 1, cells: cells.to_vec(), vocabularies: vec![] };
         let whole = Summary::of_numbers(&block(&cells), 0, |_| true);
         let mut parts = Summary::default();
         cells.chunks(300).for_each(|c| parts.merge(Summary::of_numbers(&block(c), 0, |_| true)));
         let (a, b) = (whole.moments(), parts.moments());
         crate::testing::assert_close(&[a.0, a.1], &[b.0, b.1], 0.0, 1e-12);
-        assert!((a.1 - 10.67).abs() < 0.01, "{a:?}");
+        // Whole rounds of 37 numbers.
+        crate::testing::assert_close(&[a.0, a.1], &[1e4 + 18.0, 114f64.sqrt()], 0.0, 1e-12);
     }
 }

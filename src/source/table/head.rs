@@ -155,7 +155,7 @@ pub(super) fn look<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Look {
     }
 }
 
-fn is_image_path(field: &[u8]) -> bool {
+pub(super) fn is_image_path(field: &[u8]) -> bool {
     let end = String::from_utf8_lossy(&field[field.len().saturating_sub(6)..]).to_lowercase();
     IMAGE_EXTENSIONS.iter().any(|extension| end.ends_with(extension))
 }

@@ -62,7 +62,7 @@ impl Pieces {
         while end.is_none() {
             self.read(2 * self.buffer.len())?;
             end = self.cut(0, bytes);
-            self.check_length(0)?;
+            self.check_length(0, self.buffer.len())?;
         }
         Ok(&self.buffer[..end.unwrap_or(0)])
     }
@@ -78,6 +78,8 @@ impl Pieces {
                 && (self.ended || self.buffer.len() - start >= PIECE_BYTES)
                 && let Some(end) = self.cut(start, PIECE_BYTES)
             {
+                // Longer than a piece is one record alone.
+                self.check_length(start, end)?;
                 pieces.push(start..end);
                 start = end;
             }
@@ -88,15 +90,16 @@ impl Pieces {
             if self.buffer.is_empty() && self.ended {
                 return Ok(None);
             }
-            self.check_length(0)?;
+            self.check_length(0, self.buffer.len())?;
         }
     }
 
-    fn check_length(&self, start: usize) -> Result<()> {
-        if self.buffer.len() - start <= RECORD_BYTES_MAX {
+    /// Checks a record, or the beginning of one.
+    fn check_length(&self, start: usize, end: usize) -> Result<()> {
+        if end - start <= RECORD_BYTES_MAX {
             return Ok(());
         }
-        let before = self.bytes - self.buffer.len() as u64;
+        let before = self.bytes - (self.buffer.len() - start) as u64;
         let message = format!(
             "found a row of over {RECORD_BYTES_MAX} bytes at byte {before}, expected shorter ones"
         );
