@@ -658,7 +658,7 @@ fn samples_can_be_drawn_in_other_ways() {
         all.last().expect("events")["parameter_hash"].clone()
     };
     let plain = hash("--no-eval");
-    for more in ["--shuffle-block 100", "--balance", "--class-weights bag=2", "--rank 1 --world 2"]
+    for more in ["--shuffle-block 100", "--balance", "--class-weights Bag=2", "--rank 1 --world 2"]
     {
         assert_ne!(hash(&format!("--no-eval {more}")), plain, "{more}");
     }
