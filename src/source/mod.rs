@@ -8,6 +8,7 @@ pub mod blob;
 pub mod cifar;
 #[cfg(feature = "cloud")]
 mod cloud;
+mod concat;
 mod config;
 mod contact_sheet;
 mod debian;
@@ -36,6 +37,7 @@ mod viewer;
 pub mod webdataset;
 mod with_info;
 
+pub use concat::Concat;
 pub use config::{DataConfig, Task};
 pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
@@ -49,6 +51,7 @@ pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;
 pub use with_info::WithInfo;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::batch::SampleSpec;
@@ -172,6 +175,11 @@ pub trait Source: Send + Sync {
     /// run without an error. Called by the prepare thread before [`prefetch`](Self::prefetch), and may wait as that may.
     fn reaches(&self, _indices: &[usize]) -> bool {
         true
+    }
+
+    /// The table whose rows the samples are, in their order.
+    fn table(&self) -> Option<&Path> {
+        None
     }
 
     /// Called by the prepare thread before the samples `indices` are read, in the order in which they are going to
