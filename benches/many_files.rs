@@ -88,6 +88,7 @@ fn main() {
         seed: 1,
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         quarantine: Arc::new(Quarantine::errors()),
+        supply: Default::default(),
     };
     let began = Instant::now();
     let (sender, receiver) = crossbeam_channel::bounded(1);

@@ -75,6 +75,7 @@ fn an_epoch_over_very_many_files_leaves_none_open_and_holds_their_names() {
         seed: 1,
         workers: 4,
         quarantine: Arc::new(Quarantine::errors()),
+        supply: Default::default(),
     };
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let pipeline = Pipeline::start(slots, (0..batches).map(work), preparation, move |ends| {
