@@ -48,7 +48,7 @@ pub struct Hooked {
     info: SourceInfo,
     len: usize,
     /// What it says about itself: whether reads wait.
-    pub waits: bool,
+    waits: bool,
     pub on_read: Hook,
     /// Gets the first sample of the batch.
     pub on_prefetch: Hook,
@@ -68,6 +68,11 @@ impl Hooked {
             on_read: Box::new(|_| Ok(())),
             on_prefetch: Box::new(|_| Ok(())),
         }
+    }
+
+    /// Says that its reads wait, so that they are read ahead.
+    pub fn waiting(self) -> Self {
+        Self { waits: true, ..self }
     }
 
     pub fn on_read(self, hook: impl Fn(usize) -> Result<()> + Send + Sync + 'static) -> Self {

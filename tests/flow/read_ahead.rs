@@ -11,7 +11,7 @@ use inflight::source::{ReadAhead, Source};
 use crate::bed::{Hooked, PATIENCE, agenda, preparation, run};
 
 fn with_readers(source: Hooked, workers: usize, readers: usize, prefetch: usize) -> Preparation {
-    let source = Arc::new(Hooked { waits: true, ..source });
+    let source = Arc::new(source.waiting());
     let supply = Supply { readers: Some(readers), prefetch: Some(prefetch), ..Supply::default() };
     Preparation { supply, ..preparation(source, 8, workers) }
 }
