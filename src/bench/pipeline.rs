@@ -15,6 +15,7 @@ use crate::quarantine::{Budget, OnBadSample, Quarantine};
 use crate::report::memory::peak_memory_bytes;
 use crate::rng::Rng;
 use crate::sampler::Sampler;
+use crate::source::supply::Supply;
 use crate::source::{Encoding, Source};
 use crate::transform::{Image, ImageMemory, RandomResizedCrop, Transform, TransformConfig};
 
@@ -181,6 +182,7 @@ fn epoch(
         seed: 0,
         workers,
         quarantine: Arc::new(quarantine),
+        supply: Supply::default(),
     };
     let (told, hear) = crossbeam_channel::bounded(1);
     let began = Instant::now();

@@ -29,7 +29,7 @@ impl Content {
         match (source.encoding(), &spec.input_shape[..], spec.input_dtype) {
             (Encoding::Image, ..) => Self::Files,
             (Encoding::Raw, [1 | 3, _, _], DType::U8) => Self::Png,
-            (Encoding::Raw, ..) => Self::Npy,
+            (Encoding::Raw | Encoding::Pixels, ..) => Self::Npy,
         }
     }
 

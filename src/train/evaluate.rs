@@ -19,6 +19,7 @@ use crate::nn::losses::Loss;
 use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
 use crate::quarantine::{Budget, OnBadSample, Quarantine};
 use crate::sampler::Sampler;
+use crate::source::supply::Supply;
 use crate::source::{ENDLESS, Source, SourceInfo, no_stream};
 use crate::transform::{self, TransformConfig};
 
@@ -126,6 +127,7 @@ pub fn evaluate(
         seed: options.seed,
         workers: options.workers,
         quarantine: Arc::new(quarantine),
+        supply: Supply::default(),
     };
     let began = Instant::now();
     let slots = executor.take_slots()?;

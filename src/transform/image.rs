@@ -72,6 +72,8 @@ enum State<'a> {
     Encoded(&'a [u8], decode::Header),
     /// In the source's own bytes, channel after channel.
     Planar(&'a [u8]),
+    /// Somewhere else, as `[row][column][channel]`.
+    Lent(&'a [u8]),
     /// In the worker's memory, as `[row][column][channel]`.
     Pixels,
 }
@@ -95,6 +97,22 @@ impl<'a> Image<'a> {
     pub fn raw(shape: [usize; 3], planes: &'a [u8], memory: &'a mut ImageMemory) -> Self {
         assert_eq!(planes.len(), shape.iter().product::<usize>(), "an image of shape {shape:?}");
         Self { shape, target: shape, state: State::Planar(planes), mirrored: false, memory }
+    }
+
+    /// An image that is decoded already: `pixels` are its `[row][column][channel]`, `size` its `[height, width]`. They are
+    /// only copied where a transform changes them in place.
+    ///
+    /// # Panics
+    /// If `pixels` has another length than that.
+    pub fn decoded(
+        pixels: &'a [u8],
+        [height, width]: [usize; 2],
+        target: [usize; 3],
+        memory: &'a mut ImageMemory,
+    ) -> Self {
+        let shape = [target[0], height, width];
+        assert_eq!(pixels.len(), shape.iter().product::<usize>(), "an image of shape {shape:?}");
+        Self { shape, target, state: State::Lent(pixels), mirrored: false, memory }
     }
 
     /// An image file that is to end as `target` `[channels, height, width]` with 1 channel or 3.
@@ -152,6 +170,11 @@ impl<'a> Image<'a> {
                 }
             }
             State::Planar(planes) => interleave(planes, channels, &mut self.memory.pixels),
+            State::Lent(lent) => {
+                self.memory.pixels.clear();
+                self.memory.pixels.extend_from_slice(lent);
+                self.memory.effort.bytes += lent.len() as u64;
+            }
         }
         self.state = State::Pixels;
         let pixels = &mut self.memory.pixels;
@@ -223,6 +246,12 @@ impl<'a> Image<'a> {
                     resize.run(resizer, old, stored)?;
                     orientation.apply(stored, new_size, channels, pixels);
                 }
+            }
+            State::Lent(lent) => {
+                let ImageMemory { pixels, resizer, .. } = &mut *self.memory;
+                pixels.resize(new_len, 0);
+                let resize = Resize { channels, old: [height, width], part, new: size };
+                resize.run(resizer, lent, pixels)?;
             }
             State::Planar(_) | State::Pixels => {
                 let ImageMemory { pixels, spare, resizer, .. } = &mut *self.memory;

@@ -64,6 +64,7 @@ pub fn epoch(train: Arc<dyn Source>, workers: usize) -> (usize, usize) {
         seed: 1,
         workers,
         quarantine: Arc::new(Quarantine::errors()),
+        supply: Default::default(),
     };
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let pipeline = Pipeline::start(slots, (0..batches).map(work), preparation, move |ends| {
