@@ -274,8 +274,8 @@ impl RunConfig {
         self.validate_pipeline()?;
         self.data.validate()?;
         self.sampling.validate()?;
-        let transforms = self.transforms.iter().chain(&self.eval_transforms);
-        transforms.map(TransformConfig::validate).collect::<Result<()>>()?;
+        let mut transforms = self.transforms.iter().chain(&self.eval_transforms);
+        transforms.try_for_each(TransformConfig::validate)?;
         self.optimizer.validate()?;
         self.schedule().validate()
     }

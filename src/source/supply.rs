@@ -45,6 +45,9 @@ pub(crate) struct Supplied {
     pub ahead: Vec<Arc<ReadAhead>>,
 }
 
+/// What is trained on, and what is held out.
+type Parts = (Arc<dyn Source>, Option<Arc<dyn Source>>);
+
 impl Supply {
     /// Puts caches and readers in front of sources that gain by them. What lies in memory as it goes into a slot is left
     /// as it is, and a stream is too.
@@ -75,11 +78,7 @@ impl Supply {
         Ok(Supplied { train, validation, ahead })
     }
 
-    fn cached(
-        &self,
-        train: Arc<dyn Source>,
-        validation: Option<Arc<dyn Source>>,
-    ) -> Result<(Arc<dyn Source>, Option<Arc<dyn Source>>)> {
+    fn cached(&self, train: Arc<dyn Source>, validation: Option<Arc<dyn Source>>) -> Result<Parts> {
         let gains = |source: &dyn Source| source.encoding() == Encoding::Image || source.waits();
         let bytes = self.cache_bytes.unwrap_or(CACHE_BYTES);
         if self.cache == CacheKind::Off || !gains(&*train) {
