@@ -19,7 +19,7 @@ use crate::framing::Framing;
 use crate::quarantine::{BadSamples, Faults};
 use crate::rng::Rng;
 use crate::source::{Encoding, Source, Target};
-use crate::transform::{Image, ImageMemory, Transform, apply_all, deferrable};
+use crate::transform::{Effort, Image, ImageMemory, Transform, apply_all, deferrable};
 
 /// What the randomness of a batch is keyed by, together with the index of each sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,14 +34,26 @@ pub struct Keys {
 #[derive(Debug, Default)]
 pub struct StageCounters {
     read_ns: AtomicU64,
+    decode_ns: AtomicU64,
+    copied_bytes: AtomicU64,
     augment_ns: AtomicU64,
     write_ns: AtomicU64,
 }
 
 impl StageCounters {
-    /// Seconds spent reading and decoding.
+    /// Seconds spent reading, and making what is not read.
     pub fn read_s(&self) -> f64 {
         self.read_ns.load(Relaxed) as f64 * 1e-9
+    }
+
+    /// Seconds spent decoding images.
+    pub fn decode_s(&self) -> f64 {
+        self.decode_ns.load(Relaxed) as f64 * 1e-9
+    }
+
+    /// Bytes that were written to memory on the way of image files into slots, the files themselves included.
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied_bytes.load(Relaxed)
     }
 
     /// Seconds spent in transforms.
@@ -56,6 +68,7 @@ impl StageCounters {
 
     fn add(&self, laps: Laps) {
         self.read_ns.fetch_add(laps.read.as_nanos() as u64, Relaxed);
+        self.decode_ns.fetch_add(laps.decode.as_nanos() as u64, Relaxed);
         self.augment_ns.fetch_add(laps.augment.as_nanos() as u64, Relaxed);
         self.write_ns.fetch_add(laps.write.as_nanos() as u64, Relaxed);
     }
@@ -156,6 +169,7 @@ pub(crate) struct Filler<'a> {
 #[derive(Clone, Copy, Default)]
 struct Laps {
     read: Duration,
+    decode: Duration,
     augment: Duration,
     write: Duration,
 }
@@ -163,14 +177,24 @@ struct Laps {
 impl Laps {
     /// Stretches these times so that they add up to `total`.
     fn stretched_to(self, total: Duration) -> Self {
-        let sum = (self.read + self.augment + self.write).as_secs_f64();
+        let sum = (self.read + self.decode + self.augment + self.write).as_secs_f64();
         let factor = if sum > 0.0 { total.as_secs_f64() / sum } else { 0.0 };
         let stretch = |lap: Duration| lap.mul_f64(factor);
         Self {
             read: stretch(self.read),
+            decode: stretch(self.decode),
             augment: stretch(self.augment),
             write: stretch(self.write),
         }
+    }
+
+    /// Takes the time of decoding, which is known to the image alone, out of those of augmenting and writing.
+    fn with(mut self, effort: Effort) -> Self {
+        self.decode = effort.decode;
+        let rest = effort.decode.saturating_sub(self.augment);
+        self.augment = self.augment.saturating_sub(effort.decode);
+        self.write = self.write.saturating_sub(rest);
+        self
     }
 }
 
@@ -261,8 +285,10 @@ impl Filler<'_> {
                 break;
             }
         }
+        let effort = scratch.image.take_effort();
         SCRATCH.set(Some(scratch));
-        times.add(laps.stretched_to(start.elapsed()));
+        times.add(laps.stretched_to(start.elapsed()).with(effort));
+        times.copied_bytes.fetch_add(effort.bytes, Relaxed);
         filled
     }
 

@@ -2,9 +2,10 @@
 //! same run. What is attainable follows from two ceilings, a streaming copy and multiply-adds in registers,
 //! and from what an operation must compute and move (the roofline; Williams, Waterman and Patterson, 2009).
 //!
-//! [`kernels`] times single operations, [`train`] whole steps.
+//! [`kernels`] times single operations, [`train`] whole steps, [`pipeline`] the preparation of batches.
 
 pub mod kernels;
+pub mod pipeline;
 pub mod train;
 
 mod bed;

@@ -3,15 +3,20 @@
 use std::time::Instant;
 
 use clap::ValueEnum;
-use inflight::Result;
+use inflight::batch::DType;
 use inflight::bench::kernels::{self, Outcome};
-use inflight::bench::{Bed, Ceilings, Options, Score, train};
+use inflight::bench::{Bed, Ceilings, Options, Score, pipeline, train};
 use inflight::executor::DeviceInfo;
 use inflight::executor::Tune;
 use inflight::nn::models;
+use inflight::source::{DataConfig, Encoding, Source};
+use inflight::transform::{HorizontalFlip, RandomResizedCrop, TransformConfig};
+use inflight::{Error, Result};
 use serde::Serialize;
 
+use super::flags::DataFlags;
 use super::print;
+use super::train::open_dataset;
 
 /// Measure a device: its kernels and whole steps, beside what it can do at best
 #[derive(Debug, clap::Args)]
@@ -34,6 +39,23 @@ pub struct Args {
     /// How much to tune on an adapter before measuring: off, fast (3 s) or full
     #[arg(long, value_name = "T", default_value = "fast")]
     tune: Tune,
+    /// For pipeline: the data set that is prepared
+    #[arg(long, value_name = "D")]
+    dataset: Option<String>,
+    #[command(flatten)]
+    data: DataFlags,
+    /// For pipeline: what is done to images [default: random-resized-crop,horizontal-flip for image files, else none]
+    #[arg(long, value_name = "LIST")]
+    transforms: Option<String>,
+    /// For pipeline: preparing threads; 0 means one a core
+    #[arg(long, value_name = "W", default_value_t = 0)]
+    workers: usize,
+    /// For pipeline: slots of the ring
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..))]
+    slots: u8,
+    /// For pipeline: passes over the samples
+    #[arg(long, value_name = "E", default_value_t = 3)]
+    epochs: u64,
     /// Fewer repetitions and smaller sizes
     #[arg(long)]
     quick: bool,
@@ -48,7 +70,9 @@ enum Suite {
     Kernels,
     /// Whole steps of models, samples in place
     Train,
-    /// Both
+    /// The preparation of batches alone, of --dataset
+    Pipeline,
+    /// Kernels and steps
     All,
 }
 
@@ -73,6 +97,9 @@ struct Done {
 /// Measures.
 pub fn run(args: Args) -> Result<()> {
     let began = Instant::now();
+    if args.suite == Suite::Pipeline {
+        return measure_pipeline(&args);
+    }
     let named = models::NAMES.iter().map(|&name| name.to_string());
     let options = Options {
         quick: args.quick,
@@ -153,6 +180,71 @@ fn measure_steps(bed: &Bed, options: &Options, args: &Args, done: &mut Done) -> 
         details(&row).into_iter().for_each(|line| print::data(format!("    {line}")));
         Ok(())
     })
+}
+
+fn measure_pipeline(args: &Args) -> Result<()> {
+    let Some(dataset) = &args.dataset else {
+        let message = "found none, expected the name or path of what to prepare";
+        return Err(Error::config("--dataset", message));
+    };
+    let mut data = DataConfig::default();
+    args.data.apply(&mut data);
+    let source = open_dataset(dataset, &data, None)?.train;
+    let options = pipeline::Options {
+        transforms: match &args.transforms {
+            Some(list) => TransformConfig::parse_list("--transforms", list)?,
+            None => usual_transforms(&*source),
+        },
+        workers: args.workers,
+        batch_size: args.batch_size as usize,
+        epochs: args.epochs,
+        slots: args.slots.into(),
+    };
+    let row = pipeline::run(&source, &options)?;
+    if args.json {
+        print::json(&Line { event: "bench", row: &row })?;
+        return print::json(&Line { event: "done", row: &row });
+    }
+    let unit = if row.images_per_s.is_some() { "images/s" } else { "samples/s" };
+    let each: Vec<String> = row.samples_per_s_each.iter().map(|&x| print::rate(x)).collect();
+    print::data(format!(
+        "{}: {} {unit} with {} threads (each epoch: {})",
+        row.name,
+        print::rate(row.samples_per_s),
+        row.workers,
+        each.join(", "),
+    ));
+    if let (Some(one), Some(ceiling), Some(share)) =
+        (row.one_thread_images_per_s, row.ceiling, row.share)
+    {
+        print::data(format!(
+            "    decoding and resizing alone: {} on one thread, {} at best · share {}",
+            print::rate(one),
+            print::rate(ceiling),
+            print::percent(share),
+        ));
+    }
+    print::data(format!(
+        "    threads: read {} · decode {} · augment {} · write {} · {} copied an image · peak memory {}",
+        print::duration(row.read_s),
+        print::duration(row.decode_s),
+        print::duration(row.augment_s),
+        print::duration(row.write_s),
+        print::bytes(row.copied_bytes_per_image as u64),
+        row.peak_bytes.map_or("unknown".into(), print::bytes),
+    ));
+    Ok(())
+}
+
+/// What training on images usually begins with; normalising is the device's.
+fn usual_transforms(source: &dyn Source) -> Vec<TransformConfig> {
+    if source.encoding() != Encoding::Image || source.spec().input_dtype != DType::U8 {
+        return Vec::new();
+    }
+    vec![
+        TransformConfig::RandomResizedCrop(RandomResizedCrop::default()),
+        TransformConfig::HorizontalFlip(HorizontalFlip::default()),
+    ]
 }
 
 /// What stands below a model's line.

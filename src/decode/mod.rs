@@ -94,6 +94,7 @@ pub fn decode(bytes: &[u8], channels: usize, pixels: &mut Vec<u8>) -> Result<()>
     let mut stored = Vec::new();
     let rows = decode_rows(bytes, &header, channels, height, &mut stored)?;
     debug_assert_eq!(rows, height);
+    stored.truncate(channels * height * width);
     if header.orientation == Orientation::default() {
         *pixels = stored;
     } else {

@@ -228,7 +228,7 @@ impl Run {
         if let Some(prepare) = prepare {
             stages.prepare_busy_s = seconds(&prepare.busy_ns);
             stages.prepare_wait_s = seconds(&prepare.wait_ns);
-            stages.read_s = prepare.stages.read_s();
+            stages.read_s = prepare.stages.read_s() + prepare.stages.decode_s();
             stages.augment_s = prepare.stages.augment_s();
             stages.upload_s = prepare.stages.write_s();
         }

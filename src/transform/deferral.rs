@@ -65,13 +65,14 @@ pub fn deferrable<'t>(
         return 0;
     }
     let (mut covered, mut margin) = (false, None);
-    let can = |transform: &&Box<dyn Transform>| match transform.deferral() {
+    let deferrals = transforms.into_iter().rev().map(|transform| transform.deferral());
+    let can = |deferral: &Deferral| match *deferral {
         Deferral::Never => false,
         Deferral::Moves => true,
         Deferral::Pads(fill) => *margin.get_or_insert(fill) == fill,
         Deferral::Covers => !std::mem::replace(&mut covered, true),
     };
-    transforms.into_iter().rev().take_while(can).count()
+    deferrals.take_while(can).count()
 }
 
 #[cfg(test)]

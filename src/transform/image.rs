@@ -1,6 +1,7 @@
 //! An image on its way from a source to a slot: decoded as late as possible, cropped before it is resized.
 
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use fast_image_resize as fir;
 
@@ -18,6 +19,38 @@ pub struct ImageMemory {
     /// A resized image that has still to be turned.
     stored: Vec<u8>,
     resizer: fir::Resizer,
+    effort: Effort,
+}
+
+/// What a worker did with its images.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Effort {
+    /// Time spent decoding.
+    pub decode: Duration,
+    /// Bytes written to memory: decoded, resized, split.
+    pub bytes: u64,
+}
+
+impl ImageMemory {
+    /// What was done since this was last asked.
+    pub(crate) fn take_effort(&mut self) -> Effort {
+        std::mem::take(&mut self.effort)
+    }
+
+    /// Decodes rows into `spare`, as [`decode::decode_rows`] does, and counts that.
+    fn decode_rows(
+        &mut self,
+        bytes: &[u8],
+        header: &decode::Header,
+        channels: usize,
+        rows: usize,
+    ) -> Result<usize> {
+        let begun = Instant::now();
+        let rows = decode::decode_rows(bytes, header, channels, rows, &mut self.spare)?;
+        self.effort.decode += begun.elapsed();
+        self.effort.bytes += (rows * header.stored()[1] * channels) as u64;
+        Ok(rows)
+    }
 }
 
 /// A part of an image, in pixels; it may cut through pixels, as the boxes of a resize do.
@@ -75,6 +108,7 @@ impl<'a> Image<'a> {
     ) -> Result<Self> {
         let header = decode::header(bytes)?;
         let shape = [target[0], header.height, header.width];
+        memory.effort.bytes += bytes.len() as u64;
         Ok(Self { shape, target, state: State::Encoded(bytes, header), mirrored: false, memory })
     }
 
@@ -105,9 +139,9 @@ impl<'a> Image<'a> {
         match self.state {
             State::Pixels => {}
             State::Encoded(bytes, header) => {
-                let ImageMemory { pixels, spare, .. } = &mut *self.memory;
                 let stored = header.stored();
-                decode::decode_rows(bytes, &header, channels, stored[0], spare)?;
+                self.memory.decode_rows(bytes, &header, channels, stored[0])?;
+                let ImageMemory { pixels, spare, .. } = &mut *self.memory;
                 let len = channels * height * width;
                 if header.orientation == Orientation::default() {
                     std::mem::swap(pixels, spare);
@@ -168,8 +202,8 @@ impl<'a> Image<'a> {
             self.pixels_mut()?;
             self.mirrored = mirrored;
         }
-        let ImageMemory { pixels, spare, stored, resizer } = &mut *self.memory;
         let new_len = channels * size[0] * size[1];
+        self.memory.effort.bytes += new_len as u64;
         match self.state {
             State::Encoded(bytes, header) => {
                 let orientation = header.orientation;
@@ -177,7 +211,8 @@ impl<'a> Image<'a> {
                 let [old_height, old_width] = header.stored();
                 let new_size = orientation.turned(size);
                 let rows = rows_needed(part, new_size[0], old_height);
-                let rows = decode::decode_rows(bytes, &header, channels, rows, spare)?;
+                let rows = self.memory.decode_rows(bytes, &header, channels, rows)?;
+                let ImageMemory { pixels, spare, stored, resizer, .. } = &mut *self.memory;
                 let old = &spare[..channels * rows * old_width];
                 let resize = Resize { channels, old: [rows, old_width], part, new: new_size };
                 pixels.resize(new_len, 0);
@@ -190,6 +225,7 @@ impl<'a> Image<'a> {
                 }
             }
             State::Planar(_) | State::Pixels => {
+                let ImageMemory { pixels, spare, resizer, .. } = &mut *self.memory;
                 spare.resize(new_len, 0);
                 let resize = Resize { channels, old: [height, width], part, new: size };
                 resize.run(resizer, pixels, spare)?;
@@ -239,11 +275,22 @@ impl<'a> Image<'a> {
             );
             return Err(Error::data("image", message));
         }
+        self.memory.effort.bytes += window.len() as u64;
         match self.state {
             State::Planar(bytes) if !self.mirrored => window.copy_from_slice(bytes),
             _ => self.split(|at, bytes| window.write_at(at, bytes))?,
         }
         Ok(())
+    }
+
+    /// The bytes as they go into a slot, channel after channel.
+    ///
+    /// # Errors
+    /// When the image cannot be decoded.
+    pub fn to_planes(&mut self) -> Result<Vec<u8>> {
+        let mut planes = Vec::new();
+        self.write_planes(&mut planes)?;
+        Ok(planes)
     }
 
     /// Replaces what is in `planes` by the bytes as they go into a slot.
@@ -315,6 +362,10 @@ impl Resize {
             let part = format!("{height} x {width} at {top}, {left} of {rows} x {columns}");
             Error::data("image", format!("the part {part} cannot be resized: {e}"))
         };
+        // What is empty would be passed over in silence.
+        if !(top >= 0.0 && left >= 0.0 && height > 0.0 && width > 0.0) {
+            return Err(wrong(&"it is empty or not inside"));
+        }
         let old = fir::images::ImageRef::new(columns as u32, rows as u32, old, pixel)
             .map_err(|e| wrong(&e))?;
         let [new_height, new_width] = self.new.map(|n| n as u32);
@@ -468,6 +519,7 @@ impl<Put: FnMut(usize, &[u8])> Split<'_, Put> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
 
     #[test]
     fn what_no_transform_touches_goes_as_it_came() {
@@ -495,5 +547,86 @@ mod tests {
         image.fit().expect("fits");
         let planes = image.planes(&mut spare).expect("decoded");
         assert_eq!(planes, vec![255; 3 * 21 * 21]);
+    }
+
+    fn picture(name: &str) -> Vec<u8> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pixels");
+        std::fs::read(folder.join(name)).expect("a file in the tree")
+    }
+
+    /// Crops of a file, however it is turned, are those of the picture as it is seen.
+    #[test]
+    fn a_part_of_a_file_is_that_of_the_decoded_image() {
+        for orientation in 1..=8 {
+            let bytes = picture(&format!("jpeg-exif-{orientation}.jpg"));
+            for (i, mirrored) in (0..60u64).flat_map(|i| [(i, false), (i, true)]) {
+                let mut rng = Rng::keyed(&[i]);
+                let size = [8 + rng.below(20) as usize, 8 + rng.below(20) as usize];
+                let (mut memory, mut late) = (ImageMemory::default(), ImageMemory::default());
+                let mut late = Image::encoded(&bytes, [3, 1, 1], &mut late).expect("a JPEG");
+                let mut soon = Image::encoded(&bytes, [3, 1, 1], &mut memory).expect("a JPEG");
+                let [_, height, width] = late.shape();
+                let mut part = |len: usize| {
+                    let n = 1.0 + rng.below(len as u64) as f64;
+                    let first = rng.below(len as u64 - n as u64 + 1) as f64;
+                    // Every other part cuts through pixels.
+                    if i % 2 == 0 { (first, n) } else { (first + 0.25, (n - 0.5).max(0.5)) }
+                };
+                let ((top, height), (left, width)) = (part(height), part(width));
+                let crop = Crop { top, left, height, width };
+                if mirrored {
+                    late.mirror();
+                    soon.mirror();
+                }
+                soon.pixels().expect("decodes");
+                soon.crop_resize(crop, size).expect("inside");
+                late.crop_resize(crop, size).expect("inside");
+                let soon = soon.to_planes().expect("decoded");
+                let late = late.to_planes().expect("decoded");
+                assert_eq!(soon.len(), late.len());
+                let most = soon.iter().zip(&late).map(|(&a, &b)| a.abs_diff(b)).max();
+                // Rounded before or after turning.
+                let allowed = if orientation == 1 && !mirrored { 0 } else { 1 };
+                assert!(most <= Some(allowed), "{most:?}: {orientation}, {crop:?}, {mirrored}");
+            }
+        }
+    }
+
+    #[test]
+    fn mirroring_twice_is_none_and_waits_for_nothing() {
+        for (channels, width) in [(1, 5), (3, 64), (3, 129), (4, 70), (5, 3)] {
+            let planes: Vec<u8> = (0..channels * 2 * width).map(|i| (i * 31 % 251) as u8).collect();
+            let expected: Vec<u8> =
+                planes.chunks_exact(width).flat_map(|row| row.iter().rev().copied()).collect();
+            let mut memory = ImageMemory::default();
+            let mut image = Image::raw([channels, 2, width], &planes, &mut memory);
+            image.mirror();
+            assert_eq!(image.to_planes().expect("raw"), expected, "{channels} x 2 x {width}");
+            let mut image = Image::raw([channels, 2, width], &planes, &mut memory);
+            image.mirror();
+            image.pixels().expect("raw");
+            assert_eq!(image.to_planes().expect("raw"), expected, "{channels} x 2 x {width}");
+            let mut image = Image::raw([channels, 2, width], &planes, &mut memory);
+            image.mirror();
+            image.mirror();
+            assert_eq!(image.to_planes().expect("raw"), planes);
+        }
+    }
+
+    #[test]
+    fn parts_outside_are_refused() {
+        let bytes = picture("jpeg-420.jpg");
+        for crop in [
+            Crop { top: 40.0, left: 0.0, height: 10.0, width: 10.0 },
+            Crop { top: -1.0, left: 0.0, height: 10.0, width: 10.0 },
+            Crop { top: 0.0, left: 0.5, height: 10.0, width: 61.0 },
+            Crop { top: 0.0, left: 0.0, height: 0.0, width: 10.0 },
+            Crop { top: f64::NAN, left: 0.0, height: 1.0, width: 10.0 },
+        ] {
+            let mut memory = ImageMemory::default();
+            let mut image = Image::encoded(&bytes, [3, 8, 8], &mut memory).expect("a JPEG");
+            let error = image.crop_resize(crop, [8, 8]).expect_err("outside").to_string();
+            assert!(error.contains("cannot be resized"), "{error}");
+        }
     }
 }

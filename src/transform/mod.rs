@@ -26,6 +26,7 @@ mod settings;
 mod tone;
 mod vertical_flip;
 
+pub(crate) use self::image::Effort;
 pub use self::image::{Crop, Image, ImageMemory};
 pub use affine::Interpolation;
 pub use blur::Blur;

@@ -3,6 +3,7 @@
 [height, width, 3], `NAME/grey` as [height, width] for those where it matters, and `crop/...` for resized parts of photo.png.
 
 usage: make_reference.py [PHOTO]    with PHOTO, images are made from it; without, only the references are made again
+       make_reference.py --folder DIR OUT    writes what Pillow sees in all JPEGs below DIR to OUT, for the ignored test
 
 photo.jpg's scene is one of clothing-dataset-small (CC0). jpeg-440.jpg, jpeg-411.jpg and jpeg-ycck.jpg cannot be written by
 Pillow; they were written by libjpeg-turbo's tj3Compress8 from the same pixels. The two files opencv-*.jpg are from OpenCV's
@@ -85,7 +86,19 @@ CROPS = [  # top, left, height, width; then new height and width
 ]
 
 
+def whole_folder(folder, out):
+    out = pathlib.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = sorted(path for path in pathlib.Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    (out / "list.txt").write_text("".join(f"{path}\n" for path in paths))
+    for i, path in enumerate(paths):
+        (out / f"{i}.rgb").write_bytes(see(path).convert("RGB").tobytes())
+    print(len(paths), "images")
+
+
 def main():
+    if sys.argv[1:2] == ["--folder"]:
+        return whole_folder(*sys.argv[2:])
     if len(sys.argv) > 1:
         make(sys.argv[1])
     arrays = {}

@@ -166,8 +166,8 @@ fn is_hidden(name: &OsStr) -> bool {
 }
 
 /// Whether a file of this name should be an image. What it is, its content tells.
-pub(in crate::source) fn is_image_name(name: impl AsRef<OsStr>) -> bool {
-    let extension = Path::new(name.as_ref()).extension().and_then(OsStr::to_str);
+fn is_image_name(name: &OsStr) -> bool {
+    let extension = Path::new(name).extension().and_then(OsStr::to_str);
     extension.is_some_and(|found| EXTENSIONS.iter().any(|e| found.eq_ignore_ascii_case(e)))
 }
 

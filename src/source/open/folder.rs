@@ -14,8 +14,10 @@ pub(super) const FORMAT: Format =
 
 /// What the folder of the training part may be called.
 const TRAIN: [&str; 2] = ["train", "training"];
-/// What the folder of the part that is held out may be called; the first one that is there is taken.
-const HELD_OUT: [&str; 5] = ["val", "valid", "validation", "test", "testing"];
+/// What the folder of the part to validate with may be called.
+const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
+/// What the folder of the part to test with may be called.
+const TEST: [&str; 2] = ["test", "testing"];
 
 fn claims(candidate: &Candidate) -> Result<bool> {
     if !candidate.is_folder {
@@ -25,9 +27,10 @@ fn claims(candidate: &Candidate) -> Result<bool> {
     Ok(subfolders(&parts.train)?.iter().any(|name| has_images(&parts.train.join(name))))
 }
 
-/// The folders of both parts.
+/// The folders of all parts.
 struct Parts {
     train: PathBuf,
+    validation: Option<PathBuf>,
     test: Option<PathBuf>,
 }
 
@@ -37,8 +40,8 @@ impl Parts {
         let first =
             |names: &[&str]| names.iter().map(|name| root.join(name)).find(|path| path.is_dir());
         match first(&TRAIN) {
-            Some(train) => Self { train, test: first(&HELD_OUT) },
-            None => Self { train: root.into(), test: None },
+            Some(train) => Self { train, validation: first(&VALIDATION), test: first(&TEST) },
+            None => Self { train: root.into(), validation: None, test: None },
         }
     }
 }
@@ -54,16 +57,17 @@ fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
         return Err(Error::data(parts.train.join(class).display(), message)
             .hint("removing the folder, if it is no class"));
     }
-    let test = match &parts.test {
-        None => None,
+    let held_out = |folder: &Option<PathBuf>, part| match folder {
+        None => Ok(None),
         Some(folder) => {
-            let known = held_out_classes(folder, &classes)?;
-            let test = Folder::open(folder, &known, data, name("test"))?;
-            Some(Arc::new(test.with_spec(train.spec().clone())) as Arc<dyn Source>)
+            expect_known(folder, &classes)?;
+            let source = Folder::open(folder, &classes, data, name(part))?;
+            Ok(Some(Arc::new(source.with_spec(train.spec().clone())) as Arc<dyn Source>))
         }
     };
+    let (validation, test) = (held_out(&parts.validation, "val")?, held_out(&parts.test, "test")?);
     let name = root.display().to_string();
-    Ok(Dataset { name, path: root.clone(), train: Arc::new(train), validation: None, test })
+    Ok(Dataset { validation, ..Dataset::new(name, root, Arc::new(train), test) })
 }
 
 /// The classes of a part: its folders, in the order of their names.
@@ -78,15 +82,11 @@ fn classes(folder: &Path) -> Result<Vec<String>> {
     subfolders(folder)?.into_iter().map(name).collect()
 }
 
-/// The classes of the training part, after a check that the held-out part has no others.
-fn held_out_classes(folder: &Path, classes: &[String]) -> Result<Vec<String>> {
+/// Checks that a held-out part has no other classes than the training part.
+fn expect_known(folder: &Path, classes: &[String]) -> Result<()> {
     let found = self::classes(folder)?;
-    if let Some(name) = found.iter().find(|name| !classes.contains(name)) {
-        let message = format!(
-            "found a class without training images, expected some of {}",
-            classes.join(", ")
-        );
-        return Err(Error::data(folder.join(name).display(), message));
-    }
-    Ok(classes.to_vec())
+    let Some(name) = found.iter().find(|name| !classes.contains(name)) else { return Ok(()) };
+    let message =
+        format!("found a class without training images, expected some of {}", classes.join(", "));
+    Err(Error::data(folder.join(name).display(), message))
 }
