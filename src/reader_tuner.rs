@@ -4,8 +4,9 @@
 /// Numbers of readers that are tried, in order; each doubles what a disk is asked for at the same time.
 const LEVELS: [usize; 6] = [0, 2, 4, 8, 16, 32];
 
-/// Share of the workers' time in reads above which more readers are tried.
-const READ_SHARE: f64 = 0.2;
+/// Share of the workers' time in reads above which more readers are tried: below it, all reads together cost no more
+/// than a tenth.
+const READ_SHARE: f64 = 0.1;
 
 /// What a step must gain to be kept: above what one window differs from the next.
 const GAIN: f64 = 1.05;
