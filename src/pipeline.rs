@@ -274,7 +274,8 @@ impl<'a, A: Iterator<Item = Work>> Foresight<'a, A> {
             true => 0,
             false => preparation.supply.prefetch.unwrap_or(enough),
         };
-        let tuner = readers.is_none().then(ReaderTuner::default);
+        let most = ahead.iter().map(|ahead| ahead.readers_max()).max().unwrap_or(0);
+        let tuner = readers.is_none().then(|| ReaderTuner::new(preparation.workers, most));
         let window = (Instant::now(), 0, [0.0; 2]);
         let next = VecDeque::new();
         Self { agenda, next, depth, preparation, ahead, tuner, times, window, skip: true }
@@ -298,8 +299,7 @@ impl<'a, A: Iterator<Item = Work>> Foresight<'a, A> {
         if std::mem::take(&mut self.skip) {
             return;
         }
-        let most = self.ahead.iter().map(|ahead| ahead.readers_max()).max().unwrap_or(0);
-        let readers = tuner.next(Seen { samples_per_s, read_share }, most);
+        let readers = tuner.next(Seen { samples_per_s, read_share });
         let before = self.times.readers.swap(readers, Ordering::Relaxed);
         if before != readers {
             self.ahead.iter().for_each(|ahead| ahead.set_readers(readers));
