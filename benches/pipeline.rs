@@ -98,6 +98,7 @@ fn through(source: Arc<dyn Source>, workers: usize, batches: u64) -> Duration {
         seed: 0,
         workers,
         quarantine: Arc::new(Quarantine::errors()),
+        supply: Default::default(),
     };
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let pipeline = Pipeline::start(slots, (0..).map(batch), preparation, move |ends| {

@@ -17,6 +17,9 @@ use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
 use crate::sampler::{Sampler, SamplingConfig};
+use crate::source::cache::CacheKind;
+use crate::source::fetch::default_cache_dir;
+use crate::source::supply::Supply;
 use crate::source::{DataConfig, ENDLESS, Source};
 use crate::transform::{Augment, TransformConfig};
 
@@ -32,6 +35,9 @@ const BATCH_SIZE_MAX: usize = 1 << 20;
 
 /// Preparing threads at most: far above any machine's cores, far below what a system starts.
 const WORKERS_MAX: usize = 1024;
+
+/// Folder of decoded samples, among the fetched data sets.
+const DECODED: &str = "decoded";
 
 /// Slots of the ring at most: beyond some dozens a ring only takes memory.
 const SLOTS_MAX: usize = 1024;
@@ -118,6 +124,21 @@ pub struct RunConfig {
     pub eval: bool,
     /// Most bytes that the ring of slots may take.
     pub max_slot_bytes: usize,
+    /// Where samples are kept once they are read and decoded, for the epochs after: `off`, `ram`, or `disk` for later
+    /// runs too. Data that lie in memory as they go to the device are never kept twice.
+    pub cache: CacheKind,
+    /// Most bytes that they may take there; [`CACHE_BYTES`](crate::source::cache::CACHE_BYTES) if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<u64>,
+    /// Threads that read from a disk or a network ahead of the workers. Without it their number is found while the
+    /// run goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readers: Option<usize>,
+    /// Batches that they read ahead. Without it at least four, and at least two samples a reader.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<usize>,
+    /// Most bytes that the ring and what is read ahead take together.
+    pub memory_budget: usize,
     /// What is done to training images, in order: names, or tables with `type` and settings.
     #[serde(deserialize_with = "names_or_tables", skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<TransformConfig>,
@@ -173,6 +194,11 @@ impl Default for RunConfig {
             keep: 2,
             eval: true,
             max_slot_bytes: 1 << 30,
+            cache: CacheKind::Off,
+            cache_bytes: None,
+            readers: None,
+            prefetch: None,
+            memory_budget: 1 << 30,
             transforms: Vec::new(),
             augment: Augment::Auto,
             eval_transforms: Vec::new(),
@@ -248,8 +274,8 @@ impl RunConfig {
         self.validate_pipeline()?;
         self.data.validate()?;
         self.sampling.validate()?;
-        let transforms = self.transforms.iter().chain(&self.eval_transforms);
-        transforms.map(TransformConfig::validate).collect::<Result<()>>()?;
+        let mut transforms = self.transforms.iter().chain(&self.eval_transforms);
+        transforms.try_for_each(TransformConfig::validate)?;
         self.optimizer.validate()?;
         self.schedule().validate()
     }
@@ -298,6 +324,8 @@ impl RunConfig {
                 .hint("--slots 3, or --sync to have every stage wait for the one before"));
         }
         in_range("--slots", self.slots as u64, 0, SLOTS_MAX as u64)?;
+        in_range("--readers", self.readers.unwrap_or(0) as u64, 0, WORKERS_MAX as u64)?;
+        in_range("--prefetch", self.prefetch.unwrap_or(0) as u64, 0, 1 << 16)?;
         in_range("--keep", self.keep as u64, 1, 1 << 20)
     }
 
@@ -316,19 +344,44 @@ impl RunConfig {
     /// With all the numbers, and what to lower.
     pub fn check_ring(&self, slot_bytes: usize, slots: usize) -> Result<()> {
         let ring_bytes = slot_bytes.saturating_mul(slots);
-        if ring_bytes <= self.max_slot_bytes {
+        let (most, key) = match self.memory_budget < self.max_slot_bytes {
+            true => (self.memory_budget, "memory_budget"),
+            false => (self.max_slot_bytes, "max_slot_bytes"),
+        };
+        if ring_bytes <= most {
             return Ok(());
         }
         let message = format!(
-            "{slots} slots of {slot_bytes} bytes take {ring_bytes} bytes, expected at most {} (max_slot_bytes)",
-            self.max_slot_bytes
+            "{slots} slots of {slot_bytes} bytes take {ring_bytes} bytes, expected at most {most} ({key})"
         );
-        let fits = self.max_slot_bytes / slots / (slot_bytes / self.batch_size.max(1)).max(1);
+        let fits = most / slots / (slot_bytes / self.batch_size.max(1)).max(1);
         Err(Error::config("--batch-size", message).hint(if fits > 0 {
             format!("--batch-size {fits}, or fewer --slots")
         } else {
-            "fewer --slots, or a larger max_slot_bytes".into()
+            format!("fewer --slots, or a larger {key}")
         }))
+    }
+
+    /// How samples come to the workers; `ring_bytes` of the budget are the ring's.
+    ///
+    /// # Errors
+    /// When there is no folder for a cache on disk.
+    pub fn supply(&self, ring_bytes: usize) -> Result<Supply> {
+        let path = self.dataset.as_ref().map(PathBuf::from).filter(|path| path.exists());
+        let settings = || serde_json::to_string(&(&self.data, self.seed)).unwrap_or_default();
+        let cache_dir = match self.cache {
+            CacheKind::Disk => Some(default_cache_dir()?.join(DECODED)),
+            CacheKind::Off | CacheKind::Ram => None,
+        };
+        Ok(Supply {
+            cache: self.cache,
+            cache_bytes: self.cache_bytes,
+            origin: path.map(|path| (path, settings())),
+            cache_dir,
+            readers: self.readers,
+            prefetch: self.prefetch,
+            ahead_bytes: Some(self.memory_budget.saturating_sub(ring_bytes)),
+        })
     }
 
     /// Preparing threads: what was asked for, or one a core.

@@ -43,6 +43,7 @@ pub mod permutation;
 pub mod pipeline;
 pub mod prepare;
 pub mod quarantine;
+mod reader_tuner;
 pub mod report;
 pub mod rng;
 pub mod sampler;

@@ -10,10 +10,12 @@
 //! Stopping is dropping an end of a channel: the other side sees it at its next send or receive. An error
 //! travels the same way as a batch.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::{Deserialize, Serialize};
@@ -24,7 +26,9 @@ use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::graph::plan::Pass;
 use crate::prepare::{Filler, Keys, StageCounters, panicked};
 use crate::quarantine::Quarantine;
-use crate::source::Source;
+use crate::reader_tuner::{ReaderTuner, Seen};
+use crate::source::supply::{READERS_MAX, Supply};
+use crate::source::{ReadAhead, Source};
 use crate::transform::Transform;
 
 /// Which part of a data set a batch is from.
@@ -88,6 +92,8 @@ pub struct Preparation {
     pub workers: usize,
     /// What is done about bad samples, and which there are.
     pub quarantine: Arc<Quarantine>,
+    /// How samples come to the workers.
+    pub supply: Supply,
 }
 
 /// Wall times of preparation, in nanoseconds, and its workers' counters.
@@ -99,6 +105,8 @@ pub struct PrepareTimes {
     pub wait_ns: AtomicU64,
     /// What the workers did, summed over threads.
     pub stages: StageCounters,
+    /// Readers at work now, where their number is found while the run goes on.
+    pub readers: AtomicUsize,
 }
 
 /// The ends of the channels that the device thread holds. Dropping them ends the prepare thread.
@@ -148,6 +156,10 @@ impl Pipeline {
             empty_in.send(slot).expect("room for every slot");
         }
         preparation.workers = preparation.workers.max(1);
+        let Preparation { train, validation, supply, .. } = &mut preparation;
+        let supplied = supply.set_up(train.clone(), validation.clone())?;
+        (*train, *validation) = (supplied.train, supplied.validation);
+        let ahead = supplied.ahead;
         let times = Arc::new(PrepareTimes::default());
         let ends = DeviceEnds { full: full_out, empty: empty_in, times: times.clone() };
         let sources = [Some(&preparation.train), preparation.validation.as_ref()];
@@ -156,7 +168,8 @@ impl Pipeline {
         let mut pipeline = Self { threads, sources };
         let pool = pipeline.pool(preparation.workers)?;
         pipeline.spawn("prepare", move || {
-            prepare_loop(agenda, &preparation, &pool, &empty_out, &full_in, &times);
+            let foresight = Foresight::new(agenda, &preparation, ahead, times.clone());
+            prepare_loop(foresight, &preparation, &pool, &empty_out, &full_in, &times);
         })?;
         pipeline.spawn("device", move || device(ends))?;
         Ok(pipeline)
@@ -224,6 +237,93 @@ fn prepare_loop(
             }
         }
     });
+}
+
+/// Batches read ahead at least, so that readers have something to do while a batch is filled.
+const AHEAD_MIN: usize = 4;
+/// What a number of readers is judged by: long enough for many reads of a slow disk.
+const WINDOW: Duration = Duration::from_millis(250);
+
+/// The agenda, of which the next batches are told to those who read ahead.
+struct Foresight<'a, A> {
+    agenda: A,
+    next: VecDeque<Work>,
+    /// Batches that are announced before their turn.
+    depth: usize,
+    preparation: &'a Preparation,
+    ahead: Vec<Arc<ReadAhead>>,
+    /// None: their number is given.
+    tuner: Option<ReaderTuner>,
+    times: Arc<PrepareTimes>,
+    window: (Instant, usize, [f64; 2]),
+    /// The first window after a change tells of both sides of it.
+    skip: bool,
+}
+
+impl<'a, A: Iterator<Item = Work>> Foresight<'a, A> {
+    fn new(
+        agenda: A,
+        preparation: &'a Preparation,
+        ahead: Vec<Arc<ReadAhead>>,
+        times: Arc<PrepareTimes>,
+    ) -> Self {
+        let readers = preparation.supply.readers;
+        let samples = 2 * readers.unwrap_or(READERS_MAX);
+        let enough = samples.div_ceil(preparation.layout.batch_size.max(1)).max(AHEAD_MIN);
+        let depth = match ahead.is_empty() {
+            true => 0,
+            false => preparation.supply.prefetch.unwrap_or(enough),
+        };
+        let most = ahead.iter().map(|ahead| ahead.readers_max()).max().unwrap_or(0);
+        let tuner = readers.is_none().then(|| ReaderTuner::new(preparation.workers, most));
+        let window = (Instant::now(), 0, [0.0; 2]);
+        let next = VecDeque::new();
+        Self { agenda, next, depth, preparation, ahead, tuner, times, window, skip: true }
+    }
+
+    /// Looks at how the readers do, and changes their number.
+    fn tune(&mut self, samples: usize) {
+        let Some(tuner) = &mut self.tuner else { return };
+        let (began, seen, [read_s, all_s]) = &mut self.window;
+        *seen += samples;
+        let elapsed = began.elapsed();
+        if elapsed < WINDOW || self.ahead.is_empty() {
+            return;
+        }
+        let stages = &self.times.stages;
+        let read = stages.read_s();
+        let all = read + stages.augment_s() + stages.write_s();
+        let read_share = (read - *read_s) / (all - *all_s).max(1e-9);
+        let samples_per_s = *seen as f64 / elapsed.as_secs_f64();
+        self.window = (Instant::now(), 0, [read, all]);
+        if std::mem::take(&mut self.skip) {
+            return;
+        }
+        let readers = tuner.next(Seen { samples_per_s, read_share });
+        let before = self.times.readers.swap(readers, Ordering::Relaxed);
+        if before != readers {
+            self.ahead.iter().for_each(|ahead| ahead.set_readers(readers));
+            self.skip = true;
+        }
+    }
+}
+
+impl<A: Iterator<Item = Work>> Iterator for Foresight<'_, A> {
+    type Item = Work;
+
+    fn next(&mut self) -> Option<Work> {
+        while self.next.len() <= self.depth
+            && let Some(work) = self.agenda.next()
+        {
+            if self.depth > 0 {
+                source_of(&work, self.preparation).0.announce(&work.indices);
+            }
+            self.next.push_back(work);
+        }
+        let work = self.next.pop_front()?;
+        self.tune(work.indices.len());
+        Some(work)
+    }
 }
 
 /// A panic becomes an error, so that it reaches whoever waits for the batch.

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::framing::Framing;
 use crate::quarantine::{BadSamples, Faults};
 use crate::rng::Rng;
-use crate::source::{Encoding, Source, Target};
+use crate::source::{Encoding, Source, Target, cache};
 use crate::transform::{Effort, Image, ImageMemory, Transform, apply_all, deferrable};
 
 /// What the randomness of a batch is keyed by, together with the index of each sample.
@@ -137,7 +137,7 @@ fn image_shape(
     let needed = match (source.encoding(), transforms.first()) {
         (Encoding::Raw, None) => return Ok(None),
         (_, Some(transform)) => format!("transform {}", transform.name()),
-        (Encoding::Image, None) => "image files".into(),
+        (Encoding::Image | Encoding::Pixels, None) => "image files".into(),
     };
     match (&spec.input_shape[..], spec.input_dtype) {
         (&[channels, height, width], DType::U8) => Ok(Some([channels, height, width])),
@@ -430,6 +430,10 @@ impl Filler<'_> {
     ) -> Result<Image<'b>> {
         let mut image = match self.source.encoding() {
             Encoding::Image => Image::encoded(input, shape, memory)?,
+            Encoding::Pixels => {
+                let (pixels, size) = cache::pixels(input, shape[0])?;
+                Image::decoded(pixels, size, shape, memory)
+            }
             Encoding::Raw => {
                 expect_bytes(input, shape.iter().product(), "before the transforms")?;
                 Image::raw(shape, input, memory)

@@ -658,7 +658,7 @@ fn samples_can_be_drawn_in_other_ways() {
         all.last().expect("events")["parameter_hash"].clone()
     };
     let plain = hash("--no-eval");
-    for more in ["--shuffle-block 100", "--balance", "--class-weights bag=2", "--rank 1 --world 2"]
+    for more in ["--shuffle-block 100", "--balance", "--class-weights Bag=2", "--rank 1 --world 2"]
     {
         assert_ne!(hash(&format!("--no-eval {more}")), plain, "{more}");
     }
@@ -726,6 +726,11 @@ fn damaged_pictures_are_replaced_within_a_budget() {
     }
     let (_, words) = desk.run(&format!("{line} --on-bad-sample quarantine --out words"), 0);
     assert!(words.contains("4 bad samples") && words.contains("quarantine.jsonl"), "{words}");
+    // An evaluation of the run leaves the same ones out, and says so; or it is an error.
+    let evaluated = desk.json("eval run --split val --device cpu --json", 0).remove(0);
+    assert_eq!(evaluated["left_out"], epochs[1]["left_out"]);
+    assert_eq!(evaluated["accuracy"], epochs[1]["val_accuracy"]);
+    desk.refused("eval run --split train --device cpu --on-bad-sample error", 3, &["3.png"]);
     desk.run(&format!("{quarantine} --out over --bad-sample-budget 1"), 3);
     let over =
         desk.command(&format!("{line} --on-bad-sample quarantine --out o --bad-sample-budget 1"));

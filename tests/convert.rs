@@ -451,4 +451,70 @@ mod columns {
             [[1.0, 3.0], [2.0, 4.0], [0.5, 1.5]]
         );
     }
+
+    #[test]
+    fn image_shards_are_opened_as_one_data_set() {
+        let dir = tempdir().unwrap();
+        let [tar, out] = ["tar", "out"].map(|name| dir.path().join(name));
+        let dataset = fashion();
+        run(&dataset, &tar, &of(4000)).unwrap();
+        let files = open_path(&tar).unwrap();
+        run(&files, &out, &Config { format: Format::Parquet, ..of(3000) }).unwrap();
+        let back = open_path(&out).unwrap();
+        assert_eq!(back.train.info().class_names, dataset.train.info().class_names);
+        assert_eq!(viewed(&*back.train), viewed(&*dataset.train));
+        let test = dataset.test.as_ref().unwrap();
+        assert_eq!(viewed(&**back.test.as_ref().unwrap()), viewed(&**test));
+        let origin = back.train.origin(3001).unwrap();
+        assert!(origin.contains("shard-000001.parquet"), "{origin}");
+    }
+
+    /// All samples as they go into a slot.
+    fn rows(source: &dyn Source) -> Vec<(Vec<u8>, Option<u32>)> {
+        let mut scratch = Vec::new();
+        let read = |i| (source.read(i, &mut scratch).unwrap().input.to_vec(), source.class(i));
+        (0..source.len()).map(read).collect()
+    }
+
+    #[test]
+    fn tables_keep_their_columns() {
+        let dir = tempdir().unwrap();
+        let table = dir.path().join("people-train.csv");
+        let mut text = String::from("age,work,zip,weight,target\n");
+        for i in 0..200 {
+            let work = ["private", "state", "?"][i % 3];
+            let (weight, target) = (i as f64 / 8.0, ["<=50K", ">50K"][i / 7 % 2]);
+            text.push_str(&format!("{},{work},{:05},{weight},{target}\n", 20 + i % 50, i % 4));
+        }
+        fs::write(&table, &text).unwrap();
+        fs::write(dir.path().join("people-test.csv"), &text[..text.len() / 2 + 9]).unwrap();
+        let cut = fs::read_to_string(dir.path().join("people-test.csv")).unwrap();
+        let whole_lines = cut.rsplit_once('\n').unwrap().0.to_string() + "\n";
+        fs::write(dir.path().join("people-test.csv"), whole_lines).unwrap();
+        let csv = open_path(&table).unwrap();
+        let out = dir.path().join("out");
+        let error = run(&csv, &out, &of(1000)).unwrap_err().to_string();
+        assert!(error.contains("--format parquet") && !out.exists(), "{error}");
+        run(&csv, &out, &Config { format: Format::Parquet, ..of(1000) }).unwrap();
+        let file = fs::File::open(out.join("train/shard-000000.parquet")).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let types: Vec<String> = reader
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| format!("{} {}", f.name(), f.data_type()))
+            .collect();
+        // What is missing stays missing, and codes with zeros before them stay text.
+        assert_eq!(types, ["age Int64", "work Utf8", "zip Utf8", "weight Float64", "target Utf8"]);
+        let batch = reader.build().unwrap().next().unwrap().unwrap();
+        assert_eq!(batch.column_by_name("work").unwrap().null_count(), 66);
+        assert_eq!(batch.column_by_name("zip").unwrap().as_string::<i32>().value(3), "00003");
+        let back = open_path(&out).unwrap();
+        assert_eq!(rows(&*back.train).len(), 200);
+        assert_eq!(back.train.info().class_names, csv.train.info().class_names);
+        let labels =
+            |source: &dyn Source| (0..source.len()).map(|i| source.class(i)).collect::<Vec<_>>();
+        assert_eq!(labels(&*back.train), labels(&*csv.train));
+        assert_eq!(labels(&**back.test.as_ref().unwrap()), labels(&**csv.test.as_ref().unwrap()));
+    }
 }

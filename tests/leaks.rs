@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bed::{Hooked, PATIENCE, agenda, preparation, receive, ring};
-use inflight::pipeline::Pipeline;
+use inflight::pipeline::{Pipeline, Preparation};
+use inflight::source::cache::CacheKind;
+use inflight::source::supply::Supply;
 
 /// The names of this process's threads.
 fn threads() -> Vec<String> {
@@ -39,11 +41,33 @@ fn until(mut holds: impl FnMut() -> bool) -> bool {
     false
 }
 
+/// With nothing in between, and with readers and a cache on disk.
+fn supplies(dir: &std::path::Path) -> [Supply; 2] {
+    let data = dir.join("data");
+    std::fs::write(&data, "data").unwrap();
+    let full = Supply {
+        readers: Some(2),
+        cache: CacheKind::Disk,
+        cache_dir: Some(dir.join("decoded")),
+        origin: Some((data, String::new())),
+        ..Supply::default()
+    };
+    [Supply::default(), full]
+}
+
 #[test]
 fn no_thread_and_no_file_is_left() {
+    let dir = tempfile::tempdir().unwrap();
     let before = (threads(), open_files());
-    for taken in [0, 1, 7] {
-        let preparation = preparation(Arc::new(Hooked::new(1000)), 8, 3);
+    for (taken, supply) in [0, 1, 7].into_iter().flat_map(|n| supplies(dir.path()).map(|s| (n, s)))
+    {
+        let mut expected = vec!["prepare", "prepare-0", "prepare-1", "prepare-2", "device"];
+        if supply.readers.is_some() {
+            expected.extend(["reader-0", "reader-1"]);
+        }
+        let source = Arc::new(Hooked::new(1000).waiting());
+        let supply = Supply { readers: supply.readers.or(Some(0)), ..supply };
+        let preparation = Preparation { supply, ..preparation(source, 8, 3) };
         let (sender, receiver) = crossbeam_channel::bounded(1);
         let pipeline = Pipeline::start(
             ring(&preparation, 3),
@@ -54,7 +78,6 @@ fn no_thread_and_no_file_is_left() {
                     let filled = receive(&ends.full).unwrap().unwrap();
                     let _ = ends.empty.send(filled.slot);
                 }
-                let expected = ["prepare", "prepare-0", "prepare-1", "prepare-2", "device"];
                 let all = || expected.iter().all(|name| threads().iter().any(|t| t == name));
                 let _ = sender.send(until(all));
             },

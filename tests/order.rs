@@ -265,7 +265,7 @@ fn faulty_transforms_are_errors_too() {
     );
     assert_eq!(
         fails(Box::new(Shrink)),
-        "prepare: sample 5 of synthetic: input: found 63 bytes of input, expected 126"
+        "prepare: sample 5 of synthetic: image: found an image of shape [1, 9, 7], expected [2, 9, 7] (126 bytes)"
     );
     let spec = SampleSpec {
         input_shape: vec![4],

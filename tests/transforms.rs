@@ -415,15 +415,14 @@ fn wrong_settings_are_refused_by_name() {
     ];
     for (list, expected) in cases {
         let found = if list.starts_with("normalize") {
-            let toml = match TransformConfig::parse_list("--transforms", list) {
+            match TransformConfig::parse_list("--transforms", list) {
                 Ok(transforms) => {
                     let mut config = RunConfig { transforms, ..Default::default() };
                     config.settle();
                     config.validate().expect_err(list).to_string()
                 }
                 Err(error) => error.to_string(),
-            };
-            toml
+            }
         } else {
             refusal(list)
         };

@@ -15,6 +15,7 @@ use crate::quarantine::{Budget, OnBadSample, Quarantine};
 use crate::report::memory::peak_memory_bytes;
 use crate::rng::Rng;
 use crate::sampler::Sampler;
+use crate::source::supply::Supply;
 use crate::source::{Encoding, Source};
 use crate::transform::{Image, ImageMemory, RandomResizedCrop, Transform, TransformConfig};
 
@@ -27,7 +28,7 @@ pub struct Options {
     pub workers: usize,
     /// Samples a batch.
     pub batch_size: usize,
-    /// Passes over the samples, of which each is timed alone.
+    /// Times that all samples are prepared, each timed alone; small data sets are gone through several times for each.
     pub epochs: u64,
     /// Slots of the ring.
     pub slots: usize,
@@ -67,7 +68,7 @@ pub struct Row {
     pub copied_bytes_per_image: f64,
     /// Highest resident memory of the process before the files of the ceiling were read into it.
     pub peak_bytes: Option<u64>,
-    /// Where the workers' time went: seconds of all epochs, summed over threads.
+    /// Where the workers' time went: seconds of all passes, summed over threads.
     pub read_s: f64,
     /// Decoding.
     pub decode_s: f64,
@@ -77,6 +78,9 @@ pub struct Row {
     pub write_s: f64,
 }
 
+/// Samples that are timed together at least; a small data set is gone through several times for it, so that the
+/// beginning and the end of a pipeline, which a run has once, do not count for more than they are.
+const SAMPLES_MIN: usize = 4096;
 /// Bytes of files that the ceiling is measured with at most.
 const CEILING_BYTES_MAX: usize = 64 << 20;
 
@@ -127,7 +131,8 @@ pub fn run(source: &Arc<dyn Source>, options: &Options) -> Result<Row> {
         workers,
         slots: options.slots.max(2),
         copied_bytes_per_image: found.copied_bytes as f64
-            / (source.len() as f64 * options.epochs as f64),
+            / (source.len() * passes(source.len())) as f64
+            / options.epochs as f64,
         peak_bytes,
         read_s: found.read_s,
         decode_s: found.decode_s,
@@ -135,6 +140,11 @@ pub fn run(source: &Arc<dyn Source>, options: &Options) -> Result<Row> {
         write_s: found.write_s,
         lap,
     })
+}
+
+/// How often the samples are gone through while they are timed.
+fn passes(samples: usize) -> usize {
+    SAMPLES_MIN.div_ceil(samples.max(1))
 }
 
 /// Sums over epochs.
@@ -148,7 +158,7 @@ struct Found {
     write_s: f64,
 }
 
-/// Prepares one epoch through a pipeline of its own, whose device gives every slot back at once.
+/// Prepares all samples, once or more often, through a pipeline of its own, whose device gives every slot back at once.
 fn epoch(
     source: &Arc<dyn Source>,
     options: &Options,
@@ -157,10 +167,14 @@ fn epoch(
     found: &mut Found,
 ) -> Result<()> {
     let sampler = Sampler::new(source.len(), options.batch_size, 0, true, false)?;
+    let passes = passes(source.len()) as u64;
     let layout = SlotLayout::new(source.spec(), options.batch_size);
     let slots = (0..options.slots.max(2)).map(|i| Slot::host(i, layout.slot_bytes)).collect();
     let steps = sampler.steps_per_epoch();
-    let agenda = (0..steps).map(move |batch| Work {
+    let batches = (epoch * passes..(epoch + 1) * passes)
+        .flat_map(move |epoch| (0..steps).map(move |batch| (epoch, batch)));
+    let end = ((epoch + 1) * passes - 1, steps - 1);
+    let agenda = batches.map(move |(epoch, batch)| Work {
         pass: Pass::Train,
         split: Split::Train,
         epoch,
@@ -168,7 +182,7 @@ fn epoch(
         micro_step: 0,
         weight: 1.0,
         indices: sampler.indices(epoch, batch).collect(),
-        last: batch + 1 == steps,
+        last: (epoch, batch) == end,
         bad: 0,
     });
     let quarantine = Quarantine::new(OnBadSample::Error, Budget::default(), source.clone(), None);
@@ -181,6 +195,7 @@ fn epoch(
         seed: 0,
         workers,
         quarantine: Arc::new(quarantine),
+        supply: Supply::default(),
     };
     let (told, hear) = crossbeam_channel::bounded(1);
     let began = Instant::now();
@@ -191,7 +206,7 @@ fn epoch(
     let times = hear.recv().map_err(|e| {
         Error::device("bench", "the pipeline ended without a result").caused_by(e)
     })??;
-    found.epochs_s.push(began.elapsed().as_secs_f64());
+    found.epochs_s.push(began.elapsed().as_secs_f64() / passes as f64);
     drop(pipeline);
     let stages = &times.stages;
     found.copied_bytes += stages.copied_bytes();

@@ -8,7 +8,6 @@ use inflight::source::DataConfig;
 use inflight::{Error, Result};
 use serde::Serialize;
 
-use super::flags::DataFlags;
 use super::print;
 use super::progress::ConvertProgress;
 use super::train::open_dataset;
@@ -40,8 +39,18 @@ pub struct Args {
     /// Threads; 0 means one a core [default: 0]
     #[arg(long, value_name = "W")]
     workers: Option<usize>,
-    #[command(flatten)]
-    data: DataFlags,
+    /// Number of classes, for files that do not say
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
+    /// The column of a table that is to be predicted
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// Whether the first row of a table names its columns [default: told by its looks]
+    #[arg(long, value_name = "BOOL")]
+    header: Option<bool>,
+    /// The folder that paths in a list of images are relative to [default: that of the list]
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
     /// Print what was done as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -58,8 +67,13 @@ struct Event {
 
 /// Converts a data set.
 pub fn run(args: Args) -> Result<()> {
-    let mut data = DataConfig::default();
-    args.data.apply(&mut data);
+    let data = DataConfig {
+        classes: args.classes,
+        target: args.target.clone(),
+        header: args.header,
+        image_root: args.image_root.clone(),
+        ..Default::default()
+    };
     let config = config(&args)?;
     let dataset = open_dataset(&args.source, &data, None)?;
     let began = Instant::now();

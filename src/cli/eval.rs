@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use inflight::quarantine::{Budget, OnBadSample};
 use inflight::source::{DataConfig, Dataset, Source};
 use inflight::train::evaluate::{EvalOptions, Evaluation, evaluate};
 use inflight::transform::TransformConfig;
@@ -37,6 +38,13 @@ pub struct Args {
     data: DataFlags,
     #[command(flatten)]
     device: DeviceFlags,
+    /// What to do about a sample that cannot be read or decoded: error, or skip to leave it out [default: what the run
+    /// did]
+    #[arg(long, value_name = "WHAT")]
+    on_bad_sample: Option<OnBadSample>,
+    /// Bad samples after which the evaluation ends: a number, or a share, as 1% [default: that of the run, or 100]
+    #[arg(long, value_name = "N")]
+    bad_sample_budget: Option<Budget>,
     /// Samples a batch
     #[arg(long, short, value_name = "B", default_value_t = 128)]
     batch_size: usize,
@@ -124,6 +132,9 @@ pub fn run(args: Args) -> Result<()> {
     let of_run = trained.run.as_ref().filter(|_| !given).map(|run| &run.inputs.info);
     let info = of_run.unwrap_or(dataset.train.info());
     (options.transforms, options.seed) = (config.eval_transforms, config.seed);
+    let sampling = &config.sampling;
+    options.on_bad_sample = args.on_bad_sample.unwrap_or(sampling.on_bad_sample);
+    options.bad_sample_budget = args.bad_sample_budget.unwrap_or(sampling.bad_sample_budget);
     let module = model.build(source.spec())?;
     let evaluation = evaluate(&module, &trained.weights, source, info, &options)?;
     if args.json {
@@ -144,6 +155,9 @@ pub fn run(args: Args) -> Result<()> {
         measures(Some(evaluation.loss), evaluation.accuracy),
         print::count(evaluation.samples)
     ));
+    if evaluation.left_out > 0 {
+        print::note(format!("{} bad samples were left out", print::count(evaluation.left_out)));
+    }
     print::note(format!(
         "{} · {} samples/s on {}",
         trained.path.display(),

@@ -7,6 +7,7 @@ use inflight::executor::Tune;
 use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
+use inflight::source::cache::CacheKind;
 use inflight::source::{DataConfig, StreamFormat, Task};
 use inflight::transform::{Augment, TransformConfig};
 use inflight::{Error, Result};
@@ -89,6 +90,21 @@ pub struct Flags {
     /// Most bytes that the ring of slots may take [default: 1 GiB]
     #[arg(long, value_name = "BYTES")]
     max_slot_bytes: Option<usize>,
+    /// Keep samples once they are read and decoded: off, ram, or disk for later runs too [default: off]
+    #[arg(long, value_name = "WHERE")]
+    cache: Option<CacheKind>,
+    /// Most bytes that they may take, as 2GiB [default: 2 GiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    cache_bytes: Option<u64>,
+    /// Threads that read ahead from a disk or a network; 0 for none [default: found during the run]
+    #[arg(long, value_name = "N")]
+    readers: Option<usize>,
+    /// Batches that they read ahead [default: at least 4]
+    #[arg(long, value_name = "N")]
+    prefetch: Option<usize>,
+    /// Most bytes that slots and samples read ahead take together, as 512MiB [default: 1 GiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory_budget: Option<u64>,
     /// The single-lane road: each stage waits for the one before
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = ON)]
     sync: Option<bool>,
@@ -258,6 +274,11 @@ impl Flags {
         set(&mut config.workers, self.workers);
         set(&mut config.slots, self.slots);
         set(&mut config.max_slot_bytes, self.max_slot_bytes);
+        set(&mut config.cache, self.cache);
+        set(&mut config.memory_budget, self.memory_budget.map(|bytes| bytes as usize));
+        config.cache_bytes = self.cache_bytes.or(config.cache_bytes);
+        config.readers = self.readers.or(config.readers);
+        config.prefetch = self.prefetch.or(config.prefetch);
         set(&mut config.sync, self.sync);
         set(&mut config.shuffle, self.no_shuffle.map(|no| !no));
         set(&mut config.drop_last, self.drop_last);
@@ -373,6 +394,26 @@ fn set_list(key: &mut Vec<String>, flag: &[String]) {
     }
 }
 
+/// A number of bytes: `4096`, `512MiB`, `2GB`.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 7] = [
+        ("", 1),
+        ("kb", 1000),
+        ("mb", 1_000_000),
+        ("gb", 1_000_000_000),
+        ("kib", 1 << 10),
+        ("mib", 1 << 20),
+        ("gib", 1 << 30),
+    ];
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ').len();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_lowercase();
+    let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let bytes =
+        number.parse::<u64>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
+    bytes.ok_or_else(|| format!("found {text}, expected a number of bytes such as 512MiB"))
+}
+
 pub(super) fn set<T>(key: &mut T, flag: Option<T>) {
     if let Some(value) = flag {
         *key = value;
@@ -424,7 +465,7 @@ mod tests {
     fn every_flag_overrides_its_key() {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
-                    --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --sync --no-shuffle \
+                    --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --cache disk --cache-bytes 3KiB --readers 21 --prefetch 22 --memory-budget 23 --sync --no-shuffle \
                     --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 \
                     --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 \
                     --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 --on-bad-sample skip --bad-sample-budget 2% \
@@ -465,6 +506,11 @@ mod tests {
             keep: 12,
             eval: false,
             max_slot_bytes: 10,
+            cache: CacheKind::Disk,
+            cache_bytes: Some(3072),
+            readers: Some(21),
+            prefetch: Some(22),
+            memory_budget: 23,
             model: "mlp".into(),
             transforms: vec![TransformConfig::PadCrop(Default::default())],
             augment: Augment::Device,

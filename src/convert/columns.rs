@@ -25,7 +25,7 @@ const CLASS_NAMES: &str = "inflight.class_names";
 const GROUP_BYTES: usize = 4 << 20;
 
 /// Rows of a row group at most: numbers compress better with more of their like, up to here.
-const GROUP_ROWS: usize = 1 << 16;
+pub(super) const GROUP_ROWS: usize = 1 << 16;
 
 /// Writes a shard: of each (place, index) the row of sample `index`.
 ///
@@ -37,7 +37,7 @@ pub(super) fn write(
     samples: impl Iterator<Item = (usize, usize)>,
 ) -> Result<(), Failure> {
     let schema = Arc::new(schema(source));
-    let properties = properties(source);
+    let properties = properties(&source.info().class_names);
     let mut writer = ArrowWriter::try_new(out, schema.clone(), Some(properties)).map_err(disk)?;
     let mut rows = Rows::new(source);
     let (mut scratch, mut made) = (Vec::new(), Vec::new());
@@ -53,7 +53,8 @@ pub(super) fn write(
     Ok(())
 }
 
-fn disk(error: ParquetError) -> Failure {
+/// An error of the writer.
+pub(super) fn disk(error: ParquetError) -> Failure {
     Failure::Disk(std::io::Error::other(error))
 }
 
@@ -75,8 +76,9 @@ fn numbered(name: &str, count: usize) -> Vec<Field> {
     (0..count).map(|i| Field::new(format!("{name}{i}"), DataType::Float32, false)).collect()
 }
 
-fn properties(source: &dyn Source) -> WriterProperties {
-    let names = serde_json::to_string(&source.info().class_names).expect("names are JSON");
+/// How columns are written, with the names of the classes in the file's metadata.
+pub(super) fn properties(class_names: &[String]) -> WriterProperties {
+    let names = serde_json::to_string(class_names).expect("names are JSON");
     let metadata = KeyValue::new(CLASS_NAMES.to_string(), names);
     let image = ColumnPath::from("image");
     WriterProperties::builder()

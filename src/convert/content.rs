@@ -8,6 +8,7 @@ use ndarray_npy::WriteNpyExt;
 use super::Format;
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
+use crate::source::blob::Stamp;
 use crate::source::{Encoding, Source};
 
 /// What the inputs of a source become.
@@ -28,7 +29,7 @@ impl Content {
         match (source.encoding(), &spec.input_shape[..], spec.input_dtype) {
             (Encoding::Image, ..) => Self::Files,
             (Encoding::Raw, [1 | 3, _, _], DType::U8) => Self::Png,
-            (Encoding::Raw, ..) => Self::Npy,
+            (Encoding::Raw | Encoding::Pixels, ..) => Self::Npy,
         }
     }
 
@@ -105,10 +106,19 @@ fn npy(spec: &SampleSpec, input: &[u8], into: &mut Vec<u8>) -> Result<()> {
 /// When they cannot; says what can.
 pub(super) fn check(source: &dyn Source, format: Format) -> Result<()> {
     let (spec, name) = (source.spec(), &source.info().name);
-    if source.fitted().is_some() {
-        // What was fitted to one data set (means, categories) must be fitted anew to the next.
-        let message = "found a table, whose rows are encoded by what was fitted to them";
-        return Err(Error::config(name, message).hint("training from the table as it is"));
+    if source.table().is_none() && source.fitted().is_some() {
+        let message = "found a part of a table, expected all rows of a file";
+        return Err(Error::config(name, message).hint("converting the table before it is split"));
+    }
+    if source.table().is_some() {
+        // Its rows are written as they are in the file, not as they are encoded.
+        return match format {
+            Format::Parquet => Ok(()),
+            Format::WebDataset => {
+                let message = "found a table, which WebDataset has no files for";
+                Err(Error::config(name, message).hint("--format parquet"))
+            }
+        };
     }
     match &spec.target {
         TargetSpec::Class { .. } => {}
@@ -141,6 +151,9 @@ const MEASURED: usize = 64;
 /// # Errors
 /// When one of them cannot be read.
 pub(super) fn mean_bytes(source: &dyn Source, format: Format) -> Result<u64> {
+    if let Some(table) = source.table() {
+        return Ok(Stamp::look(table)?.len() / source.len().max(1) as u64);
+    }
     let content = Content::of(source);
     let (mut scratch, mut made, mut total) = (Vec::new(), Vec::new(), 0);
     let count = source.len().min(MEASURED);

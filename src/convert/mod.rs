@@ -8,6 +8,8 @@
 mod columns;
 mod content;
 mod plan;
+#[cfg(feature = "parquet")]
+mod table;
 mod tar;
 mod writer;
 
@@ -25,6 +27,8 @@ use crate::permutation::Permutation;
 use crate::source::shard_manifest::{self, ShardEntry, ShardManifest};
 use crate::source::{Dataset, Source};
 use plan::{Folder, Plan, SplitPlan, State};
+#[cfg(feature = "parquet")]
+use table::RawTable;
 
 /// What a conversion came to.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -69,8 +73,11 @@ pub fn convert(
         .map_err(|e| Error::config("--workers", "threads cannot be started").caused_by(e))?;
     let total = plan.splits.values().map(|split| split.samples as u64).sum();
     let done = AtomicU64::new(0);
-    let job = Job { dataset, plan: &plan, folder: &folder, done: &done, total, on_progress };
-    let (splits, kept) = pool.install(|| job.run())?;
+    let (splits, kept) = pool.install(|| {
+        let tables = tables(dataset)?;
+        let (plan, folder, done) = (&plan, &folder, &done);
+        Job { dataset, tables, plan, folder, done, total, on_progress }.run()
+    })?;
     let manifest = plan.manifest(splits);
     folder.finish(&manifest)?;
     Ok(summary(&manifest, kept))
@@ -85,9 +92,32 @@ fn summary(manifest: &ShardManifest, kept: usize) -> Summary {
     }
 }
 
+/// The tables that splits are, with the fields as they are written.
+#[cfg(feature = "parquet")]
+fn tables(dataset: &Dataset) -> Result<BTreeMap<&'static str, RawTable>> {
+    let tables = plan::splits(dataset).filter_map(|(split, source)| {
+        let path = source.table()?;
+        let header = source.fitted().is_some_and(|fitted| fitted.header);
+        Some(RawTable::open(path, header).map(|table| (split, table)))
+    });
+    tables.collect()
+}
+
+/// Without Parquet there is no format for tables, and none gets here.
+#[cfg(not(feature = "parquet"))]
+fn tables(_: &Dataset) -> Result<BTreeMap<&'static str, RawTable>> {
+    Ok(BTreeMap::new())
+}
+
+/// Stands for what there is only with Parquet.
+#[cfg(not(feature = "parquet"))]
+struct RawTable;
+
 /// What all shards of a conversion share.
 struct Job<'a> {
     dataset: &'a Dataset,
+    /// Of splits that are tables, the tables as they are in their files.
+    tables: BTreeMap<&'static str, RawTable>,
     plan: &'a Plan,
     folder: &'a Folder,
     done: &'a AtomicU64,
@@ -158,7 +188,10 @@ impl Job<'_> {
         let (bytes, sha256) = writer::write_whole(&path, |out| match self.plan.format {
             Format::WebDataset => tar::write(out, unit.source, samples),
             #[cfg(feature = "parquet")]
-            Format::Parquet => columns::write(out, unit.source, samples),
+            Format::Parquet => match self.tables.get(unit.split) {
+                Some(table) => table.write(out, samples),
+                None => columns::write(out, unit.source, samples),
+            },
             #[cfg(not(feature = "parquet"))]
             Format::Parquet => unreachable!("refused when the plan was made"),
         })?;

@@ -273,3 +273,6 @@ fn reason(error: &Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

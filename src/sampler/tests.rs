@@ -303,7 +303,8 @@ fn drawn(source: &Resident, order: &[usize]) -> Vec<usize> {
 #[test]
 fn every_class_is_drawn_equally_often_or_by_its_weight() {
     let source = uneven();
-    let cases: [(&[(&str, f64)], [usize; 4]); 4] = [
+    type Case<'a> = (&'a [(&'a str, f64)], [usize; 4]);
+    let cases: [Case<'_>; 4] = [
         (&[], [34, 33, 33, 0]),
         (&[("few", 2.0)], [25, 25, 50, 0]),
         (&[("2", 0.5), ("some", 0.0), ("none", 0.0)], [67, 0, 33, 0]),

@@ -248,7 +248,7 @@ fn changed(path: &Path, how: &str) -> Error {
 }
 
 /// Reads exactly `len` bytes from `offset` into `into`, over what is there.
-fn read_exact_at(
+pub(crate) fn read_exact_at(
     file: &File,
     path: &Path,
     offset: u64,

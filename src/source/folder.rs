@@ -112,6 +112,10 @@ impl Source for Folder {
         Encoding::Image
     }
 
+    fn waits(&self) -> bool {
+        true
+    }
+
     fn class(&self, index: usize) -> Option<u32> {
         (index < self.len()).then(|| self.tree.class(index))
     }

@@ -5,9 +5,11 @@
 
 mod arrays;
 pub mod blob;
+pub mod cache;
 pub mod cifar;
 #[cfg(feature = "cloud")]
 mod cloud;
+mod concat;
 mod config;
 mod contact_sheet;
 mod debian;
@@ -21,6 +23,8 @@ mod image_set;
 pub mod manifest;
 pub mod npy;
 mod open;
+mod owned;
+mod read_ahead;
 pub mod resident;
 pub mod safetensors;
 pub mod shard_manifest;
@@ -28,6 +32,7 @@ mod split;
 mod statistics;
 pub mod stream;
 mod subset;
+pub mod supply;
 pub mod synthetic;
 pub mod table;
 pub mod tokens;
@@ -36,10 +41,12 @@ mod viewer;
 pub mod webdataset;
 mod with_info;
 
+pub use concat::Concat;
 pub use config::{DataConfig, Task};
 pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open, open_rows};
+pub use read_ahead::ReadAhead;
 pub use resident::Resident;
 pub(crate) use split::check_share;
 pub use statistics::{Statistics, statistics};
@@ -49,6 +56,7 @@ pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;
 pub use with_info::WithInfo;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::batch::SampleSpec;
@@ -77,6 +85,9 @@ pub enum Encoding {
     Raw,
     /// An image file, which preparation decodes and brings to the shape of the specification.
     Image,
+    /// A decoded image, as `[row][column][channel]`, and after it its rows and columns as two little-endian `u32`.
+    /// Preparation brings it to the shape of the specification.
+    Pixels,
 }
 
 /// One sample as a source delivers it: raw bytes, little-endian, exactly as they go into a slot, or an image file; see
@@ -173,6 +184,21 @@ pub trait Source: Send + Sync {
     fn reaches(&self, _indices: &[usize]) -> bool {
         true
     }
+
+    /// The table whose rows the samples are, in their order.
+    fn table(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Whether reading a sample may wait for a disk or a network. Then it pays to read ahead, with more threads than
+    /// there are cores. Such a source reads into the memory that it is given.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// Told of samples that are going to be read soon, in the order in which they will be, long before
+    /// [`prefetch`](Self::prefetch) is called for them. Never waits.
+    fn announce(&self, _indices: &[usize]) {}
 
     /// Called by the prepare thread before the samples `indices` are read, in the order in which they are going to
     /// be: the place to read ahead, and for a stream to wait for them, which [`read`](Self::read) must not.

@@ -110,6 +110,14 @@ impl Source for Subset {
         self.inner.origin(place).or_else(numbered)
     }
 
+    fn waits(&self) -> bool {
+        self.inner.waits()
+    }
+
+    fn announce(&self, indices: &[usize]) {
+        self.inner.announce(&self.places(indices));
+    }
+
     fn fitted(&self) -> Option<&Arc<Fitted>> {
         self.inner.fitted()
     }

@@ -170,6 +170,10 @@ impl Source for Synthetic {
         &self.info
     }
 
+    fn waits(&self) -> bool {
+        matches!(self.cost, Cost::Sleep(_))
+    }
+
     fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
         if index >= self.len {
             return Err(no_such_sample(&self.info.name, index, self.len));

@@ -56,6 +56,8 @@ impl Viewer {
         let (memory, planes) = (&mut self.memory, &mut self.planes);
         let image = match source.encoding() {
             Encoding::Image => Image::encoded(sample.input, shape, memory),
+            Encoding::Pixels => super::cache::pixels(sample.input, shape[0])
+                .map(|(pixels, size)| Image::decoded(pixels, size, shape, memory)),
             Encoding::Raw => Ok(Image::raw(shape, sample.input, memory)),
         };
         let key = [self.seed, epoch, index as u64];

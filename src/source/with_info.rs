@@ -44,6 +44,14 @@ impl Source for WithInfo {
         self.inner.origin(index)
     }
 
+    fn waits(&self) -> bool {
+        self.inner.waits()
+    }
+
+    fn announce(&self, indices: &[usize]) {
+        self.inner.announce(indices);
+    }
+
     fn fitted(&self) -> Option<&Arc<Fitted>> {
         self.inner.fitted()
     }

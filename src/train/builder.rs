@@ -246,6 +246,7 @@ impl TrainerBuilder {
             seed: config.seed,
             workers: config.worker_count(),
             quarantine,
+            supply: config.supply(slots * program.slot.slot_bytes)?,
         };
         let ring = executor.take_slots()?;
         let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {

@@ -17,8 +17,9 @@ use crate::graph::plan::{Pass, Program};
 use crate::nn::Module;
 use crate::nn::losses::Loss;
 use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
-use crate::quarantine::Quarantine;
+use crate::quarantine::{Budget, OnBadSample, Quarantine};
 use crate::sampler::Sampler;
+use crate::source::supply::Supply;
 use crate::source::{ENDLESS, Source, SourceInfo, no_stream};
 use crate::transform::{self, TransformConfig};
 
@@ -39,6 +40,10 @@ pub struct EvalOptions {
     pub transforms: Vec<TransformConfig>,
     /// The seed of what they draw, if they draw anything: of a run, its seed.
     pub seed: u64,
+    /// Whether samples that cannot be used are an error or left out. With outputs they always are an error.
+    pub on_bad_sample: OnBadSample,
+    /// How many may be left out.
+    pub bad_sample_budget: Budget,
 }
 
 impl Default for EvalOptions {
@@ -52,6 +57,8 @@ impl Default for EvalOptions {
             outputs: false,
             transforms: Vec::new(),
             seed: 0,
+            on_bad_sample: OnBadSample::default(),
+            bad_sample_budget: Budget::default(),
         }
     }
 }
@@ -61,6 +68,8 @@ impl Default for EvalOptions {
 pub struct Evaluation {
     /// Samples evaluated.
     pub samples: u64,
+    /// Bad samples that were left out.
+    pub left_out: u64,
     /// Mean loss.
     pub loss: f64,
     /// Share of correct predictions, for classifiers.
@@ -106,6 +115,9 @@ pub fn evaluate(
     let device = executor.device();
     let work = agenda(&source, batch_size)?;
     let passes = work.len();
+    let on = if options.outputs { OnBadSample::Error } else { options.on_bad_sample };
+    let (budget, held_out) = (options.bad_sample_budget, Some(source.clone()));
+    let quarantine = Quarantine::new(on, budget, source.clone(), held_out);
     let preparation = Preparation {
         train: source.clone(),
         validation: Some(source.clone()),
@@ -114,7 +126,8 @@ pub fn evaluate(
         layout: program.slot.clone(),
         seed: options.seed,
         workers: options.workers,
-        quarantine: Arc::new(Quarantine::errors()),
+        quarantine: Arc::new(quarantine),
+        supply: Supply::default(),
     };
     let began = Instant::now();
     let slots = executor.take_slots()?;
@@ -130,6 +143,7 @@ pub fn evaluate(
     let samples = totals.count;
     Ok(Evaluation {
         samples: samples as u64,
+        left_out: totals.left_out,
         loss: totals.loss / samples,
         accuracy: spec.classes().map(|_| totals.correct / samples),
         eval_s,
@@ -183,6 +197,7 @@ struct Totals {
     loss: f64,
     correct: f64,
     count: f64,
+    left_out: u64,
     outputs: Vec<f32>,
 }
 
@@ -207,6 +222,7 @@ fn run(
     let mut totals = Totals::default();
     for _ in 0..passes {
         let filled = ends.full.recv().map_err(|_| gone())??;
+        totals.left_out += filled.work.bad as u64;
         let mut slot = filled.slot;
         let count = filled.work.indices.len() as u32;
         slot.write_header(&StepHeader { count, ..Default::default() });

@@ -72,6 +72,8 @@ enum State<'a> {
     Encoded(&'a [u8], decode::Header),
     /// In the source's own bytes, channel after channel.
     Planar(&'a [u8]),
+    /// Somewhere else, as `[row][column][channel]`.
+    Lent(&'a [u8]),
     /// In the worker's memory, as `[row][column][channel]`.
     Pixels,
 }
@@ -95,6 +97,22 @@ impl<'a> Image<'a> {
     pub fn raw(shape: [usize; 3], planes: &'a [u8], memory: &'a mut ImageMemory) -> Self {
         assert_eq!(planes.len(), shape.iter().product::<usize>(), "an image of shape {shape:?}");
         Self { shape, target: shape, state: State::Planar(planes), mirrored: false, memory }
+    }
+
+    /// An image that is decoded already: `pixels` are its `[row][column][channel]`, `size` its `[height, width]`. They are
+    /// only copied where a transform changes them in place.
+    ///
+    /// # Panics
+    /// If `pixels` has another length than that.
+    pub fn decoded(
+        pixels: &'a [u8],
+        [height, width]: [usize; 2],
+        target: [usize; 3],
+        memory: &'a mut ImageMemory,
+    ) -> Self {
+        let shape = [target[0], height, width];
+        assert_eq!(pixels.len(), shape.iter().product::<usize>(), "an image of shape {shape:?}");
+        Self { shape, target, state: State::Lent(pixels), mirrored: false, memory }
     }
 
     /// An image file that is to end as `target` `[channels, height, width]` with 1 channel or 3.
@@ -152,6 +170,11 @@ impl<'a> Image<'a> {
                 }
             }
             State::Planar(planes) => interleave(planes, channels, &mut self.memory.pixels),
+            State::Lent(lent) => {
+                self.memory.pixels.clear();
+                self.memory.pixels.extend_from_slice(lent);
+                self.memory.effort.bytes += lent.len() as u64;
+            }
         }
         self.state = State::Pixels;
         let pixels = &mut self.memory.pixels;
@@ -223,6 +246,12 @@ impl<'a> Image<'a> {
                     resize.run(resizer, old, stored)?;
                     orientation.apply(stored, new_size, channels, pixels);
                 }
+            }
+            State::Lent(lent) => {
+                let ImageMemory { pixels, resizer, .. } = &mut *self.memory;
+                pixels.resize(new_len, 0);
+                let resize = Resize { channels, old: [height, width], part, new: size };
+                resize.run(resizer, lent, pixels)?;
             }
             State::Planar(_) | State::Pixels => {
                 let ImageMemory { pixels, spare, resizer, .. } = &mut *self.memory;
@@ -435,8 +464,11 @@ fn cpu_arch() -> pulp::Arch {
     *ARCH
 }
 
-/// Pixels that are split at a time: a run of bytes for each channel that fills whole cache lines.
+/// Pixels that are split at a time: as many as fit into vector registers.
 const RUN: usize = 64;
+/// Pixels that are written at a time at most: enough that a copy costs little more than its bytes, few enough to stay
+/// in the nearest cache.
+const SEGMENT: usize = 1024;
 
 /// Pixel after pixel to channel after channel, compiled for the processor at hand.
 struct Split<'a, Put> {
@@ -468,38 +500,20 @@ impl<Put: FnMut(usize, &[u8])> Split<'_, Put> {
     #[inline(always)]
     fn run<const C: usize>(self) {
         let plane = self.pixels.len() / C;
-        let mut planes = [[0; RUN]; C];
+        let mut planes = [[0; SEGMENT]; C];
         for (y, row) in self.pixels.chunks_exact((C * self.width).max(1)).enumerate() {
-            let mut first = 0;
-            let mut place = |len: usize| {
-                // Where the run lies in its plane: at the other end of the row, if that is mirrored.
+            for (i, segment) in row.as_chunks::<C>().0.chunks(SEGMENT).enumerate() {
+                split(segment, &mut planes);
+                let (first, len) = (i * SEGMENT, segment.len());
+                // Where the segment lies in its row: at the other end, if that is mirrored.
                 let x = if self.mirrored { self.width - first - len } else { first };
-                first += len;
-                y * self.width + x
-            };
-            let (runs, rest) = row.as_chunks::<C>().0.as_chunks::<RUN>();
-            for run in runs {
-                for (x, pixel) in run.iter().enumerate() {
-                    for c in 0..C {
-                        planes[c][x] = pixel[c];
-                    }
-                }
-                let at = place(RUN);
                 for (c, bytes) in planes.iter_mut().enumerate() {
+                    let bytes = &mut bytes[..len];
                     if self.mirrored {
                         bytes.reverse();
                     }
-                    (self.put)(c * plane + at, bytes);
+                    (self.put)(c * plane + y * self.width + x, bytes);
                 }
-            }
-            let at = place(rest.len());
-            for (c, bytes) in planes.iter_mut().enumerate() {
-                let bytes = &mut bytes[..rest.len()];
-                bytes.iter_mut().zip(rest).for_each(|(byte, pixel)| *byte = pixel[c]);
-                if self.mirrored {
-                    bytes.reverse();
-                }
-                (self.put)(c * plane + at, bytes);
             }
         }
     }
@@ -513,6 +527,24 @@ impl<Put: FnMut(usize, &[u8])> Split<'_, Put> {
                 (self.put)(c * plane + y * self.width + x, &[byte]);
             }
         }
+    }
+}
+
+/// Writes the channels of at most [`SEGMENT`] pixels to the front of `planes`.
+#[inline(always)]
+fn split<const C: usize>(pixels: &[[u8; C]], planes: &mut [[u8; SEGMENT]; C]) {
+    let (runs, rest) = pixels.as_chunks::<RUN>();
+    for (i, run) in runs.iter().enumerate() {
+        for (c, plane) in planes.iter_mut().enumerate() {
+            let bytes = &mut plane.as_chunks_mut::<RUN>().0[i];
+            for (byte, pixel) in bytes.iter_mut().zip(run) {
+                *byte = pixel[c];
+            }
+        }
+    }
+    let first = pixels.len() - rest.len();
+    for (c, plane) in planes.iter_mut().enumerate() {
+        plane[first..].iter_mut().zip(rest).for_each(|(byte, pixel)| *byte = pixel[c]);
     }
 }
 
@@ -594,7 +626,7 @@ mod tests {
 
     #[test]
     fn mirroring_twice_is_none_and_waits_for_nothing() {
-        for (channels, width) in [(1, 5), (3, 64), (3, 129), (4, 70), (5, 3)] {
+        for (channels, width) in [(1, 5), (3, 64), (3, 129), (3, 2500), (4, 70), (5, 3)] {
             let planes: Vec<u8> = (0..channels * 2 * width).map(|i| (i * 31 % 251) as u8).collect();
             let expected: Vec<u8> =
                 planes.chunks_exact(width).flat_map(|row| row.iter().rev().copied()).collect();

@@ -62,7 +62,9 @@ impl Server {
     fn ask<T: redis::FromRedisValue>(&self, line: &str) -> T {
         let mut words = line.split_whitespace();
         let mut question = redis::cmd(words.next().expect("a command"));
-        words.for_each(|word| drop(question.arg(word)));
+        for word in words {
+            question.arg(word);
+        }
         question.query(&mut self.connection().expect("connects")).expect(line)
     }
 

@@ -47,6 +47,8 @@ pub struct Hooked {
     spec: SampleSpec,
     info: SourceInfo,
     len: usize,
+    /// What it says about itself: whether reads wait.
+    waits: bool,
     pub on_read: Hook,
     /// Gets the first sample of the batch.
     pub on_prefetch: Hook,
@@ -62,9 +64,15 @@ impl Hooked {
             },
             info: SourceInfo { name: "hooked".into(), ..Default::default() },
             len,
+            waits: false,
             on_read: Box::new(|_| Ok(())),
             on_prefetch: Box::new(|_| Ok(())),
         }
+    }
+
+    /// Says that its reads wait, so that they are read ahead.
+    pub fn waiting(self) -> Self {
+        Self { waits: true, ..self }
     }
 
     pub fn on_read(self, hook: impl Fn(usize) -> Result<()> + Send + Sync + 'static) -> Self {
@@ -87,6 +95,10 @@ impl Source for Hooked {
 
     fn info(&self) -> &SourceInfo {
         &self.info
+    }
+
+    fn waits(&self) -> bool {
+        self.waits
     }
 
     fn prefetch(&self, indices: &[usize]) -> Result<()> {
@@ -127,6 +139,7 @@ pub fn preparation(source: Arc<dyn Source>, batch_size: usize, workers: usize) -
         seed: 3,
         workers,
         quarantine: Arc::new(Quarantine::errors()),
+        supply: Default::default(),
     }
 }
 

@@ -3,3 +3,5 @@
 
 mod bed;
 mod in_order;
+mod kept;
+mod read_ahead;

@@ -261,6 +261,6 @@ fn no_model_takes_tokens_yet_and_says_so() {
         target: TargetSpec::Class { classes: 3 },
     };
     let model = RunConfig { model: "mlp".into(), ..config }.model.build(&spec).unwrap();
-    let error = Trainer::builder(model, train).program().err().expect("refused").to_string();
+    let error = Trainer::builder(model, train).program().expect_err("refused").to_string();
     assert_eq!(error, expected);
 }

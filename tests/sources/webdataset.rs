@@ -125,7 +125,8 @@ fn names_and_folders_are_splits() {
 fn labels_are_numbers_or_names_in_any_of_three_files() {
     let names = ["owl", "cat", "dog"];
     let name = |i: u8| names[i as usize % 3].to_string();
-    let labels: [fn(u8, &dyn Fn(u8) -> String) -> (&'static str, String); 3] = [
+    type Label = fn(u8, &dyn Fn(u8) -> String) -> (&'static str, String);
+    let labels: [Label; 3] = [
         |i, name| ("cls", name(i)),
         |i, name| ("txt", name(i)),
         |i, name| ("json", format!(r#"{{"width": 5, "label": "{}"}}"#, name(i))),
@@ -394,7 +395,8 @@ fn samples_without_a_part_are_refused() {
     let path = dir.path().join("a.tar");
     let adjacent = "; try members of a sample next to each other: tar --sort=name";
     let image = || png(1, [6, 5]);
-    let cases: Vec<(Vec<(&str, Vec<u8>)>, String)> = vec![
+    type Members<'a> = Vec<(&'a str, Vec<u8>)>;
+    let cases: Vec<(Members<'_>, String)> = vec![
         (
             vec![("0.png", image()), ("1.png", image()), ("0.cls", b"0".to_vec())],
             format!("found no label, expected a .cls, .json or .txt file beside it (sample 0 at byte 0){adjacent}"),

@@ -5,6 +5,7 @@ mod cifar;
 mod folder;
 mod idx;
 mod named;
+mod parquet_shards;
 mod safetensors;
 mod splits;
 mod table;
@@ -126,6 +127,7 @@ const FORMATS: &[Format] = &[
     arrays::FORMAT,
     safetensors::FORMAT,
     webdataset::FORMAT,
+    parquet_shards::FORMAT,
     table::FORMAT,
     folder::FORMAT,
     tokens::FORMAT,

@@ -55,7 +55,7 @@ fn test_beside(path: &Path) -> Option<PathBuf> {
 
 /// One file as a source; encoded as `fitted` says, or else by what is fitted to it. Images take shape and classes of
 /// `train`.
-fn open_part(
+pub(super) fn open_part(
     path: &Path,
     part: &str,
     options: &OpenOptions<'_>,

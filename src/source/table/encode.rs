@@ -1,6 +1,7 @@
 //! Rows as samples: the [`Source`] over a table, encoded by what was fitted.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -276,6 +277,10 @@ impl Source for TabularSource {
 
     fn fitted(&self) -> Option<&Arc<Fitted>> {
         Some(&self.fitted)
+    }
+
+    fn table(&self) -> Option<&Path> {
+        Some(&self.rows.table.path)
     }
 
     fn fit_on(&self, kept: &[usize]) -> Result<Option<Arc<dyn Source>>> {

@@ -112,6 +112,10 @@ impl<F: Files> Source for LabelledImages<F> {
         Encoding::Image
     }
 
+    fn waits(&self) -> bool {
+        true
+    }
+
     fn class(&self, index: usize) -> Option<u32> {
         self.labels.get(index).copied()
     }

@@ -28,11 +28,15 @@ mod pieces;
 mod plan;
 mod read;
 
+#[cfg(feature = "parquet")]
+pub(crate) use block::Block;
 pub(crate) use block::{Kind, Table, Wanted};
 #[cfg(feature = "parquet")]
 pub(crate) use embedded::EmbeddedFiles;
 pub use encode::TabularSource;
 pub use fitted::{Feature, FeatureEncoding, Fitted, FittedTarget};
+#[cfg(feature = "parquet")]
+pub(crate) use head::Format;
 pub(crate) use head::{Head, binary, head};
 pub(crate) use images::{Files, LabelledImages};
 pub(crate) use labels::{Asked, Labels};

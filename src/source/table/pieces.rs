@@ -38,6 +38,9 @@ pub(super) struct Pieces {
     ended: bool,
 }
 
+/// Some pieces: a buffer, and where in it each lies.
+pub type Wave = (Vec<u8>, Vec<Range<usize>>);
+
 impl Pieces {
     /// Opens a file, after its byte order mark if it has one.
     pub fn open(path: &Path, ends: Ends) -> Result<Self> {
@@ -68,7 +71,7 @@ impl Pieces {
     }
 
     /// The next pieces, in one buffer; none at the end.
-    pub fn next_wave(&mut self) -> Result<Option<(Vec<u8>, Vec<Range<usize>>)>> {
+    pub fn next_wave(&mut self) -> Result<Option<Wave>> {
         let mut pieces = Vec::new();
         loop {
             self.read(WAVE_PIECES * PIECE_BYTES + self.buffer.len() / 2)?;

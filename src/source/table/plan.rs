@@ -181,7 +181,7 @@ fn find(head: &Head, name: &str, flag: &str) -> Result<usize> {
     let count = head.columns.len();
     let named = head.columns.iter().position(|column| column.name == name);
     let numbered = || name.parse().ok().filter(|number| (1..=count).contains(number));
-    let last = || (name == "last").then_some(count);
+    let last = || Some(count).filter(|&count| name == "last" && count > 0);
     named.or_else(|| numbered().or_else(last).map(|number| number - 1)).ok_or_else(|| {
         let message = format!("found no column {name:?} in {}", head.path.display());
         Error::config(flag, message).hint(format!("one of {}", list(head)))

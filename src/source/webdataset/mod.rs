@@ -235,6 +235,10 @@ impl Source for WebDataset {
         }
     }
 
+    fn waits(&self) -> bool {
+        true
+    }
+
     fn class(&self, index: usize) -> Option<u32> {
         self.shards.records.get(index).map(|record| record.label)
     }

@@ -1,0 +1,217 @@
+//! Samples kept in files: `NAME.pixels`, to which they are appended, and `NAME.index`, to which a line is appended for
+//! each once it is written. Both lie in a folder called by a hash of all that the samples depend on, so that changed data
+//! never find it.
+//!
+//! Nothing is synced. A line of the index has a checksum of itself and one of its sample, which is checked at every read:
+//! whatever a crash leaves half written, or a disk damages, is no entry and is made again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Budget;
+use super::table::Table;
+use crate::error::{Error, Result};
+use crate::source::blob::read_exact_at;
+use crate::source::{Sample, Target};
+
+/// Bytes of a line of the index.
+const LINE: usize = 40;
+
+/// The folder of one data set, which one process at a time writes.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    dir: PathBuf,
+    budget: Arc<Budget>,
+    /// Held locked for as long as the folder is in use; without it the folder is somebody else's and only read.
+    lock: Option<File>,
+}
+
+/// Where a sample lies in its file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Entry {
+    sample: u64,
+    offset: u64,
+    input_len: u64,
+    /// The class.
+    target: u64,
+    crc: u32,
+}
+
+pub(super) struct Disk {
+    entries: Table<Entry>,
+    pixels: Mutex<File>,
+    reader: File,
+    index: Mutex<File>,
+    end: AtomicU64,
+    writes: AtomicBool,
+    path: PathBuf,
+    budget: Arc<Budget>,
+}
+
+impl Folder {
+    /// Opens the folder `key` below `root`, whose files may take `bytes` together with those of other data sets: of
+    /// these the oldest are removed until there is room for all that this one may take.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or its lock not be opened.
+    pub fn open(root: &Path, key: &str, bytes: u64) -> Result<Arc<Self>> {
+        let dir = root.join(key);
+        let wrong = |e| Error::data(dir.display(), "cannot be used as a cache").caused_by(e);
+        std::fs::create_dir_all(&dir).map_err(wrong)?;
+        let path = dir.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = file.map_err(wrong)?;
+        let lock = file.try_lock().is_ok().then_some(file);
+        let others = remove_oldest(root, &dir, bytes / 2);
+        Ok(Arc::new(Self { dir, budget: Budget::new(bytes.saturating_sub(others)), lock }))
+    }
+}
+
+/// Removes other folders, the oldest first, until what is left takes at most `bytes_max`; how much that is. One in
+/// use stays.
+fn remove_oldest(root: &Path, own: &Path, bytes_max: u64) -> u64 {
+    let folders = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut folders: Vec<_> = folders
+        .filter(|dir| dir != own && dir.join("lock").is_file())
+        .map(|dir| {
+            let files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+            let metas: Vec<_> = files.filter_map(|file| file.metadata().ok()).collect();
+            let bytes: u64 = metas.iter().map(std::fs::Metadata::len).sum();
+            (metas.iter().filter_map(|meta| meta.modified().ok()).max(), bytes, dir)
+        })
+        .collect();
+    folders.sort();
+    let mut total: u64 = folders.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, bytes, dir) in folders {
+        if total <= bytes_max {
+            break;
+        }
+        let free = File::open(dir.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+        if free && std::fs::remove_dir_all(&dir).is_ok() {
+            total -= bytes;
+        }
+    }
+    total
+}
+
+impl Folder {
+    /// Opens the files `name` for a source of `len` samples, and reads which are there.
+    ///
+    /// # Errors
+    /// When they cannot be opened or read.
+    pub(super) fn open_files(&self, name: &str, len: usize) -> Result<Disk> {
+        let open = |ending: &str| -> Result<File> {
+            let path = self.dir.join(format!("{name}.{ending}"));
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+            file.map_err(|e| Error::data(path.display(), "cannot be opened").caused_by(e))
+        };
+        let (pixels, reader, mut index) = (open("pixels")?, open("pixels")?, open("index")?);
+        let wrong = |e| Error::data(self.dir.display(), "its index cannot be read").caused_by(e);
+        let end = pixels.metadata().map_err(wrong)?.len();
+        let mut lines = Vec::new();
+        index.read_to_end(&mut lines).map_err(wrong)?;
+        let entries = Table::new(len);
+        for entry in lines.chunks_exact(LINE).filter_map(Entry::parse) {
+            if entry.fits(end) && entry.sample < len as u64 {
+                entries.set(entry.sample as usize, entry);
+            }
+        }
+        // A line that is cut off is written over.
+        let whole = lines.len() - lines.len() % LINE;
+        index.seek(SeekFrom::Start(whole as u64)).map_err(wrong)?;
+        let room = self.budget.take(end + lines.len() as u64);
+        Ok(Disk {
+            entries,
+            pixels: Mutex::new(pixels),
+            reader,
+            index: Mutex::new(index),
+            end: AtomicU64::new(end),
+            writes: AtomicBool::new(self.lock.is_some() && room),
+            path: self.dir.join(format!("{name}.pixels")),
+            budget: self.budget.clone(),
+        })
+    }
+}
+
+impl Entry {
+    fn line(&self) -> [u8; LINE] {
+        let mut line = [0; LINE];
+        line[..8].copy_from_slice(&self.sample.to_le_bytes());
+        line[8..16].copy_from_slice(&self.offset.to_le_bytes());
+        line[16..24].copy_from_slice(&self.input_len.to_le_bytes());
+        line[24..32].copy_from_slice(&self.target.to_le_bytes());
+        line[32..36].copy_from_slice(&self.crc.to_le_bytes());
+        let crc = crc32fast::hash(&line[..36]);
+        line[36..].copy_from_slice(&crc.to_le_bytes());
+        line
+    }
+
+    fn parse(line: &[u8]) -> Option<Self> {
+        let long = |at: usize| Some(u64::from_le_bytes(line.get(at..at + 8)?.try_into().ok()?));
+        let short = |at: usize| Some(u32::from_le_bytes(line.get(at..at + 4)?.try_into().ok()?));
+        let entry = Self {
+            sample: long(0)?,
+            offset: long(8)?,
+            input_len: long(16)?,
+            target: long(24)?,
+            crc: short(32)?,
+        };
+        (crc32fast::hash(&line[..36]) == short(36)?).then_some(entry)
+    }
+
+    /// Whether it lies within so many bytes.
+    fn fits(&self, bytes: u64) -> bool {
+        self.offset.checked_add(self.input_len).is_some_and(|end| end <= bytes)
+    }
+}
+
+impl Disk {
+    pub fn has(&self, index: usize) -> bool {
+        self.entries.get(index).is_some()
+    }
+
+    /// Reads a sample into `scratch`; its class. None where there is none, or it is damaged.
+    pub fn get(&self, index: usize, scratch: &mut Vec<u8>) -> Option<u32> {
+        let entry = self.entries.get(index)?;
+        let len = entry.input_len as usize;
+        read_exact_at(&self.reader, &self.path, entry.offset, len, scratch).ok()?;
+        (crc32fast::hash(scratch) == entry.crc).then_some(entry.target as u32)
+    }
+
+    /// Keeps a sample if there is room for it. A disk that is full or broken keeps nothing more, and that is all.
+    pub fn keep(&self, index: usize, sample: &Sample<'_>) {
+        let Target::Class(class) = sample.target else { return };
+        if !self.writes.load(Relaxed) || self.has(index) {
+            return;
+        }
+        let len = sample.input.len() as u64;
+        if !self.budget.take(len + LINE as u64) {
+            return;
+        }
+        let crc = crc32fast::hash(sample.input);
+        if self.append(index, sample.input, class, crc).is_none() {
+            self.writes.store(false, Relaxed);
+        }
+    }
+
+    fn append(&self, index: usize, input: &[u8], class: u32, crc: u32) -> Option<()> {
+        let mut pixels = self.pixels.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = self.end.load(Relaxed);
+        pixels.seek(SeekFrom::Start(offset)).ok()?;
+        pixels.write_all(input).ok()?;
+        self.end.store(offset + input.len() as u64, Relaxed);
+        drop(pixels);
+        let input_len = input.len() as u64;
+        let (sample, target) = (index as u64, u64::from(class));
+        let entry = Entry { sample, offset, input_len, target, crc };
+        let mut lines = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.write_all(&entry.line()).ok()?;
+        drop(lines);
+        self.entries.set(index, entry);
+        Some(())
+    }
+}
