@@ -677,7 +677,7 @@ fn samples_can_be_drawn_in_other_ways() {
     refused("--val-split 1.5", &["--val-split: found 1.5, expected a share above 0 and below 1"]);
     refused("--val-split 0.9999", &["--val-split", "leave a class without a sample to train on"]);
     refused("--val-split 0.00001", &["--val-split: 0.00001 of 8000 samples are 0"]);
-    refused("--class-weights cat=2", &["--class-weights: found class cat, expected one of", "bag"]);
+    refused("--class-weights cat=2", &["--class-weights: found class cat, expected one of", "Bag"]);
     refused("--class-weights bag", &["--class-weights", "try cat=2,dog=1"]);
     refused("--shuffle-block 5 --balance", &["--shuffle-block: found it with --balance"]);
     refused("--rank 2 --world 2", &["--rank: found rank 2 of 2"]);

@@ -184,7 +184,9 @@ impl Source for Stream {
 
     fn reaches(&self, indices: &[usize]) -> bool {
         // After an error the samples do come, as far as anybody is told here: the error is told by what asks next.
-        self.store.reach(indices, self.replays) || self.store.failure().is_some()
+        // Once nobody wants more, an error is only the reader's, who was stopped.
+        self.store.reach(indices, self.replays)
+            || (!self.store.is_closed() && self.store.failure().is_some())
     }
 
     fn prefetch(&self, indices: &[usize]) -> Result<()> {
