@@ -343,7 +343,7 @@ fn what_is_drawn_depends_on_keys_and_never_on_threads() {
 }
 
 #[test]
-fn a_warm_worker_needs_no_new_memory_and_forgets_nothing() {
+fn what_a_worker_did_before_changes_nothing() {
     // The same image through used and through fresh memory: nothing of an earlier one may shine through.
     let reference = Reference::load();
     let transforms = built(ALL);
