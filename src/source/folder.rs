@@ -11,21 +11,13 @@ use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::decode::{self, Header};
 use crate::error::{Error, Result};
 use crate::source::blob::Stamp;
+use crate::source::image_set::{self, normalisation};
 use crate::source::resident::no_such_sample;
 use crate::source::{DataConfig, Encoding, Sample, Source, SourceInfo, Target};
 use tree::Tree;
 pub(super) use tree::{has_images, subfolders};
 
-/// Rows and columns of images whose files do not agree on a size and for which none is asked for.
-pub const IMAGE_SIZE: usize = 224;
-/// Mean of each channel of ImageNet's photographs, which trained models expect (torchvision).
-pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// Deviation of each channel of ImageNet's photographs.
-pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
-/// Heads of files that are looked at to find out what they have in common: enough to see that they differ, few enough
-/// for a disk that has to seek.
-const HEADS: usize = 64;
-/// Bytes of each of them: more than a thumbnail and a colour profile take.
+/// Bytes of a file's head, which tells its size: more than a thumbnail and a colour profile take.
 const HEAD_BYTES: u64 = 1 << 18;
 /// Bytes of a file at most: far above any photograph, below what would fill the memory of a worker.
 const FILE_BYTES_MAX: u64 = 1 << 29;
@@ -153,44 +145,15 @@ fn read(path: &Path, stamp: &OnceLock<Stamp>, into: &mut Vec<u8>) -> Result<()> 
     stamp.read(path, into)
 }
 
-/// What normalises photographs: grey ones by the mean of the channels.
-pub(super) fn normalisation(channels: usize) -> (Vec<f32>, Vec<f32>) {
-    let of = |values: [f32; 3]| match channels {
-        3 => values.to_vec(),
-        _ => vec![values.iter().sum::<f32>() / 3.0; channels],
-    };
-    (of(IMAGENET_MEAN), of(IMAGENET_STD))
-}
-
 /// `[channels, height, width]` as asked for, else as the files have it.
 fn shape(tree: &Tree, data: &DataConfig) -> Result<[usize; 3]> {
-    if let (Some(size), Some(channels)) = (data.image_size, data.channels) {
-        return Ok([channels, size, size]);
+    if let Some(shape) = image_set::asked_for(data) {
+        return Ok(shape);
     }
-    // Files that cannot be read say nothing here; they are an error when their turn comes.
-    let heads: Vec<Header> =
-        sampled(tree.len(), HEADS).filter_map(|i| head(&tree.path(i))).collect();
-    let Some(first) = heads.first() else {
-        let path = tree.path(0);
-        return Err(Error::data(
-            path.display(),
-            "found no image that can be read, as in the others",
-        ));
-    };
-    let grey = heads.iter().all(|head| head.grey);
-    let same = heads.iter().all(|head| (head.height, head.width) == (first.height, first.width));
-    let [height, width] = match (data.image_size, same) {
-        (Some(size), _) => [size, size],
-        (None, true) => [first.height, first.width],
-        (None, false) => [IMAGE_SIZE, IMAGE_SIZE],
-    };
-    Ok([data.channels.unwrap_or(if grey { 1 } else { 3 }), height, width])
-}
-
-/// At most `most` of `len` places, evenly apart, the first one always.
-fn sampled(len: usize, most: usize) -> impl Iterator<Item = usize> {
-    let count = len.min(most);
-    (0..count).map(move |i| i * len / count)
+    let none =
+        || Error::data(tree.path(0).display(), "found no image that can be read, as in the others");
+    // Whatever is wrong with the first file, that all are is what there is to tell.
+    image_set::shape(tree.len(), data, |i| head(&tree.path(i)).ok_or_else(none), none)
 }
 
 /// The head of a file, from its first bytes where those are enough.

@@ -141,25 +141,32 @@ pub trait Source: Send + Sync {
     /// Names and statistics.
     fn info(&self) -> &SourceInfo;
 
+    /// The source whose samples these are, under the same numbers, where this one is put in front of another. What it
+    /// does not say itself is then as that one says, but for [`fit_on`](Self::fit_on) and
+    /// [`encoded_as`](Self::encoded_as), whose result would not be in front of anything.
+    fn behind(&self) -> Option<&dyn Source> {
+        None
+    }
+
     /// What [`read`](Self::read) delivers as input.
     fn encoding(&self) -> Encoding {
-        Encoding::Raw
+        self.behind().map_or(Encoding::Raw, Source::encoding)
     }
 
     /// The class of a sample where it is known without reading the sample; what stratified splits and class weights
     /// are made from.
-    fn class(&self, _index: usize) -> Option<u32> {
-        None
+    fn class(&self, index: usize) -> Option<u32> {
+        self.behind()?.class(index)
     }
 
     /// Where a sample is from, for errors and ledgers: `folder/cat/7.jpg`, `table.csv row 12`. Without it, its index.
-    fn origin(&self, _index: usize) -> Option<String> {
-        None
+    fn origin(&self, index: usize) -> Option<String> {
+        self.behind()?.origin(index)
     }
 
     /// What the encoding of the samples was fitted to, for a table; a model trained on them is of no use without it.
     fn fitted(&self) -> Option<&Arc<Fitted>> {
-        None
+        self.behind()?.fitted()
     }
 
     /// The same samples, encoded by what is fitted to the samples `kept` alone, since the others are to be held out.
@@ -181,42 +188,54 @@ pub trait Source: Send + Sync {
 
     /// Whether the samples `indices` come at all: false once a stream has ended before the last of them, which ends a
     /// run without an error. Called by the prepare thread before [`prefetch`](Self::prefetch), and may wait as that may.
-    fn reaches(&self, _indices: &[usize]) -> bool {
-        true
+    fn reaches(&self, indices: &[usize]) -> bool {
+        self.behind().is_none_or(|source| source.reaches(indices))
     }
 
     /// The table whose rows the samples are, in their order.
     fn table(&self) -> Option<&Path> {
-        None
+        self.behind()?.table()
     }
 
     /// Whether reading a sample may wait for a disk or a network. Then it pays to read ahead, with more threads than
     /// there are cores. Such a source reads into the memory that it is given.
     fn waits(&self) -> bool {
-        false
+        self.behind().is_some_and(Source::waits)
     }
 
     /// Told of samples that are going to be read soon, in the order in which they will be, long before
     /// [`prefetch`](Self::prefetch) is called for them. Never waits.
-    fn announce(&self, _indices: &[usize]) {}
+    fn announce(&self, indices: &[usize]) {
+        if let Some(source) = self.behind() {
+            source.announce(indices);
+        }
+    }
 
     /// Called by the prepare thread before the samples `indices` are read, in the order in which they are going to
     /// be: the place to read ahead, and for a stream to wait for them, which [`read`](Self::read) must not.
     ///
     /// # Errors
     /// When the samples will not come.
-    fn prefetch(&self, _indices: &[usize]) -> Result<()> {
-        Ok(())
+    fn prefetch(&self, indices: &[usize]) -> Result<()> {
+        self.behind().map_or(Ok(()), |source| source.prefetch(indices))
     }
 
     /// Called on the device thread, so it must be quick, when the step that used the samples `indices` was applied and
     /// its report made; once for each sample, in the order of the steps, those of an accumulated step together. A step
     /// whose update was skipped for gradients that are not finite counts: its samples had their turn. Samples of
     /// batches that a run did not come to are not applied. For validation: when a batch's result is there.
-    fn applied(&self, _indices: &[usize]) {}
+    fn applied(&self, indices: &[usize]) {
+        if let Some(source) = self.behind() {
+            source.applied(indices);
+        }
+    }
 
     /// Called when nothing more will be read by a run that ends: what waits for a network or a stream gives up.
-    fn close(&self) {}
+    fn close(&self) {
+        if let Some(source) = self.behind() {
+            source.close();
+        }
+    }
 
     /// Sample `index`. A source in memory lends its own bytes; one that reads or decodes does so into
     /// `scratch`, which a worker reuses from sample to sample, and lends that.

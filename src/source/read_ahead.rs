@@ -11,8 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::owned::OwnedTarget;
-use super::table::Fitted;
-use super::{Encoding, Sample, Source, SourceInfo, Target};
+use super::{Sample, Source, SourceInfo, Target};
 use crate::batch::SampleSpec;
 use crate::error::{Error, ErrorKind, Result, Stage};
 
@@ -285,40 +284,12 @@ impl Source for ReadAhead {
         self.inner.info()
     }
 
-    fn encoding(&self) -> Encoding {
-        self.inner.encoding()
-    }
-
-    fn class(&self, index: usize) -> Option<u32> {
-        self.inner.class(index)
-    }
-
-    fn origin(&self, index: usize) -> Option<String> {
-        self.inner.origin(index)
-    }
-
-    fn fitted(&self) -> Option<&Arc<Fitted>> {
-        self.inner.fitted()
-    }
-
-    fn waits(&self) -> bool {
-        self.inner.waits()
+    fn behind(&self) -> Option<&dyn Source> {
+        Some(&*self.inner)
     }
 
     fn announce(&self, indices: &[usize]) {
         self.desk.announce(indices);
-    }
-
-    fn reaches(&self, indices: &[usize]) -> bool {
-        self.inner.reaches(indices)
-    }
-
-    fn prefetch(&self, indices: &[usize]) -> Result<()> {
-        self.inner.prefetch(indices)
-    }
-
-    fn applied(&self, indices: &[usize]) {
-        self.inner.applied(indices);
     }
 
     fn close(&self) {

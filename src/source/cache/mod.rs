@@ -22,7 +22,6 @@ pub(crate) use disk::Folder;
 use crate::batch::SampleSpec;
 use crate::decode;
 use crate::error::{Error, Result};
-use crate::source::table::Fitted;
 use crate::source::{ENDLESS, Encoding, Sample, Source, SourceInfo, Target};
 
 /// Bytes that a cache may take if nothing is said.
@@ -184,9 +183,8 @@ fn known_len(source: &dyn Source) -> Result<usize> {
 /// When the bytes are not as many as they say.
 pub(crate) fn pixels(input: &[u8], channels: usize) -> Result<(&[u8], [usize; 2])> {
     let parts = input.split_last_chunk::<8>();
-    let size = |bytes: &[u8; 8]| {
-        let (height, width) = bytes.split_at(4);
-        [height, width].map(|n| n.iter().rev().fold(0usize, |n, &byte| n << 8 | byte as usize))
+    let size = |&[a, b, c, d, e, f, g, h]: &[u8; 8]| {
+        [[a, b, c, d], [e, f, g, h]].map(|n| u32::from_le_bytes(n) as usize)
     };
     match parts.map(|(pixels, end)| (pixels, size(end))) {
         Some((pixels, [height, width])) if pixels.len() == channels * height * width => {
@@ -209,27 +207,15 @@ impl Source for Cached {
         self.inner.info()
     }
 
+    fn behind(&self) -> Option<&dyn Source> {
+        Some(&*self.inner)
+    }
+
     fn encoding(&self) -> Encoding {
         match self.inner.encoding() {
             Encoding::Image => Encoding::Pixels,
             other => other,
         }
-    }
-
-    fn class(&self, index: usize) -> Option<u32> {
-        self.inner.class(index)
-    }
-
-    fn origin(&self, index: usize) -> Option<String> {
-        self.inner.origin(index)
-    }
-
-    fn fitted(&self) -> Option<&Arc<Fitted>> {
-        self.inner.fitted()
-    }
-
-    fn waits(&self) -> bool {
-        self.inner.waits()
     }
 
     fn announce(&self, indices: &[usize]) {
@@ -238,14 +224,6 @@ impl Source for Cached {
 
     fn prefetch(&self, indices: &[usize]) -> Result<()> {
         self.inner.prefetch(&self.missing(indices))
-    }
-
-    fn applied(&self, indices: &[usize]) {
-        self.inner.applied(indices);
-    }
-
-    fn close(&self) {
-        self.inner.close();
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::splits::Splits;
 use super::{CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions, class_names, info};
+use crate::decode;
 use crate::error::{Error, Result};
 use crate::source::shard_manifest::ShardManifest;
 use crate::source::webdataset::{Kind, Shards, WebDataset};
-use crate::source::{DataConfig, Source, SourceInfo};
-use crate::source::{folder, image_set};
+use crate::source::{DataConfig, Source, SourceInfo, image_set};
 
 pub(super) const FORMAT: Format = Format {
     what: "WebDataset shards: a .tar, a folder of them, or shard-{000..009}.tar",
@@ -152,13 +152,13 @@ fn sources(
         }
         let found = match shape {
             Some(found) => found,
-            None => image_set::shape(shards.len(), data, |i, into| shards.input(i, into))?,
+            None => image_shape(&shards, data)?,
         };
         shape = Some(found);
         let source = WebDataset::images(shards, found, classes, info.clone());
         let (mean, std) = match &told {
             (mean, std) if mean.len() == found[0] && std.len() == found[0] => told.clone(),
-            _ => folder::normalisation(found[0]),
+            _ => image_set::normalisation(found[0]),
         };
         let info = SourceInfo { mean, std, ..info };
         sources.push(Some(Arc::new(source.with_info(info))));
@@ -169,6 +169,20 @@ fn sources(
     let validation = next();
     let dataset = Dataset::new(path.display().to_string(), path, train, next());
     Ok(Dataset { validation, ..dataset })
+}
+
+/// The shape in which a model sees the images of shards.
+fn image_shape(shards: &Shards, data: &DataConfig) -> Result<[usize; 3]> {
+    if let Some(shape) = image_set::asked_for(data) {
+        return Ok(shape);
+    }
+    let mut bytes = Vec::new();
+    let head = |i: usize| {
+        shards.input(i, &mut bytes)?;
+        decode::header(&bytes).map_err(|e| e.within(format!("sample {i}")))
+    };
+    let none = || Error::data("images", "found none, expected some");
+    image_set::shape(shards.len(), data, head, none)
 }
 
 /// The names of the classes, and their number where there are no names: as the manifest says, or `classes.txt` beside
