@@ -429,7 +429,9 @@ impl Filler<'_> {
         phase: &Cell<&'a str>,
     ) -> Result<Image<'b>> {
         let mut image = match self.source.encoding() {
-            Encoding::Image => Image::encoded(input, shape, memory)?,
+            Encoding::Image => {
+                Image::encoded(input, shape, memory)?.decoded_at(self.source.info().decode)
+            }
             Encoding::Pixels => {
                 let (pixels, size) = cache::pixels(input, shape[0])?;
                 Image::decoded(pixels, size, shape, memory)

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::batch::{Slot, SlotLayout};
+use crate::decode::DecodeSize;
 use crate::error::{Error, Result};
 use crate::gpu::stopwatch::Lap;
 use crate::graph::plan::Pass;
@@ -234,6 +235,8 @@ fn drain(ends: &DeviceEnds) -> Result<()> {
 struct Files {
     shape: [usize; 3],
     files: Vec<Vec<u8>>,
+    /// The size that the workers decode at.
+    decode: DecodeSize,
 }
 
 impl Files {
@@ -254,7 +257,7 @@ impl Files {
             }
             files.push(source.read(index, &mut bytes)?.input.to_vec());
         }
-        Ok(Self { shape: [channels, height, width], files })
+        Ok(Self { shape: [channels, height, width], files, decode: source.info().decode })
     }
 
     /// How many images this thread alone decodes and resizes in a second, and nothing else; the same parts of them
@@ -279,7 +282,7 @@ impl Files {
         count: usize,
     ) -> Result<()> {
         for (i, file) in self.files.iter().take(count).enumerate() {
-            let mut image = Image::encoded(file, self.shape, memory)?;
+            let mut image = Image::encoded(file, self.shape, memory)?.decoded_at(self.decode);
             match crop {
                 Some(crop) => crop.apply(&mut image, &mut Rng::keyed(&[epoch, i as u64]))?,
                 None => image.fit()?,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use inflight::config::RunConfig;
+use inflight::decode::DecodeSize;
 use inflight::executor::Tune;
 use inflight::nn::models::ModelConfig;
 use inflight::nn::optimizers::OptimizerConfig;
@@ -162,6 +163,10 @@ pub struct DataFlags {
     /// 1 for grey images, 3 for colour [default: what the files are]
     #[arg(long, value_name = "C")]
     channels: Option<usize>,
+    /// JPEGs whose first crop shrinks by half or more: full, or reduced to decode them at 1/2, 1/4 or 1/8 of their size
+    /// (feature turbojpeg; other pixels) [default: full]
+    #[arg(long, value_name = "SIZE")]
+    decode: Option<DecodeSize>,
     /// Samples of a stream: webdataset, raw or jsonl [default: what its beginning says]
     #[arg(long, value_name = "F", value_parser = stream_format)]
     format: Option<StreamFormat>,
@@ -230,6 +235,7 @@ impl DataFlags {
         config.classes = self.classes.or(config.classes);
         config.image_size = self.image_size.or(config.image_size);
         config.channels = self.channels.or(config.channels);
+        config.decode = self.decode.or(config.decode);
         config.format = self.format.or(config.format);
         config.shuffle_buffer = self.shuffle_buffer.or(config.shuffle_buffer);
         if let Some(dir) = &self.cloud_cache_dir {
@@ -466,7 +472,7 @@ mod tests {
         let line = "--model mlp --epochs 3 --batch-size 7 --lr 0.5 --optimizer sgd --momentum 0.1 \
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --cache disk --cache-bytes 3KiB --readers 21 --prefetch 22 --memory-budget 23 --sync --no-shuffle \
-                    --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 \
+                    --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 --decode reduced \
                     --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 \
                     --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 --on-bad-sample skip --bad-sample-budget 2% \
                     --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
@@ -531,6 +537,7 @@ mod tests {
                 classes: Some(13),
                 image_size: Some(14),
                 channels: Some(1),
+                decode: Some(DecodeSize::Reduced),
                 format: Some(StreamFormat::Raw),
                 shuffle_buffer: Some(15),
                 cloud_cache_dir: Some("/c".into()),

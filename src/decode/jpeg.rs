@@ -1,11 +1,12 @@
-//! JPEG: the head, read here since it decides what is decoded, and the pixels, by `zune-jpeg`.
+//! JPEG: the head, read here since it decides what is decoded, and the pixels, by `zune-jpeg` or, in a build with it, by
+//! libjpeg-turbo.
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::{Orientation, room};
+use super::{JpegCodec, Method, Orientation, room};
 use crate::error::{Error, Result};
 
 /// What the head of a JPEG file says, up to the first scan.
@@ -157,23 +158,47 @@ impl<'a> Segments<'a> {
 const SCANS_MAX: usize = 100;
 const PIXEL_SCANS_MAX: usize = 2_000_000_000;
 
+impl Head {
+    /// How often the pixels of this picture may be visited by scans.
+    pub fn scans_max(&self) -> usize {
+        (PIXEL_SCANS_MAX / (self.height * self.width).max(1)).clamp(1, SCANS_MAX)
+    }
+}
+
 /// See [`decode_rows`](super::decode_rows).
 pub(super) fn decode_rows(
     bytes: &[u8],
     channels: usize,
+    method: Method,
     rows: usize,
     pixels: &mut Vec<u8>,
 ) -> Result<usize> {
     let head = Head::read(bytes)?;
+    match method.codec {
+        JpegCodec::Zune => decode_by_zune(bytes, &head, channels, rows, pixels),
+        #[cfg(feature = "turbojpeg")]
+        JpegCodec::Turbo => {
+            super::turbo::decode_rows(bytes, &head, channels, method.reduction, rows, pixels)
+        }
+    }
+}
+
+fn decode_by_zune(
+    bytes: &[u8],
+    head: &Head,
+    channels: usize,
+    rows: usize,
+    pixels: &mut Vec<u8>,
+) -> Result<usize> {
     let rows = head.rows_to_decode(rows);
     match head.height_at {
         // A file that says that it has fewer rows: decoding ends with them.
         Some(at) if rows < head.height => {
             let mut shorter = bytes.to_vec();
             shorter[at..at + 2].copy_from_slice(&(rows as u16).to_be_bytes());
-            decode_all(&shorter, &head, [rows, head.width], channels, pixels)?;
+            decode_all(&shorter, head, [rows, head.width], channels, pixels)?;
         }
-        _ => decode_all(bytes, &head, [head.height, head.width], channels, pixels)?,
+        _ => decode_all(bytes, head, [head.height, head.width], channels, pixels)?,
     }
     Ok(rows)
 }
@@ -186,12 +211,11 @@ fn decode_all(
     pixels: &mut Vec<u8>,
 ) -> Result<()> {
     let damaged = |e| Error::data("image", "found a damaged JPEG").caused_by(e);
-    let scans = (PIXEL_SCANS_MAX / (head.height * head.width).max(1)).clamp(1, SCANS_MAX);
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX))
-        .jpeg_set_max_scans(scans)
+        .jpeg_set_max_scans(head.scans_max())
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(damaged)?;

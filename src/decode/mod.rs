@@ -2,15 +2,20 @@
 //! and the decoding itself, within bounds on memory and time.
 //!
 //! [`header`] looks at the head alone. [`decode`] gives the whole picture as it is to be seen; [`decode_rows`] gives
-//! only as much of the stored picture as a crop needs, before its orientation is applied.
+//! only as much of the stored picture as a crop needs, before its orientation is applied, and where the codec can also
+//! a smaller one.
 
 mod jpeg;
+mod method;
 mod orientation;
 mod other;
+#[cfg(feature = "turbojpeg")]
+mod turbo;
 
 use image::ImageFormat;
 
 use crate::error::{Error, Result};
+pub use method::{DecodeSize, JpegCodec, Method, Reduction};
 pub use orientation::Orientation;
 
 /// Pixels of an image at most: a hundred million, far above cameras, far below what a bomb claims.
@@ -35,6 +40,16 @@ impl Header {
     /// `[height, width]` of the picture as it is stored.
     pub fn stored(&self) -> [usize; 2] {
         self.orientation.turned([self.height, self.width])
+    }
+
+    /// `[height, width]` of the stored picture when it is decoded so.
+    pub fn decoded(&self, method: Method) -> [usize; 2] {
+        self.stored().map(|len| method.reduction.of(len))
+    }
+
+    /// Whether the default method can be had for this picture at a reduced size.
+    pub fn can_be_reduced(&self) -> bool {
+        cfg!(feature = "turbojpeg") && self.format == ImageFormat::Jpeg
     }
 }
 
@@ -89,10 +104,26 @@ pub fn glance(bytes: &[u8]) -> Result<Header> {
 /// # Errors
 /// As [`header`], and when the data are damaged or cut short.
 pub fn decode(bytes: &[u8], channels: usize, pixels: &mut Vec<u8>) -> Result<()> {
+    decode_by(bytes, channels, Method::default(), pixels)
+}
+
+/// As [`decode`], by a method of choice.
+///
+/// # Errors
+/// As [`decode`].
+///
+/// # Panics
+/// As [`decode_rows`].
+pub fn decode_by(
+    bytes: &[u8],
+    channels: usize,
+    method: Method,
+    pixels: &mut Vec<u8>,
+) -> Result<()> {
     let header = header(bytes)?;
-    let [height, width] = header.stored();
+    let [height, width] = header.decoded(method);
     let mut stored = Vec::new();
-    let rows = decode_rows(bytes, &header, channels, height, &mut stored)?;
+    let rows = decode_rows(bytes, &header, channels, method, height, &mut stored)?;
     debug_assert_eq!(rows, height);
     stored.truncate(channels * height * width);
     if header.orientation == Orientation::default() {
@@ -104,25 +135,28 @@ pub fn decode(bytes: &[u8], channels: usize, pixels: &mut Vec<u8>) -> Result<()>
     Ok(())
 }
 
-/// Decodes at least the first `rows` rows of the stored picture into the front of `pixels`, which grows where it must
-/// and never shrinks, as `[row][column][channel]` with 1 channel or 3. Returns how many rows it decoded. The same
-/// rows are the same, however many are asked for.
+/// Decodes at least the first `rows` rows of the stored picture, which has [`Header::decoded`] of them, into the front of
+/// `pixels`, which grows where it must and never shrinks, as `[row][column][channel]` with 1 channel or 3. Returns how
+/// many rows it decoded. The same rows are the same, however many are asked for.
 ///
 /// # Errors
 /// When the data are damaged or cut short.
 ///
 /// # Panics
-/// If there are not 1 or 3 channels.
+/// If there are not 1 or 3 channels, or the method cannot decode this picture at the reduced size that it asks for.
 pub fn decode_rows(
     bytes: &[u8],
     header: &Header,
     channels: usize,
+    method: Method,
     rows: usize,
     pixels: &mut Vec<u8>,
 ) -> Result<usize> {
     assert!(channels == 1 || channels == 3, "grey or RGB");
+    let reduces = header.can_be_reduced() && method.codec != JpegCodec::Zune;
+    assert!(reduces || method.reduction == Reduction::Whole, "{method:?} of {:?}", header.format);
     match header.format {
-        ImageFormat::Jpeg => jpeg::decode_rows(bytes, channels, rows, pixels),
+        ImageFormat::Jpeg => jpeg::decode_rows(bytes, channels, method, rows, pixels),
         format => {
             other::decode(bytes, format, channels, pixels)?;
             Ok(header.stored()[0])

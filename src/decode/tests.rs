@@ -22,46 +22,64 @@ const JPEGS: [&str; 12] = [
     "opencv-scenetext_word01.jpg",
 ];
 
+/// Every codec at every size that it decodes to.
+fn methods() -> Vec<Method> {
+    let every = |&codec: &JpegCodec| {
+        let can_be =
+            move |reduction: &Reduction| codec != JpegCodec::Zune || *reduction == Reduction::Whole;
+        let reductions = Reduction::ALL.into_iter().filter(can_be);
+        reductions.map(move |reduction| Method { codec, reduction })
+    };
+    JpegCodec::ALL.iter().flat_map(every).collect()
+}
+
 #[test]
 fn rows_are_the_same_however_many_are_decoded() {
-    for name in JPEGS {
+    for (name, method) in
+        JPEGS.iter().flat_map(|name| methods().into_iter().map(move |m| (name, m)))
+    {
         let bytes = file(name);
         let header = header(&bytes).expect("a JPEG");
-        let [height, width] = header.stored();
+        let [height, width] = header.decoded(method);
         for channels in [1, 3] {
             let mut whole = Vec::new();
-            decode_rows(&bytes, &header, channels, height, &mut whole).expect("a JPEG");
+            decode_rows(&bytes, &header, channels, method, height, &mut whole).expect("a JPEG");
             let mut fewer = 0;
             for rows in 1..=height {
                 // Left over from another image, and too long.
                 let mut part = vec![7; whole.len() + 100];
-                let decoded = decode_rows(&bytes, &header, channels, rows, &mut part);
+                let decoded = decode_rows(&bytes, &header, channels, method, rows, &mut part);
                 let decoded = decoded.expect("a JPEG");
                 assert!(decoded >= rows && decoded <= height, "{decoded} of {rows}");
                 let len = rows * width * channels;
-                assert!(part[..len] == whole[..len], "{name}, {rows} rows of {channels} channels");
+                assert!(part[..len] == whole[..len], "{name}, {method:?}, {rows} x {channels}");
                 fewer += usize::from(decoded < height);
             }
             let sequential = !name.contains("progressive");
-            assert!(fewer > 0 || !sequential || height < 20, "{name} is always decoded whole");
+            assert!(fewer > 0 || !sequential || height < 20, "{name} is decoded whole: {method:?}");
         }
     }
 }
 
+/// The JPEGs by every method, and other files by the default one.
+fn files(others: [&'static str; 4]) -> impl Iterator<Item = (&'static str, Method)> {
+    let jpegs = JPEGS.into_iter().flat_map(|name| methods().into_iter().map(move |m| (name, m)));
+    jpegs.chain(others.map(|name| (name, Method::default())))
+}
+
 #[test]
 fn a_file_cut_anywhere_is_an_error() {
-    for name in JPEGS.into_iter().chain(["png-rgb.png", "gif.gif", "bmp-24.bmp", "webp-lossy.webp"])
-    {
+    for (name, method) in files(["png-rgb.png", "gif.gif", "bmp-24.bmp", "webp-lossy.webp"]) {
         let bytes = file(name);
         let mut pixels = Vec::new();
-        decode(&bytes, 3, &mut pixels).expect("whole");
+        decode_by(&bytes, 3, method, &mut pixels).expect("whole");
         for len in (0..bytes.len() - 1).step_by(7).chain([bytes.len() - 2]) {
             // The last bytes of other formats than JPEG tell nothing about pixels.
             if !name.contains("jpg") && len + 16 > bytes.len() {
                 continue;
             }
-            let error = decode(&bytes[..len], 3, &mut pixels).map(|()| len);
-            assert!(error.is_err(), "{name} cut to {len} of {} bytes", bytes.len());
+            let error = decode_by(&bytes[..len], 3, method, &mut pixels).map(|()| len);
+            assert!(error.is_err(), "{name} cut to {len} of {} bytes: {method:?}", bytes.len());
         }
     }
 }
@@ -69,9 +87,7 @@ fn a_file_cut_anywhere_is_an_error() {
 /// Every byte changed in some way: an error or a picture of the right size, never a panic.
 #[test]
 fn damaged_files_do_not_panic() {
-    for name in
-        JPEGS.into_iter().chain(["png-palette.png", "gif.gif", "bmp-8.bmp", "webp-lossless.webp"])
-    {
+    for (name, method) in files(["png-palette.png", "gif.gif", "bmp-8.bmp", "webp-lossless.webp"]) {
         let whole = file(name);
         for at in (0..whole.len()).step_by(3) {
             for change in [0xff, 0x00, whole[at] ^ 0x10] {
@@ -82,8 +98,8 @@ fn damaged_files_do_not_panic() {
                 if header.width * header.height > 1 << 22 {
                     continue; // Allowed, but slow in a test.
                 }
-                if decode(&bytes, 3, &mut pixels).is_ok() {
-                    assert_eq!(pixels.len(), 3 * header.width * header.height);
+                if decode_by(&bytes, 3, method, &mut pixels).is_ok() {
+                    assert_eq!(pixels.len(), 3 * header.decoded(method).iter().product::<usize>());
                 }
             }
         }
@@ -110,17 +126,38 @@ fn what_claims_too_much_is_refused_before_it_is_decoded() {
 
 #[test]
 fn a_thousand_scans_are_refused() {
-    let bytes = file("jpeg-progressive-420.jpg");
-    // The last scan, from its marker to the end of the file, again and again.
-    let last = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]).expect("a scan");
-    let mut bomb = bytes[..bytes.len() - 2].to_vec();
-    for _ in 0..1000 {
-        bomb.extend_from_slice(&bytes[last..bytes.len() - 2]);
+    let bytes = file("jpeg-grey-progressive.jpg");
+    let scan = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).expect("a scan");
+    let is_marker = |pair: &[u8]| pair[0] == 0xff && pair[1] != 0;
+    let len = bytes[scan + 2..].windows(2).position(is_marker).expect("another marker") + 2;
+    // The first scan again and again, each as if it gave all bits of the means, to which nothing is to be added.
+    let mut again = bytes[scan..scan + len].to_vec();
+    again[9] = 0;
+    let bomb = |scans: usize| [&bytes[..scan], &again.repeat(scans), &[0xff, 0xd9]].concat();
+    for method in methods() {
+        decode_by(&bomb(1), 3, method, &mut Vec::new()).expect("a coarse picture");
+        let error = decode_by(&bomb(1000), 3, method, &mut Vec::new()).expect_err("a bomb");
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let tells = cause.as_deref().is_some_and(|cause| cause.contains("scans"));
+        assert!(tells, "{method:?}: {error}: {cause:?}");
     }
-    bomb.extend_from_slice(&[0xff, 0xd9]);
-    let error = decode(&bomb, 3, &mut Vec::new()).expect_err("a bomb");
-    let cause = std::error::Error::source(&error).map(ToString::to_string);
-    assert!(cause.as_deref().is_some_and(|cause| cause.contains("scans")), "{error}: {cause:?}");
+}
+
+/// Damage in the middle of the data, which libjpeg-turbo passes over with a warning if it is let to, and zune-jpeg without.
+#[test]
+#[cfg(feature = "turbojpeg")]
+fn what_a_codec_would_make_up_is_an_error() {
+    let whole = file("jpeg-restarts.jpg");
+    let marker = whole.windows(2).position(|pair| pair == [0xff, 0xd2]).expect("a restart");
+    // One restart is missing, with what lies between it and the next.
+    let mut bytes = whole[..marker].to_vec();
+    let next = whole.windows(2).position(|pair| pair == [0xff, 0xd3]).expect("another");
+    bytes.extend_from_slice(&whole[next..]);
+    for reduction in Reduction::ALL {
+        let method = Method { codec: JpegCodec::Turbo, reduction };
+        let error = decode_by(&bytes, 3, method, &mut Vec::new()).expect_err("damaged").to_string();
+        assert!(error.contains("found a damaged JPEG"), "{method:?}: {error}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::DType;
+use crate::decode::DecodeSize;
 use crate::error::{Error, Result};
 use crate::source::tokens::VOCABULARY_MAX;
 use crate::source::{Source, SourceInfo, StreamFormat};
@@ -28,6 +29,9 @@ pub struct DataConfig {
     /// 1 for grey images, 3 for colour. Without it: what the files are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
+    /// At what size image files are decoded. Without it: in full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode: Option<DecodeSize>,
     /// How the samples of a stream follow each other. Without it: what its beginning says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<StreamFormat>,
@@ -156,6 +160,11 @@ impl DataConfig {
                 return wrong(flag, found, &format!("1 to {VOCABULARY_MAX}"));
             }
         }
+        if self.decode == Some(DecodeSize::Reduced) && cfg!(not(feature = "turbojpeg")) {
+            let message = "this build decodes no JPEG at a reduced size";
+            return Err(Error::config("--decode reduced", message)
+                .hint("cargo install inflight --features turbojpeg"));
+        }
         self.validate_statistics()?;
         match self.classes {
             Some(0) => wrong("--classes", 0, "at least 1"),
@@ -191,12 +200,13 @@ impl DataConfig {
         }
     }
 
-    /// What `source` tells, with the mean and deviation that are given here, where they are.
+    /// What `source` tells, with the mean, the deviation and the size to decode at that are given here, where they are.
     ///
     /// # Errors
     /// When they are given for samples that are no bytes, or not one for each channel.
     pub fn normalised(&self, source: &dyn Source) -> Result<SourceInfo> {
         let mut info = source.info().clone();
+        info.decode = self.decode.unwrap_or(info.decode);
         let (Some(mean), Some(std)) = (&self.mean, &self.std) else { return Ok(info) };
         let spec = source.spec();
         let channels = spec.input_shape.first().copied().unwrap_or(1);

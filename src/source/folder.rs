@@ -59,7 +59,8 @@ impl Folder {
             input_dtype: DType::U8,
             target: TargetSpec::Class { classes: count },
         };
-        let info = SourceInfo { name, class_names: classes.to_vec(), mean, std };
+        let info =
+            SourceInfo { name, class_names: classes.to_vec(), mean, std, ..Default::default() };
         Ok(Self { tree, stamps, spec, info })
     }
 

@@ -169,6 +169,7 @@ impl Manifest {
             class_names: self.classes.clone(),
             mean: self.mean.clone(),
             std: self.std.clone(),
+            ..Default::default()
         }
     }
 

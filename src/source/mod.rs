@@ -46,7 +46,7 @@ pub use config::{DataConfig, Task};
 pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open, open_rows};
-pub use read_ahead::ReadAhead;
+pub use read_ahead::{ReadAhead, Room};
 pub use resident::Resident;
 pub(crate) use split::check_share;
 pub use statistics::{Statistics, statistics};
@@ -60,6 +60,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::batch::SampleSpec;
+use crate::decode::DecodeSize;
 use crate::error::Result;
 use table::Fitted;
 
@@ -74,6 +75,9 @@ pub struct SourceInfo {
     pub mean: Vec<f32>,
     /// Standard deviation of each channel; as long as `mean`.
     pub std: Vec<f32>,
+    /// At what size image files are decoded.
+    #[serde(default)]
+    pub decode: DecodeSize,
 }
 
 /// What the input of a source's samples is.

@@ -7,7 +7,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use super::owned::OwnedTarget;
@@ -17,6 +18,43 @@ use crate::error::{Error, ErrorKind, Result, Stage};
 
 /// Buffers kept for reuse: more than readers and workers hold at a time.
 const SPARE_BUFFERS_MAX: usize = 64;
+
+/// Bytes that may be read ahead, by one source or by several together: the one that a run reads from now takes what the
+/// others leave.
+pub struct Room {
+    bytes_max: usize,
+    bytes: AtomicUsize,
+    /// Whose readers may wait for room.
+    desks: Mutex<Vec<Weak<Shared>>>,
+}
+
+impl Room {
+    /// Room for so many bytes that nobody has asked for yet, and a sample a reader.
+    pub fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes_max, bytes: AtomicUsize::new(0), desks: Mutex::default() })
+    }
+
+    /// Bytes that wait for a worker.
+    pub fn held(&self) -> usize {
+        self.bytes.load(SeqCst)
+    }
+
+    fn has_some(&self) -> bool {
+        self.held() < self.bytes_max
+    }
+
+    /// Gives bytes back. No desk may be locked by the caller: readers of all of them may go on.
+    fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, SeqCst);
+        for desk in self.desks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(desk) = desk.upgrade() {
+                // Whoever has looked for room and found none waits by the time the lock is free.
+                drop(desk.lock());
+                desk.work.notify_one();
+            }
+        }
+    }
+}
 
 /// A source whose announced samples are read by threads of its own.
 pub struct ReadAhead {
@@ -31,8 +69,7 @@ struct Shared {
     work: Condvar,
     /// Workers wait here for a sample that is being read.
     ready: Condvar,
-    /// Bytes that wait for a worker, at most, and one sample a reader.
-    bytes_max: usize,
+    room: Arc<Room>,
 }
 
 #[derive(Default)]
@@ -71,18 +108,19 @@ struct Held {
 }
 
 impl ReadAhead {
-    /// Starts `readers` threads over `inner`, which hold at most `bytes_max` bytes that nobody has asked for yet, and
-    /// a sample each.
+    /// Starts `readers` threads over `inner`, which read for as long as there is `room`.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(inner: Arc<dyn Source>, readers: usize, bytes_max: usize) -> Result<Self> {
+    pub fn start(inner: Arc<dyn Source>, readers: usize, room: Arc<Room>) -> Result<Self> {
         let desk = Arc::new(Shared {
             desk: Mutex::new(Desk { active: readers, ..Desk::default() }),
             work: Condvar::new(),
             ready: Condvar::new(),
-            bytes_max,
+            room,
         });
+        let desks = &desk.room.desks;
+        desks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&desk));
         let mut ahead = Self { inner, desk, threads: Vec::with_capacity(readers) };
         for i in 0..readers {
             let (inner, desk) = (ahead.inner.clone(), ahead.desk.clone());
@@ -126,6 +164,7 @@ impl Drop for ReadAhead {
             // Its panics were caught.
             let _ = thread.join();
         }
+        self.desk.forget();
     }
 }
 
@@ -142,7 +181,7 @@ impl Shared {
             let held = read.ok().and_then(Result::ok);
             let mut desk = self.lock();
             match held {
-                Some(held) => desk.enter(index, held),
+                Some(held) => desk.enter(index, held, &self.room),
                 None => drop(desk.entries.remove(&index)),
             }
             drop(desk);
@@ -158,7 +197,7 @@ impl Shared {
                 return None;
             }
             if reader < desk.active
-                && desk.bytes < self.bytes_max
+                && self.room.has_some()
                 && let Some(index) = desk.queue.pop_front()
             {
                 let Desk { entries, spare, .. } = &mut *desk;
@@ -223,7 +262,7 @@ impl Shared {
             desk.hits += 1;
             desk.bytes -= held.bytes();
             drop(desk);
-            self.work.notify_one();
+            self.room.give_back(held.bytes());
             return Some(held);
         }
     }
@@ -234,18 +273,20 @@ impl Shared {
         desk.queue.clear();
         // What is being read finds no entry when it is done.
         desk.entries.clear();
-        desk.bytes = 0;
+        let bytes = std::mem::take(&mut desk.bytes);
         drop(desk);
+        self.room.give_back(bytes);
         self.ready.notify_all();
     }
 }
 
 impl Desk {
-    fn enter(&mut self, index: usize, held: Held) {
+    fn enter(&mut self, index: usize, held: Held, room: &Room) {
         if let Some(entry) = self.entries.get_mut(&index)
             && matches!(entry.state, State::Reading)
         {
             self.bytes += held.bytes();
+            room.bytes.fetch_add(held.bytes(), SeqCst);
             entry.state = State::Ready(held);
         }
     }

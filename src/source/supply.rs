@@ -6,9 +6,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::cache::{Budget, CACHE_BYTES, CacheKind, Cached, Folder};
-use super::read_ahead::ReadAhead;
+use super::read_ahead::{ReadAhead, Room};
 use super::{Encoding, Source};
 use crate::batch::TargetSpec;
+use crate::decode::DecodeSize;
 use crate::error::{Error, Result};
 
 /// Readers at most where their number is found while the run goes on: what saturates a fast disk (queue depth 32).
@@ -33,7 +34,7 @@ pub struct Supply {
     pub readers: Option<usize>,
     /// Batches that are read ahead. Without it, at least four, and at least two samples a reader.
     pub prefetch: Option<usize>,
-    /// Bytes that samples read ahead may take.
+    /// Bytes that samples read ahead may take, those trained on and those held out together.
     pub ahead_bytes: Option<usize>,
 }
 
@@ -60,13 +61,13 @@ impl Supply {
         validation: Option<Arc<dyn Source>>,
     ) -> Result<Supplied> {
         let mut ahead = Vec::new();
+        let room = Room::new(self.ahead_bytes.unwrap_or(AHEAD_BYTES));
         let mut read_ahead = |source: Arc<dyn Source>| -> Result<Arc<dyn Source>> {
             if !source.waits() || self.readers == Some(0) {
                 return Ok(source);
             }
-            let bytes = self.ahead_bytes.unwrap_or(AHEAD_BYTES);
             let readers = self.readers.unwrap_or(READERS_MAX);
-            let source = Arc::new(ReadAhead::start(source, readers, bytes)?);
+            let source = Arc::new(ReadAhead::start(source, readers, room.clone())?);
             // Their number is found from none on.
             source.set_readers(self.readers.unwrap_or(0));
             ahead.push(source.clone());
@@ -83,6 +84,10 @@ impl Supply {
         let bytes = self.cache_bytes.unwrap_or(CACHE_BYTES);
         if self.cache == CacheKind::Off || !gains(&*train) {
             return Ok((train, validation));
+        }
+        if train.info().decode == DecodeSize::Reduced {
+            let message = "found reduced with --cache, which keeps pictures as they are in full";
+            return Err(Error::config("--decode", message).hint("one of the two"));
         }
         let ram = Budget::new(bytes);
         let folder = match self.cache {

@@ -55,7 +55,8 @@ impl Viewer {
         let shape = [channels, height, width];
         let (memory, planes) = (&mut self.memory, &mut self.planes);
         let image = match source.encoding() {
-            Encoding::Image => Image::encoded(sample.input, shape, memory),
+            Encoding::Image => Image::encoded(sample.input, shape, memory)
+                .map(|image| image.decoded_at(source.info().decode)),
             Encoding::Pixels => super::cache::pixels(sample.input, shape[0])
                 .map(|(pixels, size)| Image::decoded(pixels, size, shape, memory)),
             Encoding::Raw => Ok(Image::raw(shape, sample.input, memory)),

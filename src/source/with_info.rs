@@ -1,12 +1,13 @@
-//! A source under other names and statistics.
+//! A source under other names and statistics, or decoded at another size.
 
 use std::sync::Arc;
 
 use crate::batch::SampleSpec;
 use crate::error::Result;
+use crate::source::table::Fitted;
 use crate::source::{Sample, Source, SourceInfo};
 
-/// The samples of another source, with an information of their own. For sources of bytes, to which nothing is fitted.
+/// The samples of another source, with an information of their own.
 pub struct WithInfo {
     inner: Arc<dyn Source>,
     info: SourceInfo,
@@ -16,6 +17,14 @@ impl WithInfo {
     /// The samples of `inner`, of which `info` tells.
     pub fn new(inner: Arc<dyn Source>, info: SourceInfo) -> Self {
         Self { inner, info }
+    }
+}
+
+impl WithInfo {
+    /// The same information about the samples as they are after a fit, which finds their classes.
+    fn retold(&self, inner: Arc<dyn Source>) -> Arc<dyn Source> {
+        let class_names = inner.info().class_names.clone();
+        Arc::new(Self::new(inner, SourceInfo { class_names, ..self.info.clone() }))
     }
 }
 
@@ -30,6 +39,14 @@ impl Source for WithInfo {
 
     fn info(&self) -> &SourceInfo {
         &self.info
+    }
+
+    fn fit_on(&self, kept: &[usize]) -> Result<Option<Arc<dyn Source>>> {
+        Ok(self.inner.fit_on(kept)?.map(|source| self.retold(source)))
+    }
+
+    fn encoded_as(&self, fitted: &Arc<Fitted>) -> Result<Option<Arc<dyn Source>>> {
+        Ok(self.inner.encoded_as(fitted)?.map(|source| self.retold(source)))
     }
 
     fn behind(&self) -> Option<&dyn Source> {

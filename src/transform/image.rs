@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fast_image_resize as fir;
 
 use crate::batch::WriteOnly;
-use crate::decode::{self, Orientation};
+use crate::decode::{self, DecodeSize, Method, Orientation, Reduction};
 use crate::error::{Error, Result};
 
 /// A worker's memory for images, kept from sample to sample.
@@ -43,12 +43,13 @@ impl ImageMemory {
         bytes: &[u8],
         header: &decode::Header,
         channels: usize,
+        method: Method,
         rows: usize,
     ) -> Result<usize> {
         let begun = Instant::now();
-        let rows = decode::decode_rows(bytes, header, channels, rows, &mut self.spare)?;
+        let rows = decode::decode_rows(bytes, header, channels, method, rows, &mut self.spare)?;
         self.effort.decode += begun.elapsed();
-        self.effort.bytes += (rows * header.stored()[1] * channels) as u64;
+        self.effort.bytes += (rows * header.decoded(method)[1] * channels) as u64;
         Ok(rows)
     }
 }
@@ -69,7 +70,7 @@ pub struct Crop {
 /// Where the pixels are.
 enum State<'a> {
     /// Still in the bytes of an image file.
-    Encoded(&'a [u8], decode::Header),
+    Encoded(&'a [u8], decode::Header, DecodeSize),
     /// In the source's own bytes, channel after channel.
     Planar(&'a [u8]),
     /// Somewhere else, as `[row][column][channel]`.
@@ -127,7 +128,16 @@ impl<'a> Image<'a> {
         let header = decode::header(bytes)?;
         let shape = [target[0], header.height, header.width];
         memory.effort.bytes += bytes.len() as u64;
-        Ok(Self { shape, target, state: State::Encoded(bytes, header), mirrored: false, memory })
+        let state = State::Encoded(bytes, header, DecodeSize::Full);
+        Ok(Self { shape, target, state, mirrored: false, memory })
+    }
+
+    /// The same image; if it is still encoded, it may be decoded at this size.
+    pub fn decoded_at(mut self, new: DecodeSize) -> Self {
+        if let State::Encoded(_, _, size) = &mut self.state {
+            *size = new;
+        }
+        self
     }
 
     /// `[channels, height, width]` now.
@@ -156,9 +166,9 @@ impl<'a> Image<'a> {
         let [channels, height, width] = self.shape;
         match self.state {
             State::Pixels => {}
-            State::Encoded(bytes, header) => {
-                let stored = header.stored();
-                self.memory.decode_rows(bytes, &header, channels, stored[0])?;
+            State::Encoded(bytes, header, _) => {
+                let (stored, whole) = (header.stored(), Method::default());
+                self.memory.decode_rows(bytes, &header, channels, whole, stored[0])?;
                 let ImageMemory { pixels, spare, .. } = &mut *self.memory;
                 let len = channels * height * width;
                 if header.orientation == Orientation::default() {
@@ -209,7 +219,8 @@ impl<'a> Image<'a> {
     /// Replaces the image by a part of it, resized to `size` `[height, width]` (bilinear with support, as Pillow and
     /// torchvision with antialiasing do). A part of whole pixels is cut out before it is resized; around any other, the
     /// image is seen as far as the filter reaches. Of a file that is still encoded, only the rows that are needed are
-    /// decoded.
+    /// decoded, and at a reduced size where that is asked for ([`decoded_at`](Self::decoded_at)) and suffices; the part then has
+    /// the place that it has in the smaller picture.
     ///
     /// # Errors
     /// When the image cannot be decoded, or the crop is empty or not inside of it.
@@ -228,13 +239,15 @@ impl<'a> Image<'a> {
         let new_len = channels * size[0] * size[1];
         self.memory.effort.bytes += new_len as u64;
         match self.state {
-            State::Encoded(bytes, header) => {
+            State::Encoded(bytes, header, decoded) => {
                 let orientation = header.orientation;
                 let part = orientation.stored_part(part, [height, width]);
-                let [old_height, old_width] = header.stored();
                 let new_size = orientation.turned(size);
+                let method = method(&header, decoded, part, new_size);
+                let part = part.map(|x| x / method.reduction.divisor() as f64);
+                let [old_height, old_width] = header.decoded(method);
                 let rows = rows_needed(part, new_size[0], old_height);
-                let rows = self.memory.decode_rows(bytes, &header, channels, rows)?;
+                let rows = self.memory.decode_rows(bytes, &header, channels, method, rows)?;
                 let ImageMemory { pixels, spare, stored, resizer, .. } = &mut *self.memory;
                 let old = &spare[..channels * rows * old_width];
                 let resize = Resize { channels, old: [rows, old_width], part, new: new_size };
@@ -412,6 +425,16 @@ impl Resize {
         let options = options.crop(left, top, width, height);
         resizer.resize(&old, &mut new, Some(&options)).map_err(|e| wrong(&e))
     }
+}
+
+/// How to decode a picture of which a part is to be resized.
+fn method(header: &decode::Header, size: DecodeSize, part: [f64; 4], new: [usize; 2]) -> Method {
+    let [_, _, height, width] = part;
+    let reduction = match size {
+        DecodeSize::Reduced if header.can_be_reduced() => Reduction::down_to([height, width], new),
+        DecodeSize::Reduced | DecodeSize::Full => Reduction::Whole,
+    };
+    Method { reduction, ..Method::default() }
 }
 
 /// Whether a part lies on whole pixels and has some.

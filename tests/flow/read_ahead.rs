@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use inflight::Error;
 use inflight::pipeline::Preparation;
 use inflight::source::supply::Supply;
-use inflight::source::{ReadAhead, Source};
+use inflight::source::{ReadAhead, Room, Source};
 
 use crate::bed::{Hooked, PATIENCE, agenda, preparation, run};
 
@@ -73,7 +73,7 @@ fn readers_stop_at_their_bytes_and_begin_again() {
         Ok(())
     });
     // Room for a single buffer: a second read begins only once the first sample is taken.
-    let ahead = ReadAhead::start(Arc::new(source), 1, 1).unwrap();
+    let ahead = ReadAhead::start(Arc::new(source), 1, Room::new(1)).unwrap();
     let wait_for = |count: usize| {
         let began = std::time::Instant::now();
         while reads.load(SeqCst) < count && began.elapsed() < PATIENCE {
@@ -101,4 +101,34 @@ fn readers_stop_at_their_bytes_and_begin_again() {
     ahead.close();
     assert_eq!(ahead.held(), 0);
     drop(ahead);
+}
+
+#[test]
+fn several_sources_share_one_room() {
+    let room = Room::new(1);
+    let start = || ReadAhead::start(Arc::new(Hooked::new(100)), 1, room.clone()).unwrap();
+    let (train, held_out) = (start(), start());
+    let wait_for = |ahead: &ReadAhead| {
+        let began = std::time::Instant::now();
+        while ahead.held() == 0 && began.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+        assert!(ahead.held() > 0);
+    };
+    train.announce(&[1]);
+    wait_for(&train);
+    // There is no room left, and its only reader would have to begin before it could hold anything.
+    held_out.announce(&[7]);
+    let mut scratch = Vec::new();
+    assert_eq!((held_out.held(), room.held()), (0, train.held()));
+    // What is taken from one is room for the other, whose reader is woken.
+    train.read(1, &mut scratch).unwrap();
+    wait_for(&held_out);
+    assert_eq!((train.held(), room.held()), (0, held_out.held()));
+    // So is what one has never been asked for.
+    train.announce(&[2]);
+    drop(held_out);
+    wait_for(&train);
+    drop(train);
+    assert_eq!(room.held(), 0);
 }

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Writes small images of every kind that people have, and what Pillow sees in them: reference.npz, with `NAME` as RGB
-[height, width, 3], `NAME/grey` as [height, width] for those where it matters, and `crop/...` for resized parts of photo.png.
+[height, width, 3], `NAME/grey` as [height, width] for those where it matters, and `crop/...` for resized parts of photo.png;
+drafts.npz, with `NAME/2`, `NAME/4` and `NAME/8` for JPEGs decoded at a part of their size, and `crop/I/NAME` for resized parts
+of such.
 
 usage: make_reference.py [PHOTO]    with PHOTO, images are made from it; without, only the references are made again
-       make_reference.py --folder DIR OUT    writes what Pillow sees in all JPEGs below DIR to OUT, for the ignored test
+       make_reference.py --folder DIR OUT    writes what Pillow sees in all JPEGs below DIR to OUT, for PIXELS=OUT
 
 photo.jpg's scene is one of clothing-dataset-small (CC0). jpeg-440.jpg, jpeg-411.jpg and jpeg-ycck.jpg cannot be written by
 Pillow; they were written by libjpeg-turbo's tj3Compress8 from the same pixels. The two files opencv-*.jpg are from OpenCV's
@@ -86,6 +88,52 @@ CROPS = [  # top, left, height, width; then new height and width
 ]
 
 
+DRAFT_CROPS = [  # of a picture as it is stored, HEIGHT x WIDTH
+    (0, 0, 45, 61, 11, 15), (3, 5, 30, 40, 15, 20), (8, 16, 32, 40, 8, 10), (2.5, 3.25, 39.375, 53.375, 9, 9),
+    (1, 2, 43, 58, 5, 6),
+]  # fmt: skip
+
+
+def draft(path, divisor):
+    image = Image.open(path)
+    size = image.size
+    # Asking for as much as is left makes Pillow choose the divisor.
+    image.draft(None, (size[0] // divisor, size[1] // divisor))
+    assert image.size == tuple(-(-side // divisor) for side in size), (path, divisor, image.size)
+    return image
+
+
+def drafts(paths):
+    arrays = {}
+    for path in paths:
+        for divisor in (2, 4, 8):
+            image = ImageOps.exif_transpose(draft(path, divisor)).convert("RGB")
+            arrays[f"{path.name}/{divisor}"] = np.asarray(image)
+    crops = []
+    for top, left, height, width, new_height, new_width in DRAFT_CROPS:
+        divisor = next(d for d in (8, 4, 2) if height / d >= new_height and width / d >= new_width)
+        for name in ("jpeg-420.jpg", "jpeg-progressive-444.jpg", "jpeg-exif-2.jpg", "jpeg-exif-6.jpg"):
+            image = draft(HERE / name, divisor)
+            box = [x / divisor for x in (left, top, left + width, top + height)]
+            if all(float(x).is_integer() for x in box):
+                image = image.crop([int(x) for x in box]).resize((new_width, new_height), Image.BILINEAR)
+            else:
+                image = image.resize((new_width, new_height), Image.BILINEAR, box=box)
+            # The part as it lies in the picture as it is seen.
+            seen = (top, left, height, width, new_height, new_width)
+            if "exif-2" in name:
+                image = image.transpose(Image.FLIP_LEFT_RIGHT)
+                seen = (top, WIDTH - left - width, height, width, new_height, new_width)
+            if "exif-6" in name:
+                image = image.transpose(Image.ROTATE_270)
+                seen = (left, HEIGHT - top - height, width, height, new_width, new_height)
+            arrays[f"crop/{len(crops)}/{name}"] = np.asarray(image)
+            crops.append(seen)
+    arrays["crops"] = np.array(crops, dtype=np.float64)
+    np.savez_compressed(HERE / "drafts.npz", **arrays)
+    print(len(arrays), "drafts by Pillow", Image.__version__)
+
+
 def whole_folder(folder, out):
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -103,7 +151,7 @@ def main():
         make(sys.argv[1])
     arrays = {}
     for path in sorted(HERE.iterdir()):
-        if path.suffix in (".py", ".npz", ".md"):
+        if path.is_dir() or path.suffix in (".py", ".npz", ".md"):
             continue
         image = see(path)
         arrays[path.name] = np.asarray(image.convert("RGB"))
@@ -120,6 +168,7 @@ def main():
     arrays["crops"] = np.array(CROPS, dtype=np.float64)
     np.savez_compressed(HERE / "reference.npz", **arrays)
     print(len(arrays), "arrays by Pillow", Image.__version__)
+    drafts(path for path in sorted(HERE.iterdir()) if path.suffix == ".jpg")
 
 
 main()

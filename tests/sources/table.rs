@@ -234,6 +234,12 @@ fn what_is_fitted_comes_from_the_training_part_alone() {
     assert_eq!(kept.features[1].encoding, category(&["p"]));
     assert_eq!(vectors(&*dataset.train)[3], [5.0, 0.0]);
     assert_eq!(vectors(&**dataset.test.as_ref().unwrap())[0], [299.0, 0.0]);
+    // A source that is told something about goes the same way.
+    let told = DataConfig { decode: Some(inflight::decode::DecodeSize::Full), ..data("y") };
+    let mut told = open_with(&train, &told).unwrap();
+    told.fit_on(&[1, 0]).unwrap();
+    assert_eq!(fitted(&told), kept);
+    assert_eq!(vectors(&**told.test.as_ref().unwrap())[0], [299.0, 0.0]);
     // What came with a model stays.
     let fitted = Arc::new(kept);
     let data = data("y");
@@ -252,6 +258,14 @@ fn what_is_fitted_comes_from_the_training_part_alone() {
     fs::write(&rows, "c,a\np,2\nq,three\n").unwrap();
     let error = open_rows(&rows, &fitted, &options).err().unwrap().to_string();
     assert!(error.contains("row 2 column a: found \"three\", expected a number"), "{error}");
+}
+
+#[test]
+fn numbers_of_a_table_are_not_normalised_twice() {
+    let (_dir, path) = file("a.csv", "a,c,y\n0,p,no\n2,p,yes\n4,q,no\n6,q,yes\n");
+    let given = DataConfig { mean: Some(vec![0.5]), std: Some(vec![0.5]), ..data("y") };
+    let error = open_with(&path, &given).err().expect("a table has its own").to_string();
+    assert!(error.contains("--mean: found samples of F32, expected bytes"), "{error}");
 }
 
 #[test]
@@ -581,6 +595,84 @@ mod columnar {
         write(&path, &pets(900), 700, None);
         let error = (0..5000).find_map(|i| some.train.read(i, &mut b).err()).unwrap().to_string();
         assert!(error.contains("was changed while it was in use"), "{error}");
+    }
+
+    /// Some rows of [`pets`], with the columns in another order.
+    fn turned(rows: std::ops::Range<usize>) -> RecordBatch {
+        pets(1).project(&[3, 2, 1, 0]).unwrap().slice(rows.start, rows.len())
+    }
+
+    #[test]
+    fn several_files_are_one_table() {
+        let (dir, path) = file("a.csv", PETS);
+        let expected = open_with(&path, &data("pet")).unwrap();
+        let folder = dir.path().join("pets");
+        fs::create_dir(&folder).unwrap();
+        write(&folder.join("b-2.parquet"), &turned(2..5), 2, None);
+        write(&folder.join("b-1.parquet"), &pets(1).slice(0, 2), 2, None);
+        write(&folder.join("test-1.parquet"), &turned(3..5), 2, None);
+        write(&folder.join("test-2.parquet"), &pets(1).slice(0, 1), 2, None);
+        // In memory, and of three row groups two.
+        for table_bytes in [None, Some(1)] {
+            let data = DataConfig { table_bytes, ..data("pet") };
+            let mut found = open_with(&folder, &data).unwrap();
+            assert_eq!(found.train.fitted(), expected.train.fitted());
+            assert_eq!(vectors(&*found.train), vectors(&*expected.train));
+            assert_eq!(classes(&*found.train), classes(&*expected.train));
+            let origin = |row| found.train.origin(row).unwrap();
+            assert!(origin(1).ends_with("b-1.parquet row 2"), "{}", origin(1));
+            assert!(origin(2).ends_with("b-2.parquet row 1"), "{}", origin(2));
+            assert!(origin(4).ends_with("b-2.parquet row 3"), "{}", origin(4));
+            let test = vectors(&**found.test.as_ref().unwrap());
+            let all = vectors(&*expected.train);
+            assert_eq!(test, [&all[3], &all[4], &all[0]].map(Vec::clone));
+            // A part that is held out is spread over all files, and not fitted to.
+            found.fit_on(&[0, 4]).unwrap();
+            let mut again = open_with(&path, &super::data("pet")).unwrap();
+            again.fit_on(&[0, 4]).unwrap();
+            assert_eq!(found.train.fitted(), again.train.fitted());
+            assert_ne!(found.train.fitted(), expected.train.fitted());
+            assert_eq!(vectors(&*found.train), vectors(&*again.train));
+        }
+    }
+
+    #[test]
+    fn files_that_do_not_fit_the_first_are_refused() {
+        let dir = tempdir().unwrap();
+        write(&dir.path().join("a.parquet"), &pets(1), 10, None);
+        let second = dir.path().join("b.parquet");
+        let refusal = |batch: &RecordBatch, data: &DataConfig| {
+            write(&second, batch, 10, None);
+            open_with(dir.path(), data).err().expect("does not fit").to_string()
+        };
+        let missing = pets(1).project(&[0, 2, 3]).unwrap();
+        let error = refusal(&missing, &data("pet"));
+        assert!(
+            error.contains("b.parquet column weight: is missing, expected it as in "),
+            "{error}"
+        );
+        let mut columns: Vec<(String, ArrayRef)> = pets(1)
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .zip(pets(1).columns().iter().cloned())
+            .collect();
+        columns.push(("name".into(), columns[3].1.clone()));
+        let more = RecordBatch::try_from_iter(columns.clone()).unwrap();
+        let error = refusal(&more, &data("pet"));
+        assert!(error.contains("b.parquet column name: is not in "), "{error}");
+        // Where columns are chosen, others do not matter.
+        let chosen = DataConfig { columns: vec!["age".into()], ..data("pet") };
+        assert_eq!(open_with(dir.path(), &chosen).unwrap().train.len(), 10);
+        columns[1].1 = columns[3].1.clone();
+        let text = RecordBatch::try_from_iter(columns[..4].to_vec()).unwrap();
+        let error = refusal(&text, &data("pet"));
+        assert!(error.contains("b.parquet column weight: holds text, expected numbers"), "{error}");
+        fs::rename(dir.path().join("a.parquet"), dir.path().join("test.parquet")).unwrap();
+        fs::remove_file(&second).unwrap();
+        let error = open_with(dir.path(), &data("pet")).err().unwrap().to_string();
+        assert!(error.contains("found no files to train on"), "{error}");
     }
 
     #[test]

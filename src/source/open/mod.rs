@@ -169,12 +169,13 @@ impl Candidate {
 pub fn open(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     options.data().validate()?;
     let mut dataset = open_with_test(dataset, options)?;
-    if options.data().mean.is_some() {
+    if options.data().mean.is_some() || options.data().decode.is_some() {
         let told = |source: Arc<dyn Source>| -> Result<Arc<dyn Source>> {
             let info = options.data().normalised(&*source)?;
             Ok(Arc::new(WithInfo::new(source, info)))
         };
         dataset.train = told(dataset.train)?;
+        dataset.validation = dataset.validation.map(told).transpose()?;
         dataset.test = dataset.test.map(told).transpose()?;
     }
     Ok(dataset)

@@ -90,6 +90,38 @@ pub(super) fn open_part(
     }
 }
 
+/// Several Parquet files of a folder, in this order, as one table, encoded as `fitted` says or else by what is fitted to
+/// all of them. None if what they hold is images.
+pub(super) fn open_joined(
+    folder: &Path,
+    files: &[PathBuf],
+    part: &str,
+    options: &OpenOptions<'_>,
+    fitted: Option<&Arc<Fitted>>,
+) -> Result<Option<Arc<dyn Source>>> {
+    let data = options.data();
+    let heads = files.iter().map(|path| table::head(path, None)).collect::<Result<Vec<_>>>()?;
+    let Some(first) = heads.first() else { return Ok(None) };
+    let plan = match fitted {
+        Some(fitted) => table::plan_as(first, fitted, true)?,
+        None => match table::plan(first, data)? {
+            Plan::Rows(plan) => plan,
+            Plan::Files { .. } | Plan::Images { .. } => return Ok(None),
+        },
+    };
+    let all = fitted.is_none() && data.columns.is_empty();
+    let columns =
+        |head: &Head| Ok((head.path.clone(), table::columns_like(head, first, &plan, all)?));
+    let columns = heads.iter().map(columns).collect::<Result<Vec<_>>>()?;
+    let rows = table::read_joined(folder, columns, data.table_bytes())?;
+    let name = format!("{} ({part})", folder.display());
+    let source = match fitted {
+        Some(fitted) => TabularSource::encoded_by(rows, plan, fitted.clone(), name)?,
+        None => TabularSource::fitted_to(rows, plan, data.classes, data.task.is_some(), name)?,
+    };
+    Ok(Some(Arc::new(source)))
+}
+
 /// Columns that are read as text.
 fn texts<const N: usize>(head: &Head, positions: [usize; N]) -> Vec<Wanted> {
     let wanted = |position: usize| {

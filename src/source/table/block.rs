@@ -1,6 +1,6 @@
 //! The rows of a table in memory: four bytes a cell, row after row, so that a shuffled reader touches one place a sample.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -97,10 +97,12 @@ pub(crate) struct Wanted {
     pub kind: Kind,
 }
 
-/// The chosen columns of a file.
+/// The chosen columns of a file, or of several that are one table.
 pub(crate) struct Table {
-    /// The file.
+    /// The file, or what stands for several.
     pub path: PathBuf,
+    /// The number of the first row of each file, and the file.
+    files: Vec<(usize, PathBuf)>,
     /// Its columns, in the order of the cells.
     pub columns: Vec<Wanted>,
     /// The first row of each block, and the number of rows at the end.
@@ -120,7 +122,7 @@ impl Table {
     pub fn resident(path: PathBuf, columns: Vec<Wanted>, blocks: Vec<Block>) -> Self {
         let starts = starts(blocks.iter().map(Block::rows));
         let blocks = Blocks::Resident(blocks.into_iter().map(Arc::new).collect());
-        Self { path, columns, starts, blocks }
+        Self { files: vec![(0, path.clone())], path, columns, starts, blocks }
     }
 
     /// A table whose blocks, of `rows` rows, are loaded when they are needed; the `most` used last stay in memory.
@@ -134,7 +136,29 @@ impl Table {
     ) -> Self {
         let starts = starts(rows.into_iter());
         let blocks = Blocks::Loaded(super::kept::Kept::new(most, load));
-        Self { path, columns, starts, blocks }
+        Self { files: vec![(0, path.clone())], path, columns, starts, blocks }
+    }
+
+    /// The same table, whose rows are from these files, each from the row on that stands before it.
+    #[cfg(feature = "parquet")]
+    pub fn of_files(self, files: Vec<(usize, PathBuf)>) -> Self {
+        assert!(files.first().is_some_and(|(first, _)| *first == 0), "the first file has row 0");
+        Self { files, ..self }
+    }
+
+    /// The file, if it is but one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.files[..] {
+            [(_, file)] => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Where a row is from, as people count.
+    pub fn origin(&self, row: usize) -> String {
+        let file = self.files.partition_point(|(first, _)| *first <= row) - 1;
+        let (first, path) = &self.files[file];
+        format!("{} row {}", path.display(), row - first + 1)
     }
 
     /// Number of rows.
@@ -190,7 +214,7 @@ impl Table {
     /// What a cell is called in errors.
     pub fn cell(&self, row: usize, column: usize) -> String {
         let column = &self.columns[column].name;
-        format!("{} row {} column {column}", self.path.display(), row + 1)
+        format!("{} column {column}", self.origin(row))
     }
 }
 

@@ -272,7 +272,7 @@ impl Source for TabularSource {
     }
 
     fn origin(&self, index: usize) -> Option<String> {
-        Some(format!("{} row {}", self.rows.table.path.display(), index + 1))
+        Some(self.rows.table.origin(index))
     }
 
     fn fitted(&self) -> Option<&Arc<Fitted>> {
@@ -280,7 +280,7 @@ impl Source for TabularSource {
     }
 
     fn table(&self) -> Option<&Path> {
-        Some(&self.rows.table.path)
+        self.rows.table.file()
     }
 
     fn fit_on(&self, kept: &[usize]) -> Result<Option<Arc<dyn Source>>> {

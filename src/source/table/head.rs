@@ -59,6 +59,20 @@ pub(crate) enum Look {
     Other(String),
 }
 
+impl Look {
+    /// It in words.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Numbers { whole: true } => "whole numbers",
+            Self::Numbers { whole: false } => "numbers",
+            Self::Text => "text",
+            Self::ImagePaths => "paths of images",
+            Self::Images => "images",
+            Self::Other(found) => found,
+        }
+    }
+}
+
 /// Bytes of a text file that are looked at.
 pub(super) const SAMPLE_BYTES: usize = 1 << 20;
 

@@ -51,7 +51,7 @@ impl<F: Files> LabelledImages<F> {
         };
         let target = TargetSpec::Class { classes: data.classes.unwrap_or(0).max(names.len()) };
         let (mean, std) = image_set::normalisation(input_shape[0]);
-        let info = SourceInfo { name, class_names: names, mean, std };
+        let info = SourceInfo { name, class_names: names, mean, std, ..Default::default() };
         let spec = SampleSpec { input_shape, input_dtype: DType::U8, target };
         Ok(Self { files, labels, spec, info })
     }

@@ -41,5 +41,5 @@ pub(crate) use head::{Head, binary, head};
 pub(crate) use images::{Files, LabelledImages};
 pub(crate) use labels::{Asked, Labels};
 pub(crate) use listed::ListedFiles;
-pub(crate) use plan::{Plan, plan, plan_as};
-pub(crate) use read::read;
+pub(crate) use plan::{Plan, columns_like, plan, plan_as};
+pub(crate) use read::{read, read_joined};

@@ -1,7 +1,7 @@
 //! Parquet: row groups in parallel, only the columns that are wanted, and one group at a time where all are too large.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema};
@@ -35,7 +35,7 @@ fn damaged(path: &Path, error: ParquetError) -> Error {
 
 /// A file whose footer was read.
 pub(super) struct Groups {
-    path: std::path::PathBuf,
+    path: PathBuf,
     stamp: Stamp,
     metadata: ArrowReaderMetadata,
 }
@@ -161,27 +161,50 @@ fn hugging_face_names(text: &str) -> Option<Vec<String>> {
 
 /// Reads the wanted columns: all of them into memory if they fit, else group by group as they are needed.
 pub(super) fn read(head: &Head, wanted: Vec<Wanted>, memory_bytes: usize) -> Result<Table> {
-    let path = &head.path;
-    let text = wanted.iter().filter(|column| column.kind == Kind::Text);
-    let groups = Groups::open(path, &text.map(|column| column.position).collect::<Vec<_>>())?;
-    let rows: Vec<usize> = (0..groups.len()).map(|group| groups.rows(group)).collect();
-    let total = rows.iter().fold(0, |sum: usize, &rows| sum.saturating_add(rows));
+    read_joined(&head.path, vec![(head.path.clone(), wanted)], memory_bytes)
+}
+
+/// As [`read`], of several files, one after the other; the columns wanted of each have the same names and kinds, wherever
+/// they stand in it. `path` stands for all of them.
+pub(crate) fn read_joined(
+    path: &Path,
+    files: Vec<(PathBuf, Vec<Wanted>)>,
+    memory_bytes: usize,
+) -> Result<Table> {
+    let open = |(path, wanted): (PathBuf, Vec<Wanted>)| {
+        let text = wanted.iter().filter(|column| column.kind == Kind::Text);
+        let positions: Vec<usize> = text.map(|column| column.position).collect();
+        Ok((Groups::open(&path, &positions)?, wanted))
+    };
+    let files = files.into_iter().map(open).collect::<Result<Vec<_>>>()?;
+    let columns = files[0].1.clone();
+    let (mut groups, mut rows, mut firsts, mut total) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for (file, (found, _)) in files.iter().enumerate() {
+        firsts.push((total, found.path().to_owned()));
+        for group in 0..found.len() {
+            groups.push((file, group));
+            rows.push(found.rows(group));
+            total = usize::saturating_add(total, found.rows(group));
+        }
+    }
     if total == 0 {
         return Err(Error::data(path.display(), "found no row, expected at least one"));
     }
-    let row_bytes = 4 * wanted.len();
+    let row_bytes = 4 * columns.len();
+    let load = move |(file, group): (usize, usize)| {
+        let (found, wanted) = &files[file];
+        found.block(group, wanted)
+    };
     if total.saturating_mul(row_bytes) > memory_bytes {
         let largest = rows.iter().max().copied().unwrap_or(1);
         let most = memory_bytes / largest.saturating_mul(row_bytes).max(1);
-        let columns = wanted.clone();
         // A group is decoded for each worker that wants one at least.
         let most = most.max(2);
-        let load = move |group| groups.block(group, &columns);
-        return Ok(Table::loaded(path.clone(), wanted, rows, most, load));
+        let load = move |block: usize| load(groups[block]);
+        return Ok(Table::loaded(path.into(), columns, rows, most, load).of_files(firsts));
     }
-    let blocks: Result<Vec<Block>> =
-        (0..groups.len()).into_par_iter().map(|group| groups.block(group, &wanted)).collect();
+    let blocks: Result<Vec<Block>> = groups.into_par_iter().map(load).collect();
     let mut blocks = blocks?;
     blocks.retain(|block| block.rows() > 0);
-    Ok(Table::resident(path.clone(), wanted, blocks))
+    Ok(Table::resident(path.into(), columns, blocks).of_files(firsts))
 }

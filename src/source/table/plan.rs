@@ -200,6 +200,47 @@ fn list(head: &Head) -> String {
     }
 }
 
+/// The columns of a plan for the file `first` in another file of the same table, which may have them in another order.
+/// Where `all` columns go in, it must not have more of them.
+///
+/// # Errors
+/// When one is missing, is too many or holds something else.
+pub(crate) fn columns_like(
+    head: &Head,
+    first: &Head,
+    plan: &RowPlan,
+    all: bool,
+) -> Result<Vec<Wanted>> {
+    let wrong = |column: &str, message: String| {
+        Err(Error::data(format!("{} column {column}", head.path.display()), message)
+            .hint("files of the same columns in a folder"))
+    };
+    let position = |head: &Head, name: &str| head.columns.iter().position(|c| c.name == name);
+    let of_first = first.path.display();
+    let extra = head.columns.iter().find(|column| position(first, &column.name).is_none());
+    if let Some(extra) = extra.filter(|_| all) {
+        return wrong(&extra.name, format!("is not in {of_first}, expected the same columns"));
+    }
+    let mut columns = plan.columns.clone();
+    for column in &mut columns {
+        let expected = &first.columns[column.position].look;
+        let Some(at) = position(head, &column.name) else {
+            return wrong(&column.name, format!("is missing, expected it as in {of_first}"));
+        };
+        let found = &head.columns[at].look;
+        // Where they are read as numbers, whole ones are numbers too.
+        let numbers = column.kind == Kind::Number
+            && matches!((found, expected), (Look::Numbers { .. }, Look::Numbers { .. }));
+        if found != expected && !numbers {
+            let (found, expected) = (found.words(), expected.words());
+            let message = format!("holds {found}, expected {expected} as in {of_first}");
+            return wrong(&column.name, message);
+        }
+        column.position = at;
+    }
+    Ok(columns)
+}
+
 /// Finds the columns that a model was fitted to in another file. `target` says whether the target must be there too.
 ///
 /// # Errors

@@ -26,6 +26,23 @@ pub(crate) fn read(head: &Head, wanted: Vec<Wanted>, memory_bytes: usize) -> Res
     }
 }
 
+/// Reads the columns that are wanted of several Parquet files, as one table, which `path` stands for.
+///
+/// # Errors
+/// As [`read`].
+#[cfg(feature = "parquet")]
+pub(crate) use super::parquet::read_joined;
+
+/// Without the feature.
+#[cfg(not(feature = "parquet"))]
+pub(crate) fn read_joined(
+    _path: &std::path::Path,
+    _files: Vec<(std::path::PathBuf, Vec<Wanted>)>,
+    _memory_bytes: usize,
+) -> Result<Table> {
+    unreachable!("refused when the files were looked at")
+}
+
 /// Reads rows of text.
 fn text(head: &Head, wanted: Vec<Wanted>) -> Result<Table> {
     let ends = match head.format {
