@@ -97,6 +97,7 @@ fn through(source: Arc<dyn Source>, workers: usize, batches: u64) -> Duration {
         layout,
         seed: 0,
         workers,
+        find: Default::default(),
         quarantine: Arc::new(Quarantine::errors()),
         supply: Default::default(),
     };

@@ -16,16 +16,16 @@ use rayon::ScopeFifo;
 
 use crate::batch::{SharedSlot, Slot};
 use crate::error::{Error, Result};
-use crate::pipeline::{Filled, PrepareTimes, Work};
+use crate::pipeline::{Filled, Gauges, Work};
 use crate::prepare::{Filler, chunk_len};
 use crate::quarantine::{Faults, Quarantine};
 
 /// The batches that are being filled, and those that wait for an earlier one.
 pub(crate) struct Assembly<'a> {
-    /// Workers that fill at the same time, at most.
+    /// Workers there are. How many fill at the same time is told by `gauges`.
     workers: usize,
     full: &'a Sender<Result<Filled>>,
-    times: &'a PrepareTimes,
+    gauges: &'a Gauges,
     /// Where batches are settled when they leave.
     quarantine: &'a Quarantine,
     /// The earliest batch that failed: no later one is needed, each earlier one is.
@@ -68,12 +68,12 @@ struct Batch<'a> {
 }
 
 impl<'a> Assembly<'a> {
-    /// No batches yet; `workers` will fill at the same time, and finished batches go into `full`, which must have
+    /// No batches yet; at most `workers` will fill at the same time, and finished batches go into `full`, which must have
     /// room for all batches that there can be at the same time and for an error.
     pub fn new(
         workers: usize,
         full: &'a Sender<Result<Filled>>,
-        times: &'a PrepareTimes,
+        gauges: &'a Gauges,
         quarantine: &'a Quarantine,
     ) -> Self {
         let desk = Desk {
@@ -85,13 +85,13 @@ impl<'a> Assembly<'a> {
             clock: Clock { under_way: 0, since: Instant::now() },
         };
         let failed = AtomicU64::new(u64::MAX);
-        Self { workers, full, times, quarantine, failed, desk: Mutex::new(desk) }
+        Self { workers, full, gauges, quarantine, failed, desk: Mutex::new(desk) }
     }
 
     /// Notes that the next batch has its slot; `false` once none is needed any more.
     pub fn begin(&self) -> bool {
         let mut desk = self.desk();
-        desk.clock.count(1, self.times);
+        desk.clock.count(1, self.gauges);
         !desk.over
     }
 
@@ -114,12 +114,17 @@ impl<'a> Assembly<'a> {
         desk.open.push_back(Arc::new(batch));
         // A batch without samples takes a worker too, who finds that it is finished.
         let starting =
-            self.workers.saturating_sub(desk.working).min(samples.div_ceil(chunk).max(1));
+            self.workers_now().saturating_sub(desk.working).min(samples.div_ceil(chunk).max(1));
         desk.working += starting;
         drop(desk);
         for _ in 0..starting {
             scope.spawn_fifo(|scope| self.work(scope));
         }
+    }
+
+    /// Workers that fill at the same time, at most.
+    fn workers_now(&self) -> usize {
+        self.gauges.at_work.workers.load(Ordering::Relaxed).clamp(1, self.workers)
     }
 
     /// Ends batch `number` by an error, which leaves in the batch's turn.
@@ -141,7 +146,7 @@ impl<'a> Assembly<'a> {
                 && first < batch.failed_at.load(Ordering::Relaxed);
             if needed {
                 let indices = &batch.work.indices[first..first + windows.len()];
-                let filled = batch.filler.fill_chunk(&mut windows, indices, &self.times.stages);
+                let filled = batch.filler.fill_chunk(&mut windows, indices, &self.gauges.stages);
                 if let Err((at, error)) = filled {
                     self.failed.fetch_min(batch.number, Ordering::Relaxed);
                     batch.fail(first + at, error);
@@ -153,9 +158,13 @@ impl<'a> Assembly<'a> {
         scope.spawn_fifo(|scope| self.work(scope));
     }
 
-    /// The earliest batch with samples left; without one, a task less is at work.
+    /// The earliest batch with samples left; without one, or if too many are at work, a task less is.
     fn earliest(&self) -> Option<Arc<Batch<'a>>> {
         let mut desk = self.desk();
+        if desk.working > self.workers_now() {
+            desk.working -= 1;
+            return None;
+        }
         if desk.over {
             desk.open.clear();
         }
@@ -181,7 +190,7 @@ impl<'a> Assembly<'a> {
 
     /// Enters a finished batch, and sends on all whose turn it is.
     fn finish(&self, desk: &mut Desk<'a>, number: u64, result: Result<(Filled, Faults)>) {
-        desk.clock.count(-1, self.times);
+        desk.clock.count(-1, self.gauges);
         desk.finished.insert(number, result);
         while !desk.over
             && let Some(result) = desk.finished.remove(&desk.next)
@@ -229,9 +238,9 @@ impl Batch<'_> {
 
 impl Clock {
     /// Adds to the batches under way, and the time since the last change to what it was spent on.
-    fn count(&mut self, change: isize, times: &PrepareTimes) {
+    fn count(&mut self, change: isize, gauges: &Gauges) {
         let now = Instant::now();
-        let spent = if self.under_way > 0 { &times.busy_ns } else { &times.wait_ns };
+        let spent = if self.under_way > 0 { &gauges.busy_ns } else { &gauges.wait_ns };
         spent.fetch_add((now - self.since).as_nanos() as u64, Ordering::Relaxed);
         self.since = now;
         self.under_way = self.under_way.saturating_add_signed(change);

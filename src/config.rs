@@ -16,12 +16,14 @@ use crate::nn::mixing::Mixing;
 use crate::nn::models::ModelConfig;
 use crate::nn::optimizers::OptimizerConfig;
 use crate::nn::schedules::Schedule;
+use crate::pipeline::Find;
 use crate::sampler::{Sampler, SamplingConfig};
 use crate::source::cache::CacheKind;
 use crate::source::fetch::default_cache_dir;
 use crate::source::supply::Supply;
 use crate::source::{DataConfig, ENDLESS, Source};
 use crate::transform::{Augment, TransformConfig};
+use crate::tuner::SLOTS_FIRST;
 
 /// Epochs of a run that says neither epochs nor steps.
 pub const DEFAULT_EPOCHS: u64 = 5;
@@ -38,6 +40,9 @@ const WORKERS_MAX: usize = 1024;
 
 /// Folder of decoded samples, among the fetched data sets.
 const DECODED: &str = "decoded";
+
+/// Slots at most where their number is found.
+const SLOTS_FOUND_MAX: usize = 6;
 
 /// Slots of the ring at most: beyond some dozens a ring only takes memory.
 const SLOTS_MAX: usize = 1024;
@@ -94,10 +99,12 @@ pub struct RunConfig {
     pub device: String,
     /// How much to tune on an adapter before training; see [`Tune`].
     pub tune: Tune,
-    /// Preparing threads; 0 means one a core.
+    /// Preparing threads; 0 means one a core, and fewer where more samples come of it.
     pub workers: usize,
-    /// Slots of the ring: batches that are prepared, on their way, or computed at the same time.
-    pub slots: usize,
+    /// Slots of the ring: batches that are prepared, on their way, or computed at the same time. Without it three, and
+    /// up to six where more samples come of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
     /// The single-lane road: one slot, each stage waits for the one before. For comparison and debugging.
     pub sync: bool,
     /// Whether every epoch has an order of its own.
@@ -182,7 +189,7 @@ impl Default for RunConfig {
             device: "auto".into(),
             tune: Tune::Fast,
             workers: 0,
-            slots: 3,
+            slots: None,
             sync: false,
             shuffle: true,
             drop_last: false,
@@ -319,11 +326,11 @@ impl RunConfig {
 
     fn validate_pipeline(&self) -> Result<()> {
         in_range("--workers", self.workers as u64, 0, WORKERS_MAX as u64)?;
-        if self.slots < 2 && !self.sync {
-            return Err(wrong("--slots", self.slots, "at least 2, for double buffering")
+        if let Some(slots) = self.slots.filter(|&slots| slots < 2 && !self.sync) {
+            return Err(wrong("--slots", slots, "at least 2, for double buffering")
                 .hint("--slots 3, or --sync to have every stage wait for the one before"));
         }
-        in_range("--slots", self.slots as u64, 0, SLOTS_MAX as u64)?;
+        in_range("--slots", self.slots.unwrap_or(0) as u64, 0, SLOTS_MAX as u64)?;
         in_range("--readers", self.readers.unwrap_or(0) as u64, 0, WORKERS_MAX as u64)?;
         in_range("--prefetch", self.prefetch.unwrap_or(0) as u64, 0, 1 << 16)?;
         in_range("--keep", self.keep as u64, 1, 1 << 20)
@@ -338,18 +345,21 @@ impl RunConfig {
         self.precision.parse().map_err(refuse)
     }
 
-    /// Checks that the ring of `slots` slots of `slot_bytes` each stays within its bound.
+    /// How many slots of `slot_bytes` each the ring has: what is asked for, or as many as may come into play, which is
+    /// three, and more where they take no more than a quarter of their bound.
     ///
     /// # Errors
-    /// With all the numbers, and what to lower.
-    pub fn check_ring(&self, slot_bytes: usize, slots: usize) -> Result<()> {
-        let ring_bytes = slot_bytes.saturating_mul(slots);
+    /// When they take more than their bound; with all the numbers, and what to lower.
+    pub fn ring(&self, slot_bytes: usize) -> Result<usize> {
         let (most, key) = match self.memory_budget < self.max_slot_bytes {
             true => (self.memory_budget, "memory_budget"),
             false => (self.max_slot_bytes, "max_slot_bytes"),
         };
+        let found = || (most / 4 / slot_bytes.max(1)).clamp(SLOTS_FIRST, SLOTS_FOUND_MAX);
+        let slots = if self.sync { 1 } else { self.slots.unwrap_or_else(found) };
+        let ring_bytes = slot_bytes.saturating_mul(slots);
         if ring_bytes <= most {
-            return Ok(());
+            return Ok(slots);
         }
         let message = format!(
             "{slots} slots of {slot_bytes} bytes take {ring_bytes} bytes, expected at most {most} ({key})"
@@ -384,7 +394,13 @@ impl RunConfig {
         })
     }
 
-    /// Preparing threads: what was asked for, or one a core.
+    /// What is not given, and so found while the run goes on.
+    pub fn find(&self) -> Find {
+        let alone = self.sync;
+        Find { workers: !alone && self.workers == 0, slots: !alone && self.slots.is_none() }
+    }
+
+    /// Preparing threads: what was asked for, or one a core, which is then the most.
     pub fn worker_count(&self) -> usize {
         match self.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -627,14 +643,28 @@ mod tests {
     #[test]
     fn a_ring_beyond_its_bound_says_what_fits() {
         let config = RunConfig { batch_size: 100, max_slot_bytes: 3_000, ..Default::default() };
-        config.check_ring(1_000, 3).expect("fits exactly");
-        let error = config.check_ring(2_000, 3).expect_err("twice as much").to_string();
+        config.ring(1_000).expect("fits exactly");
+        let error = config.ring(2_000).expect_err("twice as much").to_string();
         assert_eq!(
             error,
             "config: --batch-size: 3 slots of 2000 bytes take 6000 bytes, expected at most 3000 \
              (max_slot_bytes); try --batch-size 50, or fewer --slots"
         );
-        assert!(config.check_ring(usize::MAX, 3).is_err());
+        assert!(config.ring(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_ring_that_is_not_given_has_room_to_grow_within_a_quarter_of_its_bound() {
+        let config = RunConfig { memory_budget: 20_000, ..Default::default() };
+        let slots = [100, 1_000, 1_250, 5_000].map(|bytes| config.ring(bytes).expect("fits"));
+        assert_eq!(slots, [6, 5, 4, 3]);
+        let given = RunConfig { slots: Some(9), ..config.clone() };
+        assert_eq!(given.ring(1_000).expect("fits"), 9);
+        let sync = RunConfig { sync: true, ..config.clone() };
+        assert_eq!(sync.ring(1_000).expect("fits"), 1);
+        assert_eq!(config.find(), Find { workers: true, slots: true });
+        assert_eq!(sync.find(), Find::default());
+        assert_eq!(given.find(), Find { workers: true, slots: false });
     }
 
     #[test]

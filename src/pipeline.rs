@@ -10,12 +10,10 @@
 //! Stopping is dropping an end of a channel: the other side sees it at its next send or receive. An error
 //! travels the same way as a batch.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::{Deserialize, Serialize};
@@ -23,13 +21,14 @@ use serde::{Deserialize, Serialize};
 use crate::assembly::Assembly;
 use crate::batch::{Slot, SlotLayout};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::foresight::{Autotune, Foresight};
 use crate::graph::plan::Pass;
 use crate::prepare::{Filler, Keys, StageCounters, panicked};
 use crate::quarantine::Quarantine;
-use crate::reader_tuner::{ReaderTuner, Seen};
-use crate::source::supply::{READERS_MAX, Supply};
+use crate::source::supply::{READERS_MAX, Stores, Supply};
 use crate::source::{ReadAhead, Source};
 use crate::transform::Transform;
+use crate::tuner::{Free, Sizes, Tuner};
 
 /// Which part of a data set a batch is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +73,26 @@ pub struct Filled {
     pub slot: Slot,
 }
 
+/// Which numbers are found while the run goes on, by how many samples come of them. The result does not depend on them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Find {
+    /// How many of the workers are at work.
+    pub workers: bool,
+    /// How many slots of the ring are in play.
+    pub slots: bool,
+}
+
+/// How many there are of what prepares batches, now.
+#[derive(Debug, Default)]
+pub struct AtWork {
+    /// Threads that read ahead.
+    pub readers: AtomicUsize,
+    /// Slots in play.
+    pub slots: AtomicUsize,
+    /// Threads that decode, transform and write into slots.
+    pub workers: AtomicUsize,
+}
+
 /// What the prepare thread works with.
 pub struct Preparation {
     /// The part that is trained on.
@@ -88,25 +107,31 @@ pub struct Preparation {
     pub layout: SlotLayout,
     /// The seed of the run.
     pub seed: u64,
-    /// Number of workers.
+    /// Number of workers; the most of them, where their number is found.
     pub workers: usize,
+    /// What is found while the run goes on.
+    pub find: Find,
     /// What is done about bad samples, and which there are.
     pub quarantine: Arc<Quarantine>,
     /// How samples come to the workers.
     pub supply: Supply,
 }
 
-/// Wall times of preparation, in nanoseconds, and its workers' counters.
+/// What is measured while batches are prepared, and what is at work; times are wall times in nanoseconds.
 #[derive(Debug, Default)]
-pub struct PrepareTimes {
+pub struct Gauges {
     /// With batches being filled, one or several.
     pub busy_ns: AtomicU64,
     /// With none, for want of an empty slot.
     pub wait_ns: AtomicU64,
     /// What the workers did, summed over threads.
     pub stages: StageCounters,
-    /// Readers at work now, where their number is found while the run goes on.
-    pub readers: AtomicUsize,
+    /// The device with nothing to do, for want of a full slot.
+    pub starved_ns: AtomicU64,
+    /// What is at work.
+    pub at_work: AtWork,
+    /// What stands between the sources and the workers.
+    pub stores: Stores,
 }
 
 /// The ends of the channels that the device thread holds. Dropping them ends the prepare thread.
@@ -116,8 +141,8 @@ pub struct DeviceEnds {
     pub full: Receiver<Result<Filled>>,
     /// Where slots go when they can be filled again.
     pub empty: Sender<Slot>,
-    /// Wall times of preparation.
-    pub times: Arc<PrepareTimes>,
+    /// What is measured meanwhile.
+    pub gauges: Arc<Gauges>,
 }
 
 /// The running threads; dropping it waits until they have ended.
@@ -139,37 +164,41 @@ impl std::fmt::Debug for Sources {
 
 impl Pipeline {
     /// Starts the `prepare` thread over `agenda` and the `device` thread with `device`, which gets the ends of
-    /// the channels. All `slots` start out empty.
+    /// the channels. All `slots` start out empty; where their number is found, the first ones of them are in play.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(
-        slots: Vec<Slot>,
+        mut slots: Vec<Slot>,
         agenda: impl Iterator<Item = Work> + Send + 'static,
         mut preparation: Preparation,
         device: impl FnOnce(DeviceEnds) + Send + 'static,
     ) -> Result<Self> {
         // Bound: the ring itself. No more batches can exist than slots, so no send ever waits on these.
+        slots.reverse();
         let (empty_in, empty_out) = bounded(slots.len());
         let (full_in, full_out) = bounded(slots.len() + 1);
-        for slot in slots {
-            empty_in.send(slot).expect("room for every slot");
-        }
         preparation.workers = preparation.workers.max(1);
         let Preparation { train, validation, supply, .. } = &mut preparation;
         let supplied = supply.set_up(train.clone(), validation.clone())?;
         (*train, *validation) = (supplied.train, supplied.validation);
-        let ahead = supplied.ahead;
-        let times = Arc::new(PrepareTimes::default());
-        let ends = DeviceEnds { full: full_out, empty: empty_in, times: times.clone() };
+        let gauges = Arc::new(Gauges { stores: supplied.stores, ..Gauges::default() });
+        let ends = DeviceEnds { full: full_out, empty: empty_in, gauges: gauges.clone() };
         let sources = [Some(&preparation.train), preparation.validation.as_ref()];
         let sources = Sources(sources.into_iter().flatten().cloned().collect());
         let threads = Vec::with_capacity(2 + preparation.workers);
         let mut pipeline = Self { threads, sources };
         let pool = pipeline.pool(preparation.workers)?;
+        let ahead = &gauges.stores.ahead;
+        let tuner = tuner(&preparation, slots.len(), ahead);
+        let depth = if ahead.is_empty() { 0 } else { depth(&preparation) };
+        let autotune = Autotune::new(tuner, gauges.clone());
         pipeline.spawn("prepare", move || {
-            let foresight = Foresight::new(agenda, &preparation, ahead, times.clone());
-            prepare_loop(foresight, &preparation, &pool, &empty_out, &full_in, &times);
+            let announce = |work: &Work| source_of(work, &preparation).0.announce(&work.indices);
+            let foresight = Foresight::new(agenda, depth, announce, autotune);
+            let wanted = &gauges.at_work.slots;
+            let ring = Ring { empty: &empty_out, kept: slots, in_play: 0, wanted };
+            prepare_loop(foresight, &preparation, &pool, ring, &full_in, &gauges);
         })?;
         pipeline.spawn("device", move || device(ends))?;
         Ok(pipeline)
@@ -216,15 +245,15 @@ fn prepare_loop(
     agenda: impl Iterator<Item = Work>,
     preparation: &Preparation,
     pool: &rayon::ThreadPool,
-    empty: &Receiver<Slot>,
+    mut ring: Ring<'_>,
     full: &Sender<Result<Filled>>,
-    times: &PrepareTimes,
+    gauges: &Gauges,
 ) {
-    let assembly = Assembly::new(preparation.workers, full, times, &preparation.quarantine);
+    let assembly = Assembly::new(preparation.workers, full, gauges, &preparation.quarantine);
     let assembly = &assembly;
     pool.in_place_scope_fifo(|scope| {
         for (number, work) in (0..).zip(agenda) {
-            let Ok(slot) = empty.recv() else { return assembly.stop() };
+            let Some(slot) = ring.next() else { return assembly.stop() };
             if !assembly.begin() {
                 return;
             }
@@ -241,88 +270,55 @@ fn prepare_loop(
 
 /// Batches read ahead at least, so that readers have something to do while a batch is filled.
 const AHEAD_MIN: usize = 4;
-/// What a number of readers is judged by: long enough for many reads of a slow disk.
-const WINDOW: Duration = Duration::from_millis(250);
 
-/// The agenda, of which the next batches are told to those who read ahead.
-struct Foresight<'a, A> {
-    agenda: A,
-    next: VecDeque<Work>,
-    /// Batches that are announced before their turn.
-    depth: usize,
-    preparation: &'a Preparation,
-    ahead: Vec<Arc<ReadAhead>>,
-    /// None: their number is given.
-    tuner: Option<ReaderTuner>,
-    times: Arc<PrepareTimes>,
-    window: (Instant, usize, [f64; 2]),
-    /// The first window after a change tells of both sides of it.
-    skip: bool,
+/// Batches that are announced before their turn.
+fn depth(preparation: &Preparation) -> usize {
+    let samples = 2 * preparation.supply.readers.unwrap_or(READERS_MAX);
+    let enough = samples.div_ceil(preparation.layout.batch_size.max(1)).max(AHEAD_MIN);
+    preparation.supply.prefetch.unwrap_or(enough)
 }
 
-impl<'a, A: Iterator<Item = Work>> Foresight<'a, A> {
-    fn new(
-        agenda: A,
-        preparation: &'a Preparation,
-        ahead: Vec<Arc<ReadAhead>>,
-        times: Arc<PrepareTimes>,
-    ) -> Self {
-        let readers = preparation.supply.readers;
-        let samples = 2 * readers.unwrap_or(READERS_MAX);
-        let enough = samples.div_ceil(preparation.layout.batch_size.max(1)).max(AHEAD_MIN);
-        let depth = match ahead.is_empty() {
-            true => 0,
-            false => preparation.supply.prefetch.unwrap_or(enough),
-        };
-        let most = ahead.iter().map(|ahead| ahead.readers_max()).max().unwrap_or(0);
-        let tuner = readers.is_none().then(|| ReaderTuner::new(preparation.workers, most));
-        let window = (Instant::now(), 0, [0.0; 2]);
-        let next = VecDeque::new();
-        Self { agenda, next, depth, preparation, ahead, tuner, times, window, skip: true }
-    }
-
-    /// Looks at how the readers do, and changes their number.
-    fn tune(&mut self, samples: usize) {
-        let Some(tuner) = &mut self.tuner else { return };
-        let (began, seen, [read_s, all_s]) = &mut self.window;
-        *seen += samples;
-        let elapsed = began.elapsed();
-        if elapsed < WINDOW || self.ahead.is_empty() {
-            return;
-        }
-        let stages = &self.times.stages;
-        let read = stages.read_s();
-        let all = read + stages.augment_s() + stages.write_s();
-        let read_share = (read - *read_s) / (all - *all_s).max(1e-9);
-        let samples_per_s = *seen as f64 / elapsed.as_secs_f64();
-        self.window = (Instant::now(), 0, [read, all]);
-        if std::mem::take(&mut self.skip) {
-            return;
-        }
-        let readers = tuner.next(Seen { samples_per_s, read_share });
-        let before = self.times.readers.swap(readers, Ordering::Relaxed);
-        if before != readers {
-            self.ahead.iter().for_each(|ahead| ahead.set_readers(readers));
-            self.skip = true;
-        }
-    }
+/// What there is to find out about how many should be at work, where `ring` slots are all there are.
+fn tuner(preparation: &Preparation, ring: usize, ahead: &[Arc<ReadAhead>]) -> Tuner {
+    let Preparation { workers, find, supply, .. } = preparation;
+    let readers_max = ahead.iter().map(|ahead| ahead.readers_max()).max();
+    let readers = supply.readers.unwrap_or(0).min(readers_max.unwrap_or(0));
+    let given = Sizes { readers, slots: ring, workers: *workers };
+    let free = Free {
+        readers: readers_max.filter(|_| supply.readers.is_none()),
+        slots: find.slots.then_some(ring),
+        workers: find.workers.then_some(*workers),
+    };
+    Tuner::new(given, free)
 }
 
-impl<A: Iterator<Item = Work>> Iterator for Foresight<'_, A> {
-    type Item = Work;
+/// The ring as the prepare thread sees it: slots that come back empty, and those that are not in play.
+struct Ring<'a> {
+    empty: &'a Receiver<Slot>,
+    kept: Vec<Slot>,
+    in_play: usize,
+    /// How many are to be in play.
+    wanted: &'a AtomicUsize,
+}
 
-    fn next(&mut self) -> Option<Work> {
-        while self.next.len() <= self.depth
-            && let Some(work) = self.agenda.next()
+impl Ring<'_> {
+    /// Waits for an empty slot; none when the device is gone.
+    fn next(&mut self) -> Option<Slot> {
+        if self.in_play < self.wanted.load(Ordering::Relaxed)
+            && let Some(slot) = self.kept.pop()
         {
-            if self.depth > 0 {
-                source_of(&work, self.preparation).0.announce(&work.indices);
-            }
-            self.next.push_back(work);
+            self.in_play += 1;
+            return Some(slot);
         }
-        let work = self.next.pop_front()?;
-        self.tune(work.indices.len());
-        Some(work)
+        loop {
+            let slot = self.empty.recv().ok()?;
+            // Never the last one, whatever is wanted: it would not come back.
+            if self.in_play <= self.wanted.load(Ordering::Relaxed).max(1) {
+                return Some(slot);
+            }
+            self.in_play -= 1;
+            self.kept.push(slot);
+        }
     }
 }
 

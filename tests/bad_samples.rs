@@ -195,7 +195,7 @@ fn workers_change_neither_the_run_nor_its_ledger() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let run = |workers: usize, slots: usize, on, budget| {
         let dir = folder.path().join(format!("{workers}-{slots}-{on:?}"));
-        let config = RunConfig { workers, slots, ..with(on, budget) };
+        let config = RunConfig { workers, slots: Some(slots), ..with(on, budget) };
         (run(config, faulty(), &dir, false, None).expect("runs"), dir)
     };
     let budget = Budget::Samples(30);

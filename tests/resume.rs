@@ -119,7 +119,11 @@ fn neither_workers_nor_slots_nor_lanes_change_the_result() {
             hash("four", RunConfig { workers: 4, ..config(device) }),
             "{device}: workers"
         );
-        assert_eq!(one, hash("five", RunConfig { slots: 5, ..config(device) }), "{device}: slots");
+        assert_eq!(
+            one,
+            hash("five", RunConfig { slots: Some(5), ..config(device) }),
+            "{device}: slots"
+        );
         assert_eq!(one, hash("sync", RunConfig { sync: true, ..config(device) }), "{device}: sync");
         assert_ne!(one, hash("seed", RunConfig { seed: 8, ..config(device) }), "{device}: seed");
     }

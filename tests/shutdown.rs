@@ -20,7 +20,7 @@ fn dropping_at_any_moment_joins_all_threads() {
         for slots in [2, 3, 5] {
             for workers in [1, 2] {
                 for steps in [0, 1, 2, 7] {
-                    let config = RunConfig { slots, workers, ..config(device) };
+                    let config = RunConfig { slots: Some(slots), workers, ..config(device) };
                     let trainer = trainer(rows(200), config);
                     let promises: Vec<_> = (0..steps).map(|_| trainer.step()).collect();
                     if let Some(first) = promises.into_iter().next() {

@@ -194,6 +194,7 @@ fn epoch(
         layout,
         seed: 0,
         workers,
+        find: Default::default(),
         quarantine: Arc::new(quarantine),
         supply: Supply::default(),
     };
@@ -201,14 +202,14 @@ fn epoch(
     let began = Instant::now();
     let pipeline = Pipeline::start(slots, agenda, preparation, move |ends| {
         // Whoever waits is gone only if this thread is, too.
-        let _ = told.send(drain(&ends).map(|()| ends.times));
+        let _ = told.send(drain(&ends).map(|()| ends.gauges));
     })?;
-    let times = hear.recv().map_err(|e| {
+    let gauges = hear.recv().map_err(|e| {
         Error::device("bench", "the pipeline ended without a result").caused_by(e)
     })??;
     found.epochs_s.push(began.elapsed().as_secs_f64() / passes as f64);
     drop(pipeline);
-    let stages = &times.stages;
+    let stages = &gauges.stages;
     found.copied_bytes += stages.copied_bytes();
     found.read_s += stages.read_s();
     found.decode_s += stages.decode_s();

@@ -87,9 +87,9 @@ impl DeviceFlags {
             ..Default::default()
         };
         config.validate()?;
-        let (workers, slots) = (config.worker_count(), config.slots);
+        let workers = config.worker_count();
         let device = config.device;
-        Ok(EvalOptions { device, batch_size, workers, slots, outputs, ..Default::default() })
+        Ok(EvalOptions { device, batch_size, workers, outputs, ..Default::default() })
     }
 }
 

@@ -81,10 +81,10 @@ pub struct Flags {
     /// How much to tune on an adapter before training: off, fast (3 s) or full [default: fast]
     #[arg(long, value_name = "T")]
     tune: Option<Tune>,
-    /// Preparing threads; 0 means one a core [default: 0]
+    /// Preparing threads; 0 means one a core, and fewer if the run gains by it [default: 0]
     #[arg(long, value_name = "W")]
     workers: Option<usize>,
-    /// Slots of the ring: batches prepared, on their way or computed at the same time [default: 3]
+    /// Slots of the ring: batches prepared, on their way or computed at the same time [default: 3, up to 6 if the run gains by it]
     #[arg(long, value_name = "S")]
     slots: Option<usize>,
     /// Most bytes that the ring of slots may take [default: 1 GiB]
@@ -272,7 +272,7 @@ impl Flags {
         set(&mut config.device, self.device.clone());
         set(&mut config.tune, self.tune);
         set(&mut config.workers, self.workers);
-        set(&mut config.slots, self.slots);
+        config.slots = self.slots.or(config.slots);
         set(&mut config.max_slot_bytes, self.max_slot_bytes);
         set(&mut config.cache, self.cache);
         set(&mut config.memory_budget, self.memory_budget.map(|bytes| bytes as usize));
@@ -494,7 +494,7 @@ mod tests {
             device: "cpu".into(),
             tune: Tune::Full,
             workers: 8,
-            slots: 9,
+            slots: Some(9),
             sync: true,
             shuffle: false,
             drop_last: true,

@@ -12,6 +12,7 @@ use inflight::graph::plan::{ActivationBuffer, Pass, Program};
 use inflight::nn::Module;
 use inflight::nn::describe::describe;
 use inflight::source::{Dataset, ENDLESS};
+use inflight::train::event::Input;
 use inflight::transform::{Transform, TransformConfig, deferrable};
 use serde::Serialize;
 
@@ -30,6 +31,8 @@ struct Plan {
     steps: u64,
     steps_per_epoch: u64,
     slots: usize,
+    /// What will prepare the batches.
+    input: Input,
     slot_bytes: usize,
     ring_bytes: usize,
     arena_bytes: usize,
@@ -88,9 +91,8 @@ pub fn print(
     steps_per_epoch: u64,
     json: bool,
 ) -> Result<()> {
-    let slots = if config.sync { 1 } else { config.slots };
     let slot_bytes = program.slot.slot_bytes;
-    config.check_ring(slot_bytes, slots)?;
+    let slots = config.ring(slot_bytes)?;
     let description = describe(model, dataset.train.spec(), config.batch_size)?;
     let device = context(&config.device)?;
     let program = Arc::new(program);
@@ -107,6 +109,7 @@ pub fn print(
         steps: config.total_steps(steps_per_epoch),
         steps_per_epoch,
         slots,
+        input: Input::planned(config, slots),
         slot_bytes,
         ring_bytes: slots * slot_bytes,
         arena_bytes: 4 * program.arenas.values().sum::<usize>(),
@@ -151,6 +154,7 @@ pub fn print(
         bytes(plan.arena_bytes),
         bytes(plan.activation_bytes)
     ));
+    out::data(format!("input: {} · budget {}", plan.input, bytes(config.memory_budget)));
     let mut step = format!("a step: moves at least {}", out::bytes(plan.step_bytes));
     if let Some(counts) = counts {
         let (dispatches, barriers) = (out::count(counts.dispatches), out::count(counts.barriers));

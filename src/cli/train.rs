@@ -308,6 +308,8 @@ fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) ->
         print::bytes(summary.slot_bytes),
         print::bytes(summary.device.allocated_bytes),
     ));
+    let budget = print::bytes(summary.input.memory_budget as u64);
+    print::note(format!("input: {} · budget {budget}", summary.input));
     if summary.skipped > 0 {
         let skipped = print::count(summary.skipped);
         print::note(format!("{skipped} steps were skipped: their gradients were not finite"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::cache::{Budget, CACHE_BYTES, CacheKind, Cached, Folder};
+use super::cache::{Budget, CACHE_BYTES, CacheCounts, CacheKind, Cached, Folder};
 use super::read_ahead::ReadAhead;
 use super::{Encoding, Source};
 use crate::batch::TargetSpec;
@@ -41,8 +41,37 @@ pub struct Supply {
 pub(crate) struct Supplied {
     pub train: Arc<dyn Source>,
     pub validation: Option<Arc<dyn Source>>,
+    pub stores: Stores,
+}
+
+/// What stands between the sources and the workers of a run.
+#[derive(Default)]
+pub struct Stores {
     /// Those that read ahead.
     pub ahead: Vec<Arc<ReadAhead>>,
+    /// Those that keep what was read.
+    pub caches: Vec<Arc<Cached>>,
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (ahead, caches) = (self.ahead.len(), self.caches.len());
+        f.debug_struct("Stores").field("ahead", &ahead).field("caches", &caches).finish()
+    }
+}
+
+impl Stores {
+    /// Reads that found their sample read ahead, where something is.
+    pub fn ahead_hits(&self) -> Option<u64> {
+        let hits = self.ahead.iter().map(|ahead| ahead.hits());
+        (!self.ahead.is_empty()).then(|| hits.sum())
+    }
+
+    /// Reads that found their sample kept, and those that did not, where something is.
+    pub fn cache_counts(&self) -> Option<CacheCounts> {
+        let counts = self.caches.iter().map(|cache| cache.counts());
+        counts.reduce(|a, b| CacheCounts { hits: a.hits + b.hits, misses: a.misses + b.misses })
+    }
 }
 
 /// What is trained on, and what is held out.
@@ -59,7 +88,7 @@ impl Supply {
         train: Arc<dyn Source>,
         validation: Option<Arc<dyn Source>>,
     ) -> Result<Supplied> {
-        let mut ahead = Vec::new();
+        let mut stores = Stores::default();
         let mut read_ahead = |source: Arc<dyn Source>| -> Result<Arc<dyn Source>> {
             if !source.waits() || self.readers == Some(0) {
                 return Ok(source);
@@ -69,16 +98,21 @@ impl Supply {
             let source = Arc::new(ReadAhead::start(source, readers, bytes)?);
             // Their number is found from none on.
             source.set_readers(self.readers.unwrap_or(0));
-            ahead.push(source.clone());
+            stores.ahead.push(source.clone());
             Ok(source)
         };
         let train = read_ahead(train)?;
         let validation = validation.map(&mut read_ahead).transpose()?;
-        let (train, validation) = self.cached(train, validation)?;
-        Ok(Supplied { train, validation, ahead })
+        let (train, validation) = self.cached(train, validation, &mut stores.caches)?;
+        Ok(Supplied { train, validation, stores })
     }
 
-    fn cached(&self, train: Arc<dyn Source>, validation: Option<Arc<dyn Source>>) -> Result<Parts> {
+    fn cached(
+        &self,
+        train: Arc<dyn Source>,
+        validation: Option<Arc<dyn Source>>,
+        caches: &mut Vec<Arc<Cached>>,
+    ) -> Result<Parts> {
         let gains = |source: &dyn Source| source.encoding() == Encoding::Image || source.waits();
         let bytes = self.cache_bytes.unwrap_or(CACHE_BYTES);
         if self.cache == CacheKind::Off || !gains(&*train) {
@@ -89,17 +123,20 @@ impl Supply {
             CacheKind::Disk => Some(self.folder(&*train, bytes)?),
             CacheKind::Off | CacheKind::Ram => None,
         };
-        let cache = |source: Arc<dyn Source>, name: &str| -> Result<Arc<dyn Source>> {
-            Ok(Arc::new(match &folder {
+        let mut cache = |source: Arc<dyn Source>, name: &str| -> Result<Arc<dyn Source>> {
+            let cached = Arc::new(match &folder {
                 Some(folder) => Cached::disk(source, folder, name)?,
                 None => Cached::ram(source, ram.clone())?,
-            }))
+            });
+            caches.push(cached.clone());
+            Ok(cached)
         };
+        let train = cache(train, "train")?;
         let validation = validation.map(|source| match gains(&*source) {
             true => cache(source, "validation"),
             false => Ok(source),
         });
-        Ok((cache(train, "train")?, validation.transpose()?))
+        Ok((train, validation.transpose()?))
     }
 
     fn folder(&self, source: &dyn Source, bytes: u64) -> Result<Arc<Folder>> {

@@ -13,7 +13,7 @@ use super::book::{Book, Progress, Terms};
 use super::checkpoint::Checkpoint;
 use super::compile::{Blueprint, Training, compile_with};
 use super::engine::{Engine, Sources};
-use super::event::FirstStep;
+use super::event::{FirstStep, Input};
 use super::run::{Run, Saving};
 use super::trainer::{MAILBOX_LEN, Parts, Trainer};
 use super::weights;
@@ -189,8 +189,7 @@ impl TrainerBuilder {
         let planning = Instant::now();
         let program = Arc::new(self.program()?);
         let config = &self.config;
-        let slots = if config.sync { 1 } else { config.slots };
-        config.check_ring(program.slot.slot_bytes, slots)?;
+        let slots = config.ring(program.slot.slot_bytes)?;
         let agenda = self.agenda()?;
         let plan_s = planning.elapsed().as_secs_f64();
         let mut executor = device::open_tuned(&config.device, program.clone(), slots, config.tune)?;
@@ -204,7 +203,7 @@ impl TrainerBuilder {
         });
         let quarantine = Arc::new(self.quarantine()?);
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
-            .workers(config.worker_count(), slots)
+            .input(Input::planned(config, slots))
             .quarantine(quarantine.clone());
         let lr = config.learning_rate(total_steps);
         let abandoned = Arc::new(AtomicBool::new(false));
@@ -245,6 +244,7 @@ impl TrainerBuilder {
             layout: program.slot.clone(),
             seed: config.seed,
             workers: config.worker_count(),
+            find: config.find(),
             quarantine,
             supply: config.supply(slots * program.slot.slot_bytes)?,
         };

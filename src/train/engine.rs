@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvError, TryRecvError, select};
@@ -48,7 +49,6 @@ pub(super) enum Message {
 /// Times of the device thread, in seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DeviceTimes {
-    pub starved_s: f64,
     pub launch_s: f64,
     pub wait_s: f64,
     pub busy_s: f64,
@@ -358,6 +358,7 @@ impl Engine {
     /// Nothing is in flight and no batch is there: waits for whichever of batch and message comes first.
     fn wait_for_batch(&mut self) -> Result<(), RecvError> {
         let Some(ends) = &self.ends else { return Ok(()) };
+        let gauges = ends.gauges.clone();
         let began = Instant::now();
         let message = select! {
             recv(self.mailbox) -> message => Some(message?),
@@ -371,7 +372,7 @@ impl Engine {
             }
         };
         if self.credits > 0 && self.times.passes > 0 {
-            self.times.starved_s += began.elapsed().as_secs_f64();
+            gauges.starved_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
         }
         message.map_or(Ok(()), |message| self.receive(message))
     }
@@ -385,7 +386,7 @@ impl Engine {
     /// The run is over: the last checkpoint, the summary, the answers.
     fn end(&mut self, stopped: bool) -> Result<()> {
         let wall_s = self.started.elapsed().as_secs_f64();
-        let prepare = self.ends.take().map(|ends| ends.times);
+        let gauges = self.ends.take().map(|ends| ends.gauges);
         self.phase = Phase::Over;
         self.pending = None;
         if !stopped {
@@ -403,7 +404,7 @@ impl Engine {
             book: &self.book,
             device,
             times: self.times,
-            prepare: prepare.as_deref(),
+            gauges: gauges.as_deref(),
             first: self.first,
             wall_s,
             parameter_hash: hash,

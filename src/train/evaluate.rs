@@ -126,6 +126,7 @@ pub fn evaluate(
         layout: program.slot.clone(),
         seed: options.seed,
         workers: options.workers,
+        find: Default::default(),
         quarantine: Arc::new(quarantine),
         supply: Supply::default(),
     };

@@ -1,11 +1,16 @@
 //! What a run tells while it goes on: events, the same for callbacks, streams, queues and `--json`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::RunConfig;
 use crate::executor::DeviceInfo;
+use crate::pipeline::Find;
 use crate::report::verdict::Verdict;
+use crate::source::cache::CacheCounts;
+use crate::tuner::SLOTS_FIRST;
 
 /// One event of a run, in the order in which things happened on the device.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -104,6 +109,62 @@ pub struct FirstStep {
     pub total_s: f64,
 }
 
+/// What prepared the batches of a run, as it was at the end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Input {
+    /// Threads that decode, transform and write into slots.
+    pub workers: usize,
+    /// Slots in play.
+    pub slots: usize,
+    /// Slots there are.
+    pub ring: usize,
+    /// Threads that read ahead, where reads wait for a disk or a network.
+    pub readers: Option<usize>,
+    /// Which of these were not given, and found while the run went on.
+    pub found: Vec<&'static str>,
+    /// Reads whose sample had been read ahead.
+    pub ahead_hits: Option<u64>,
+    /// Reads whose sample was in the cache, and those whose was not.
+    pub cache: Option<CacheCounts>,
+    /// Bytes that slots and samples read ahead may take together.
+    pub memory_budget: usize,
+}
+
+impl Input {
+    /// What a run begins with that has a ring of `ring` slots.
+    pub fn planned(config: &RunConfig, ring: usize) -> Self {
+        let Find { workers, slots } = config.find();
+        let free = [("workers", workers), ("slots", slots), ("readers", config.readers.is_none())];
+        Self {
+            workers: config.worker_count(),
+            slots: if slots { ring.min(SLOTS_FIRST) } else { ring },
+            ring,
+            readers: config.readers,
+            found: free.into_iter().filter_map(|(name, free)| free.then_some(name)).collect(),
+            memory_budget: config.memory_budget,
+            ..Self::default()
+        }
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = |name| if self.found.contains(&name) { " (found)" } else { "" };
+        write!(f, "workers {}{}", self.workers, found("workers"))?;
+        write!(f, " · slots {} of {}{}", self.slots, self.ring, found("slots"))?;
+        if let Some(readers) = self.readers {
+            write!(f, " · readers {readers}{}", found("readers"))?;
+        }
+        if let Some(hits) = self.ahead_hits {
+            write!(f, ", which were ahead of {hits} reads")?;
+        }
+        if let Some(CacheCounts { hits, misses }) = self.cache {
+            write!(f, " · cache {hits} hits, {misses} misses")?;
+        }
+        Ok(())
+    }
+}
+
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
@@ -141,6 +202,8 @@ pub struct Summary {
     pub first_step: FirstStep,
     /// Bytes of the ring of slots.
     pub slot_bytes: u64,
+    /// What prepared its batches.
+    pub input: Input,
     /// Highest resident memory of the process, in bytes, where the system tells it.
     pub peak_memory_bytes: Option<u64>,
     /// SHA-256 over all parameters.

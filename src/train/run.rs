@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 use super::book::{Book, Progress};
 use super::checkpoint::CheckpointWriter;
 use super::engine::DeviceTimes;
-use super::event::{CheckpointReport, FirstStep, StepReport, Summary};
+use super::event::{CheckpointReport, FirstStep, Input, StepReport, Summary};
 use crate::error::Result;
 use crate::executor::{DeviceInfo, Snapshot};
 use crate::graph::Arena;
 use crate::graph::plan::Program;
-use crate::pipeline::{PrepareTimes, Work};
+use crate::pipeline::{Gauges, Work};
 use crate::quarantine::Quarantine;
 use crate::report::folder::RunFolder;
 use crate::report::memory::{peak_memory_bytes, processor_time_s};
@@ -43,8 +43,7 @@ pub(super) struct Run {
     pub arenas: Vec<Arena>,
     program: Arc<Program>,
     total_steps: u64,
-    workers: usize,
-    slots: usize,
+    input: Input,
     quarantine: Arc<Quarantine>,
     /// Processor time of the process when the run was opened, where the system tells it.
     processor_began_s: Option<f64>,
@@ -56,7 +55,7 @@ pub(super) struct Closing<'a> {
     pub book: &'a Book,
     pub device: DeviceInfo,
     pub times: DeviceTimes,
-    pub prepare: Option<&'a PrepareTimes>,
+    pub gauges: Option<&'a Gauges>,
     pub first: FirstStep,
     pub wall_s: f64,
     pub parameter_hash: String,
@@ -81,15 +80,13 @@ impl Run {
             .transpose()?;
         let arenas = program.persistent_arenas().collect();
         let processor_began_s = processor_time_s();
-        let (workers, slots) = (0, 0);
         let quarantine = Arc::new(Quarantine::errors());
         Ok(Self {
             seed,
             arenas,
             program,
             total_steps,
-            workers,
-            slots,
+            input: Input::default(),
             quarantine,
             processor_began_s,
             kept,
@@ -102,9 +99,9 @@ impl Run {
         self
     }
 
-    /// Notes how many workers and slots the pipeline has.
-    pub fn workers(mut self, workers: usize, slots: usize) -> Self {
-        (self.workers, self.slots) = (workers, slots);
+    /// Notes what prepares the batches.
+    pub fn input(mut self, input: Input) -> Self {
+        self.input = input;
         self
     }
 
@@ -155,11 +152,14 @@ impl Run {
 
     /// The summary, which is also written into the run folder.
     pub fn summary(&mut self, closing: Closing<'_>) -> Result<Summary> {
-        let Closing { book, device, times, prepare, first, wall_s, parameter_hash, stopped } =
+        if let Some(gauges) = closing.gauges {
+            self.note_at_work(gauges);
+        }
+        let Closing { book, device, times, gauges, first, wall_s, parameter_hash, stopped } =
             closing;
         let stages = StageTimes {
             disk_s: first.open_data_s,
-            ..self.stage_times(&device, times, prepare, wall_s)
+            ..self.stage_times(&device, times, gauges, wall_s)
         };
         let bad_samples = self.quarantine.count() as u64;
         let verdict = Verdict { bad_samples, ..Verdict::new(&stages) };
@@ -185,7 +185,8 @@ impl Run {
             run_dir: self.kept.as_ref().map(|kept| kept.folder.path().to_path_buf()),
             time_to_first_step_s: first.total_s,
             first_step: first,
-            slot_bytes: (self.slots * self.program.slot.slot_bytes) as u64,
+            slot_bytes: (self.input.ring * self.program.slot.slot_bytes) as u64,
+            input: self.input.clone(),
             peak_memory_bytes: peak_memory_bytes(),
             parameter_hash,
             stopped,
@@ -197,11 +198,22 @@ impl Run {
         Ok(summary)
     }
 
+    /// Enters what was at work at the end, and what came of it.
+    fn note_at_work(&mut self, gauges: &Gauges) {
+        let at_work = &gauges.at_work;
+        let now = |n: &std::sync::atomic::AtomicUsize| n.load(Ordering::Relaxed);
+        self.input.workers = now(&at_work.workers);
+        self.input.slots = now(&at_work.slots);
+        self.input.ahead_hits = gauges.stores.ahead_hits();
+        self.input.readers = self.input.ahead_hits.map(|_| now(&at_work.readers));
+        self.input.cache = gauges.stores.cache_counts();
+    }
+
     fn stage_times(
         &self,
         device: &DeviceInfo,
         times: DeviceTimes,
-        prepare: Option<&PrepareTimes>,
+        gauges: Option<&Gauges>,
         wall_s: f64,
     ) -> StageTimes {
         let seconds = |ns: &std::sync::atomic::AtomicU64| ns.load(Ordering::Relaxed) as f64 / 1e9;
@@ -209,14 +221,13 @@ impl Run {
         let busy_s = if times.busy_s > 0.0 { times.busy_s } else { times.wait_s };
         let mut stages = StageTimes {
             wall_s,
-            starved_s: times.starved_s,
             // The twins compute within the submit itself, and a software adapter holds it up meanwhile.
             launch_s: times.launch_s - if shared_cores { busy_s.min(times.launch_s) } else { 0.0 },
             device_wait_s: times.wait_s,
             device_busy_s: busy_s,
             compile_s: device.open_s + device.tune_s + device.compile_s,
-            workers: self.workers,
-            slots: self.slots,
+            workers: self.input.workers,
+            slots: self.input.ring,
             passes: times.passes,
             processor_s: processor_time_s()
                 .zip(self.processor_began_s)
@@ -225,12 +236,13 @@ impl Run {
             shared_cores,
             ..Default::default()
         };
-        if let Some(prepare) = prepare {
-            stages.prepare_busy_s = seconds(&prepare.busy_ns);
-            stages.prepare_wait_s = seconds(&prepare.wait_ns);
-            stages.read_s = prepare.stages.read_s() + prepare.stages.decode_s();
-            stages.augment_s = prepare.stages.augment_s();
-            stages.upload_s = prepare.stages.write_s();
+        if let Some(gauges) = gauges {
+            stages.prepare_busy_s = seconds(&gauges.busy_ns);
+            stages.prepare_wait_s = seconds(&gauges.wait_ns);
+            stages.starved_s = seconds(&gauges.starved_ns);
+            stages.read_s = gauges.stages.read_s() + gauges.stages.decode_s();
+            stages.augment_s = gauges.stages.augment_s();
+            stages.upload_s = gauges.stages.write_s();
         }
         stages
     }

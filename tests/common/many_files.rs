@@ -63,6 +63,7 @@ pub fn epoch(train: Arc<dyn Source>, workers: usize) -> (usize, usize) {
         layout,
         seed: 1,
         workers,
+        find: Default::default(),
         quarantine: Arc::new(Quarantine::errors()),
         supply: Default::default(),
     };

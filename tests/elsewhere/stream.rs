@@ -68,7 +68,7 @@ fn a_stream_trains_as_many_steps_as_are_asked_for() {
     let (steps, hash) = train(raw_stream(100), &raw_data(), config.clone());
     assert_eq!(steps, 5);
     // Workers, slots and what comes after do not matter.
-    let other = RunConfig { workers: 1, slots: 2, ..config };
+    let other = RunConfig { workers: 1, slots: Some(2), ..config };
     assert_eq!(train(raw_stream(20), &raw_data(), other), (5, hash));
 }
 

@@ -138,6 +138,7 @@ pub fn preparation(source: Arc<dyn Source>, batch_size: usize, workers: usize) -
         held_out: Vec::new(),
         seed: 3,
         workers,
+        find: Default::default(),
         quarantine: Arc::new(Quarantine::errors()),
         supply: Default::default(),
     }

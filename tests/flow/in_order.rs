@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use inflight::Error;
-use inflight::pipeline::Pipeline;
+use inflight::pipeline::{Find, Pipeline, Preparation};
 use inflight::source::Source;
 
-use crate::bed::{Happened, Hooked, agenda, preparation, receive, ring, run};
+use crate::bed::{Arrived, Happened, Hooked, PATIENCE, agenda, preparation, receive, ring, run};
 
 #[test]
 fn a_later_batch_is_filled_while_an_earlier_one_waits() {
@@ -106,6 +106,84 @@ fn workers_and_slots_change_no_bit() {
             assert_eq!(with(workers, slots, batch), one, "{workers} workers, {slots} slots");
         }
     }
+}
+
+#[test]
+fn numbers_that_change_meanwhile_change_no_bit() {
+    let source: Arc<dyn Source> = Arc::new(Hooked::new(100));
+    let one = run(agenda(100, 8, 60), preparation(source.clone(), 8, 1), 1, |_| ());
+    let preparation = preparation(source, 8, 4);
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let ring = ring(&preparation, 6);
+    let pipeline =
+        Pipeline::start(ring, agenda(100, 8, 60).into_iter(), preparation, move |ends| {
+            let mut arrived = Arrived::default();
+            while let Ok(filled) = receive(&ends.full) {
+                let filled = filled.expect("no errors here");
+                let step = filled.work.step as usize;
+                ends.gauges.at_work.workers.store(1 + step % 4, SeqCst);
+                ends.gauges.at_work.slots.store(1 + step * 5 % 6, SeqCst);
+                arrived.steps.push(filled.work.step);
+                arrived.bytes.push(filled.slot.bytes().unwrap().to_vec());
+                let _ = ends.empty.send(filled.slot);
+            }
+            let _ = sender.send(arrived);
+        });
+    let _pipeline = pipeline.unwrap();
+    assert_eq!(receiver.recv_timeout(PATIENCE).expect("the pipeline ends"), one);
+}
+
+#[test]
+fn slots_beyond_the_wanted_ones_are_not_in_play() {
+    // What is found begins with three slots; the others are not in play.
+    for (find, in_play) in
+        [(Find { workers: true, slots: true }, 3), (Find { workers: true, slots: false }, 5)]
+    {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let preparation = Preparation { find, ..preparation(Arc::new(Hooked::new(64)), 8, 4) };
+        let ring = ring(&preparation, 5);
+        let pipeline =
+            Pipeline::start(ring, agenda(64, 8, 8).into_iter(), preparation, move |ends| {
+                let filled: Vec<_> = (0..in_play).map(|_| receive(&ends.full)).collect();
+                let workers = ends.gauges.at_work.workers.load(SeqCst);
+                let more = ends.full.recv_timeout(std::time::Duration::from_millis(50)).is_ok();
+                let _ = sender.send((filled.iter().filter(|f| f.is_ok()).count(), workers, more));
+            });
+        let _pipeline = pipeline.unwrap();
+        let found = receiver.recv_timeout(PATIENCE).expect("the pipeline ends");
+        assert_eq!(found, (in_play, 4, false), "{find:?}");
+    }
+}
+
+#[test]
+fn no_more_workers_are_at_work_than_are_wanted() {
+    let most = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+    let seen = most.clone();
+    let source = Hooked::new(64).on_read(move |_| {
+        let now = seen.0.fetch_add(1, SeqCst) + 1;
+        seen.1.fetch_max(now, SeqCst);
+        std::thread::yield_now();
+        seen.0.fetch_sub(1, SeqCst);
+        Ok(())
+    });
+    let preparation = preparation(Arc::new(source), 8, 4);
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let ring = ring(&preparation, 4);
+    let pipeline = Pipeline::start(ring, agenda(64, 8, 40).into_iter(), preparation, move |ends| {
+        let mut batches = 0;
+        while let Ok(filled) = receive(&ends.full) {
+            batches += 1;
+            ends.gauges.at_work.workers.store(1, SeqCst);
+            if batches == 12 {
+                // What was begun with more workers is done by now.
+                most.1.store(0, SeqCst);
+            }
+            let _ = ends.empty.send(filled.expect("no errors here").slot);
+        }
+        let _ = sender.send((batches, most.1.load(SeqCst)));
+    });
+    let _pipeline = pipeline.unwrap();
+    assert_eq!(receiver.recv_timeout(PATIENCE).expect("the pipeline ends"), (40, 1));
 }
 
 #[test]

@@ -35,7 +35,8 @@ fn devices_agree_and_a_repeat_has_the_same_bits() {
         for device in devices() {
             let config = RunConfig { mixup, cutmix, steps: Some(6), ..config(device) };
             let (losses, summary) = run(&config);
-            let (again, repeated) = run(&RunConfig { workers: 1, slots: 2, ..config.clone() });
+            let (again, repeated) =
+                run(&RunConfig { workers: 1, slots: Some(2), ..config.clone() });
             assert_eq!(losses, again, "{device}");
             assert_eq!(summary.parameter_hash, repeated.parameter_hash, "{device}");
             let (plain, _) = run(&RunConfig { mixup: None, cutmix: None, ..config });

@@ -79,7 +79,7 @@ impl Budget {
 }
 
 /// What a cache has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CacheCounts {
     /// Reads that found their sample.
     pub hits: u64,
