@@ -84,3 +84,90 @@ fn bytes_turned_over_do_no_harm() {
         }
     }
 }
+
+#[cfg(feature = "parquet")]
+mod arrow {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray};
+    use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
+    use arrow_ipc::{CompressionType, root_as_footer};
+
+    use super::*;
+
+    fn batch() -> RecordBatch {
+        let x: ArrayRef = Arc::new(Float32Array::from_iter_values((0..600).map(|i| i as f32)));
+        let label: ArrayRef =
+            Arc::new(StringArray::from_iter_values((0..600).map(|i| ["a", "b"][i % 2])));
+        RecordBatch::try_from_iter([("x", x), ("label", label)]).expect("a batch")
+    }
+
+    /// A file and a stream, packed or not.
+    fn written(packed: Option<CompressionType>) -> [Vec<u8>; 2] {
+        let batch = batch();
+        let options = IpcWriteOptions::default().try_with_compression(packed).expect("options");
+        let (mut file, mut stream) = (Vec::new(), Vec::new());
+        let mut writer =
+            FileWriter::try_new_with_options(&mut file, &batch.schema(), options.clone())
+                .expect("a file");
+        writer.write(&batch).and_then(|()| writer.finish()).expect("writes");
+        drop(writer);
+        let mut writer = StreamWriter::try_new_with_options(&mut stream, &batch.schema(), options)
+            .expect("a stream");
+        writer.write(&batch).and_then(|()| writer.finish()).expect("writes");
+        drop(writer);
+        [file, stream]
+    }
+
+    fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+        let at = bytes.windows(from.len()).position(|window| window == from).expect("is there");
+        [&bytes[..at], to, &bytes[at + from.len()..]].concat()
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        let found = read(Format::Arrow, bytes, folder().path());
+        found.expect_err("claims more than there is")
+    }
+
+    #[test]
+    fn a_block_is_no_longer_than_its_file() {
+        let [file, _] = written(None);
+        let end = file.len() - 10;
+        let footer_len = u32::from_le_bytes(file[end..end + 4].try_into().expect("four")) as usize;
+        let footer = root_as_footer(&file[end - footer_len..end]).expect("a footer");
+        let block = footer.recordBatches().expect("blocks").get(0).0;
+        for claimed in [file.len() as i64, 20 << 30, i64::MAX, -1] {
+            let mut longer = block;
+            longer[16..].copy_from_slice(&claimed.to_le_bytes());
+            let error = refusal(&replaced(&file, &block, &longer));
+            assert!(error.contains("claims a block"), "{error}");
+        }
+        let trailer = [&(1u32 << 30).to_le_bytes(), &b"ARROW1"[..]].concat();
+        let error = refusal(&[&file[..end], &trailer].concat());
+        assert!(error.contains("claims a footer"), "{error}");
+    }
+
+    #[test]
+    fn a_packed_buffer_holds_no_more_than_it_can() {
+        for packed in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+            for bytes in written(Some(packed)) {
+                let read = read(Format::Arrow, &bytes, folder().path());
+                assert!(read.as_ref().is_ok_and(|&read| read > 0), "{packed:?}: {read:?}");
+                let len = 2400i64.to_le_bytes();
+                for claimed in [1i64 << 42, i64::MAX] {
+                    let error = refusal(&replaced(&bytes, &len, &claimed.to_le_bytes()));
+                    assert!(error.contains("claims a buffer"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_has_no_more_rows_than_bits() {
+        for bytes in written(None) {
+            let rows = 600i64.to_le_bytes();
+            let error = refusal(&replaced(&bytes, &rows, &(1i64 << 40).to_le_bytes()));
+            assert!(error.contains("claims 1099511627776 rows"), "{error}");
+        }
+    }
+}

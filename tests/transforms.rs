@@ -15,7 +15,7 @@ use inflight::batch::{DType, SampleSpec, Slot, SlotLayout, TargetSpec};
 use inflight::prepare::{Keys, StageCounters, fill};
 use inflight::rng::Rng;
 use inflight::source::resident::{Inputs, Targets};
-use inflight::source::{Resident, SourceInfo};
+use inflight::source::{Resident, SourceInfo, Viewer};
 use inflight::transform::functional as f;
 use inflight::transform::{
     Fill, Image, ImageMemory, Interpolation, PadCrop, PadMode, Transform, TransformConfig,
@@ -340,6 +340,27 @@ fn what_is_drawn_depends_on_keys_and_never_on_threads() {
     }
     let distinct: std::collections::HashSet<_> = one.iter().collect();
     assert_eq!(distinct.len(), SAMPLES, "every copy is drawn anew");
+    // What `inflight inspect` shows is what a run gets.
+    let mut viewer = Viewer::of(built(ALL), 5);
+    for (epoch, seen) in [(2, &one), (3, &filled(1, Keys { seed: 5, epoch: 3 }, order()))] {
+        for (i, seen) in seen.iter().enumerate() {
+            let shown = viewer.draw(&source, i, epoch).expect("all samples are whole");
+            assert!(shown.input == seen, "sample {i} of epoch {epoch}");
+        }
+    }
+}
+
+#[test]
+fn a_transform_that_comes_twice_draws_twice() {
+    let reference = Reference::load();
+    let source = copies(&reference.colour, 64);
+    let mut viewer = Viewer::of(built("horizontal-flip, horizontal-flip"), 1);
+    let mut turned = |i| {
+        let shown = viewer.read(&source, i).expect("all samples are whole");
+        shown.input != reference.colour.planes
+    };
+    let turned = (0..64).filter(|&i| turned(i)).count();
+    assert!((16..48).contains(&turned), "{turned} of 64 were turned once");
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn lock(dir: &Path) -> Result<File> {
 }
 
 /// What one fetch keeps from file to file.
+#[cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "part of it is for downloads"))]
 struct Session<'a> {
     dir: &'a Path,
     on_progress: OnProgress<'a>,

@@ -90,8 +90,8 @@ fn list(list: &str) -> Vec<TransformConfig> {
     TransformConfig::parse_list("--transforms", list).expect("all are known")
 }
 
-/// Each step's loss, the summary, and whether the device had framings.
-fn run(source: &Arc<Pictures>, config: &RunConfig) -> (Vec<f64>, Summary, bool) {
+/// What happened, the summary, and whether the device had framings.
+fn run(source: &Arc<Pictures>, config: &RunConfig) -> (Vec<Event>, Summary, bool) {
     let layers = vec![
         Layer::conv2d(4, 3, 1),
         Layer::relu(),
@@ -108,7 +108,14 @@ fn run(source: &Arc<Pictures>, config: &RunConfig) -> (Vec<f64>, Summary, bool) 
     let framed = trainer.program().slot.framing_bytes > 0;
     let events = trainer.queue(1000);
     let summary = pollster::block_on(trainer.fit()).expect("the run succeeds");
-    let losses = events.iter().filter_map(|event| match event.expect("no failure") {
+    let events = events.iter().map(|event| event.expect("no failure"));
+    (events.collect(), summary, framed)
+}
+
+/// Each step's loss, the summary, and whether the device had framings.
+fn losses(source: &Arc<Pictures>, config: &RunConfig) -> (Vec<f64>, Summary, bool) {
+    let (events, summary, framed) = run(source, config);
+    let losses = events.iter().filter_map(|event| match event {
         Event::Step(step) => Some(step.loss),
         _ => None,
     });
@@ -119,7 +126,7 @@ fn run(source: &Arc<Pictures>, config: &RunConfig) -> (Vec<f64>, Summary, bool) 
 fn check(source: &Arc<Pictures>, config: &RunConfig, tolerance: f64) {
     let what =
         format!("{:?} {:?} on {}", source.spec.input_shape, config.transforms, config.device);
-    let on = |augment| run(source, &RunConfig { augment, ..config.clone() });
+    let on = |augment| losses(source, &RunConfig { augment, ..config.clone() });
     let (by_workers, workers, framed) = on(Augment::Workers);
     assert!(!framed, "{what}");
     let (by_device, device, framed) = on(Augment::Device);
@@ -132,7 +139,7 @@ fn check(source: &Arc<Pictures>, config: &RunConfig, tolerance: f64) {
         assert_close(&by_device, &by_workers, 0.0, tolerance);
     }
     let without = RunConfig { transforms: vec![], augment: Augment::Device, ..config.clone() };
-    let (plain, _, framed) = run(source, &without);
+    let (plain, _, framed) = losses(source, &without);
     assert!(!framed, "{what}");
     assert_ne!(plain, by_device, "{what}: the transforms did nothing");
 }
@@ -163,6 +170,24 @@ fn what_follows_on_the_device_finds_the_same_images() {
         check(&source, &RunConfig { recompute: true, ..config.clone() }, 1e-5);
         check(&source, &RunConfig { accumulate: 2, ema: Some(0.9), ..config }, 1e-5);
     }
+}
+
+#[test]
+fn what_is_held_out_is_the_same_in_every_epoch() {
+    let source = Arc::new(Pictures::raw(37, [3, 9, 7]));
+    // At such a rate no parameter changes, so only what is drawn could change the loss.
+    let still = RunConfig { lr: Some(1e-30), steps: Some(9), ..config("cpu") };
+    let validated = |eval_transforms: &str| {
+        let config = RunConfig { eval_transforms: list(eval_transforms), ..still.clone() };
+        let epochs = run(&source, &config).0.into_iter().filter_map(|event| match event {
+            Event::Epoch(epoch) => epoch.val_loss,
+            _ => None,
+        });
+        epochs.collect::<Vec<f64>>()
+    };
+    let drawn = validated("horizontal-flip");
+    assert_eq!(drawn, [drawn[0]; 3]);
+    assert_ne!(drawn, validated("horizontal-flip:probability=0"), "nothing was drawn");
 }
 
 #[test]

@@ -231,6 +231,17 @@ mod tests {
     }
 
     #[test]
+    fn large_samples_leave_room_for_few() {
+        let store = Store::default();
+        let large = || Item { content: Ok((vec![0; AHEAD_BYTES / 4], 0)), origin: String::new() };
+        for count in 0..4 {
+            assert!(store.lock().room() > 0, "{count} samples wait");
+            assert!(store.push(large(), true));
+        }
+        assert_eq!(store.lock().room(), 0);
+    }
+
+    #[test]
     fn who_sends_waits_for_room_and_who_reads_for_samples() {
         let store = Store::default();
         let sent = std::sync::atomic::AtomicUsize::new(0);

@@ -17,6 +17,7 @@ use rayon::prelude::*;
 
 use super::block::{Block, Kind, MISSING, Table, Wanted};
 use super::cells::{is_missing, number, shown};
+use super::claims;
 use super::head::{Column, Format, Head, Look};
 use crate::error::{Error, Result};
 use crate::source::file::io_error;
@@ -36,6 +37,7 @@ pub(super) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Resul
 /// Says what columns a file has.
 pub(super) fn head(path: &Path, format: Format) -> Result<Head> {
     let schema = guarded(path, || {
+        claims::check(path, format)?;
         let file = File::open(path).map_err(|e| io_error(path, e))?;
         let schema = match format {
             Format::ArrowFile => FileReader::try_new_buffered(file, None).map(|r| r.schema()),

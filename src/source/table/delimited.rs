@@ -34,8 +34,9 @@ pub(super) fn head(path: &Path, sample: &[u8], header: Option<bool>) -> Result<H
         false => (i + 1).to_string(),
     };
     let names: Vec<String> = first.iter().enumerate().map(name).collect();
-    if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
-        let message = format!("found two columns called {:?}, expected a name once", twice.1);
+    let mut known = HashSet::new();
+    if let Some(twice) = names.iter().find(|name| !known.insert(name.as_str())) {
+        let message = format!("found two columns called {twice:?}, expected a name once");
         return Err(
             Error::data(path.display(), message).hint("--header false, if it has no header")
         );

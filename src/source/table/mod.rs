@@ -9,6 +9,8 @@
 mod arrow;
 mod block;
 mod cells;
+#[cfg(feature = "parquet")]
+mod claims;
 mod delimited;
 #[cfg(feature = "parquet")]
 mod embedded;

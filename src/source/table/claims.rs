@@ -1,0 +1,164 @@
+//! What an Arrow IPC file claims, held against its length before a reader takes memory for it: arrow-ipc reserves what
+//! the blocks of a footer and the heads of packed buffers say, and a process that cannot have so much ends there.
+
+use std::path::Path;
+
+use arrow_ipc::reader::read_footer_length;
+use arrow_ipc::{Block, CompressionType, RecordBatch, root_as_footer, root_as_message};
+
+use super::head::Format;
+use crate::error::{Error, Result};
+use crate::source::blob::{Blob, LocalFile};
+
+/// Magic and length at the end of a file.
+const TRAILER_BYTES: u64 = 10;
+/// Before the length of a message.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+/// Bytes that a byte of an LZ4 block stands for at most: a length grows by 255 a byte.
+const LZ4_BYTES_MAX: u64 = 256;
+/// The same of Zstandard: a block of four bytes repeats one of them 128 KiB long.
+const ZSTD_BYTES_MAX: u64 = 1 << 15;
+/// Rows that a byte stands for at most: one a bit.
+const ROWS_PER_BYTE: u64 = 8;
+
+/// Checks all batches and dictionaries of a file. What is damaged in another way is left to the reader.
+///
+/// # Errors
+/// When the file claims more than it can hold.
+pub(super) fn check(path: &Path, format: Format) -> Result<()> {
+    let file = Claims { file: LocalFile::new(path)?, path };
+    if format == Format::ArrowFile { file.check_blocks() } else { file.check_stream() }
+}
+
+struct Claims<'a> {
+    file: LocalFile,
+    path: &'a Path,
+}
+
+impl Claims<'_> {
+    fn refuse(&self, at: u64, claimed: impl std::fmt::Display, most: u64) -> Error {
+        let message = format!("claims {claimed} at byte {at}, expected at most {most}");
+        Error::data(self.path.display(), message).hint("writing it again")
+    }
+
+    /// The blocks that the footer of a file lists.
+    fn check_blocks(&self) -> Result<()> {
+        let Some(end) = self.file.len().checked_sub(TRAILER_BYTES) else { return Ok(()) };
+        let mut bytes = Vec::new();
+        self.file.read_at(end, TRAILER_BYTES as usize, &mut bytes)?;
+        let trailer = bytes[..].try_into().ok().and_then(|bytes| read_footer_length(bytes).ok());
+        let Some(len) = trailer else { return Ok(()) };
+        let Some(start) = end.checked_sub(len as u64) else {
+            return Err(self.refuse(end, format_args!("a footer of {len} bytes"), end));
+        };
+        self.file.read_at(start, len, &mut bytes)?;
+        let Ok(footer) = root_as_footer(&bytes) else { return Ok(()) };
+        let lists = [footer.dictionaries(), footer.recordBatches()];
+        lists.into_iter().flatten().flatten().try_for_each(|block| self.check_block(block))
+    }
+
+    fn check_block(&self, block: &Block) -> Result<()> {
+        let sizes = [block.offset(), block.metaDataLength().into(), block.bodyLength()];
+        let end = sizes
+            .iter()
+            .try_fold(0, |sum: u64, &size| sum.checked_add(u64::try_from(size).ok()?))
+            .filter(|&end| end <= self.file.len());
+        let [at, head, body] = sizes;
+        if end.is_none() {
+            let claimed = format!("a block of {head} and {body} bytes");
+            return Err(self.refuse(at as u64, claimed, self.file.len()));
+        }
+        let (at, head) = (at as u64, head as u64);
+        if let Some((start, len)) = self.message(at)?
+            && start + len <= at + head
+        {
+            self.check_message(start, len, at + head, body as u64)?;
+        }
+        Ok(())
+    }
+
+    /// The messages of a stream, one after the other.
+    fn check_stream(&self) -> Result<()> {
+        let mut at = 0;
+        while let Some((start, len)) = self.message(at)? {
+            let body_at = start + len;
+            let body = self.check_message(start, len, body_at, self.file.len() - body_at)?;
+            let next = body.and_then(|body| body_at.checked_add(body));
+            let Some(next) = next.filter(|&next| next <= self.file.len()) else { break };
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// Where the message behind the length at `at` begins, and how long it is; none at the end or where it is cut short.
+    fn message(&self, at: u64) -> Result<Option<(u64, u64)>> {
+        let mut start = at;
+        for _ in 0..2 {
+            let Some(length) = self.few::<4>(start)? else { return Ok(None) };
+            start += 4;
+            if length != CONTINUATION {
+                let len = u64::try_from(i32::from_le_bytes(length)).unwrap_or(0);
+                return Ok(Some((start, len)).filter(|_| len > 0 && start + len <= self.file.len()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn few<const N: usize>(&self, at: u64) -> Result<Option<[u8; N]>> {
+        if at.checked_add(N as u64).is_none_or(|end| end > self.file.len()) {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        self.file.read_at(at, N, &mut bytes)?;
+        Ok(bytes[..].try_into().ok())
+    }
+
+    /// Checks a message whose body is at `body_at` and no longer than `body_most`; how long it says that it is.
+    fn check_message(
+        &self,
+        start: u64,
+        len: u64,
+        body_at: u64,
+        body_most: u64,
+    ) -> Result<Option<u64>> {
+        let mut bytes = Vec::new();
+        self.file.read_at(start, len as usize, &mut bytes)?;
+        let Ok(message) = root_as_message(&bytes) else { return Ok(None) };
+        let dictionary = message.header_as_dictionary_batch().and_then(|batch| batch.data());
+        if let Some(batch) = message.header_as_record_batch().or(dictionary) {
+            self.check_batch(batch, body_at, body_most)?;
+        }
+        Ok(u64::try_from(message.bodyLength()).ok())
+    }
+
+    fn check_batch(&self, batch: RecordBatch<'_>, body_at: u64, body_most: u64) -> Result<()> {
+        let packed = batch.compression().map(|compression| match compression.codec() {
+            CompressionType::LZ4_FRAME => LZ4_BYTES_MAX,
+            _ => ZSTD_BYTES_MAX,
+        });
+        let rows_most = body_most.saturating_mul(ROWS_PER_BYTE * packed.unwrap_or(1));
+        if u64::try_from(batch.length()).is_ok_and(|rows| rows > rows_most) {
+            let claimed = format!("{} rows", batch.length());
+            return Err(self.refuse(body_at, claimed, rows_most));
+        }
+        let Some(ratio) = packed else { return Ok(()) };
+        for buffer in batch.buffers().into_iter().flatten() {
+            let (Ok(offset), Ok(len)) =
+                (u64::try_from(buffer.offset()), u64::try_from(buffer.length()))
+            else {
+                continue;
+            };
+            if len < 8 {
+                continue;
+            }
+            let at = body_at.saturating_add(offset);
+            // The length when unpacked comes first; -1 stands for bytes that are not packed.
+            let Some(claimed) = self.few::<8>(at)?.map(i64::from_le_bytes) else { continue };
+            let most = len.min(body_most).saturating_mul(ratio);
+            if claimed > 0 && claimed as u64 > most {
+                return Err(self.refuse(at, format_args!("a buffer of {claimed} bytes"), most));
+            }
+        }
+        Ok(())
+    }
+}
