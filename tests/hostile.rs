@@ -96,7 +96,8 @@ mod arrow {
     use super::*;
 
     fn batch() -> RecordBatch {
-        let x: ArrayRef = Arc::new(Float32Array::from_iter_values((0..600).map(|i| (i % 2) as f32)));
+        let x: ArrayRef =
+            Arc::new(Float32Array::from_iter_values((0..600).map(|i| (i % 2) as f32)));
         let label: ArrayRef =
             Arc::new(StringArray::from_iter_values((0..600).map(|i| ["a", "b"][i % 2])));
         RecordBatch::try_from_iter([("x", x), ("label", label)]).expect("a batch")
