@@ -117,6 +117,7 @@ struct RawTable;
 struct Job<'a> {
     dataset: &'a Dataset,
     /// Of splits that are tables, the tables as they are in their files.
+    #[cfg_attr(not(feature = "parquet"), expect(dead_code))]
     tables: BTreeMap<&'static str, RawTable>,
     plan: &'a Plan,
     folder: &'a Folder,
