@@ -205,10 +205,6 @@ impl Run {
         (self.input.workers, self.input.slots) = (workers, slots);
         self.input.ahead_hits = gauges.stores.ahead_hits();
         self.input.readers = self.input.ahead_hits.map(|_| readers);
-        if self.input.readers.is_none() {
-            // Nothing here waits for a disk.
-            self.input.found.retain(|&name| name != "readers");
-        }
         self.input.cache = gauges.stores.cache_counts();
     }
 

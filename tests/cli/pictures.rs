@@ -126,3 +126,32 @@ fn reduced_sizes_are_refused_where_there_are_none() {
     }
     desk.run(&format!("{PHOTOS} --decode half"), 2);
 }
+
+#[test]
+fn what_prepares_batches_is_found_or_given_and_told() {
+    let desk = Desk::new();
+    photographs(&desk);
+    let input = |more: &str| {
+        let done = desk.json(&format!("{PHOTOS} {more}"), 0).pop().expect("events");
+        done["input"].clone()
+    };
+    let found = input("--no-eval");
+    assert_eq!(found["found"], serde_json::json!(["workers", "slots", "readers"]));
+    assert_eq!((&found["slots"], &found["ring"]), (&3.into(), &6.into()), "nothing was seen yet");
+    assert!(found["readers"].is_u64() && found["ahead_hits"].is_u64(), "{found}");
+    let given = input("--no-eval --workers 3 --slots 4 --readers 5 --cache ram");
+    assert_eq!(given["found"], Value::Array(vec![]));
+    let numbers = ["workers", "slots", "ring", "readers"].map(|name| given[name].as_u64());
+    assert_eq!(numbers, [3, 4, 4, 5].map(Some));
+    // 18 photographs of two epochs: each is read once, and found in the cache once, unless a batch of the second epoch was
+    // begun before the first one's last was there.
+    let [hits, misses] = ["hits", "misses"].map(|name| given["cache"][name].as_u64());
+    assert_eq!((hits.zip(misses).map(|(hits, misses)| hits + misses)), Some(36));
+    assert!(hits > Some(8) && misses >= Some(18), "{given}");
+    let (_, words) = desk.run(&PHOTOS.replace("--json", "--slots 2 --workers 2 --readers 0"), 0);
+    assert!(words.contains("input: workers 2 · slots 2 of 2 · budget"), "{words}");
+    // What lies in memory is read by nobody ahead.
+    let resident = desk.train("").pop().expect("events")["input"].clone();
+    assert_eq!(resident["found"], serde_json::json!(["workers", "slots"]));
+    assert_eq!((&resident["readers"], &resident["ahead_hits"]), (&Value::Null, &Value::Null));
+}
