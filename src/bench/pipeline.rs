@@ -82,7 +82,7 @@ pub struct Row {
 
 /// Seconds that an epoch is timed for at least; a small data set is gone through several times for it, so that the
 /// beginning and the end of a pipeline, which a run has once, do not count for more than they are.
-const EPOCH_S_MIN: f64 = 1.0;
+const EPOCH_S_MIN: f64 = 2.0;
 /// Passes of an epoch at most.
 const PASSES_MAX: u64 = 4096;
 /// Bytes of files that the ceiling is measured with at most.
