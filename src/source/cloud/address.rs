@@ -94,7 +94,7 @@ impl Address {
             }
             _ => {
                 return Err(wrong(
-                    "found a scheme that is not known, expected s3, gs, az or https",
+                    "found a scheme that is not known, expected s3, gs, az, https or redis",
                 ));
             }
         };
