@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 
-use inflight::decode::{self, DecodeSize, JpegCodec, Method, Reduction, header};
+use inflight::decode::{self, JpegCodec, Method, header};
+#[cfg(feature = "turbojpeg")]
+use inflight::decode::{DecodeSize, Reduction};
 use inflight::transform::{Crop, Image, ImageMemory};
 use ndarray::{ArrayD, IxDyn, OwnedRepr};
 use ndarray_npy::NpzReader;
