@@ -76,6 +76,19 @@ fn statistics_are_those_of_the_definition_and_of_any_number_of_threads() {
 }
 
 #[test]
+fn pictures_a_pixel_wide_are_shown_that_wide() {
+    let spec = SampleSpec {
+        input_shape: vec![1, 1000, 1],
+        input_dtype: DType::U8,
+        target: TargetSpec::Class { classes: 1 },
+    };
+    let sheet = contact_sheet(&Synthetic::new(3, spec, 5).unwrap(), 3).unwrap();
+    // Two pixels around each.
+    assert_eq!(sheet.width(), 3 * (1 + 2) + 2);
+    assert!(sheet.height() < 1000, "{}", sheet.height());
+}
+
+#[test]
 fn a_contact_sheet_shows_each_class_in_its_row() {
     let dataset = open("fashion-mnist-10k", &OFFLINE).unwrap();
     let sheet = contact_sheet(&*dataset.train, 10).unwrap();
