@@ -16,7 +16,8 @@ use rayon::ScopeFifo;
 
 use crate::batch::{SharedSlot, Slot};
 use crate::error::{Error, Result};
-use crate::pipeline::{Filled, Gauges, Work};
+use crate::gauges::Gauges;
+use crate::pipeline::{Filled, Work};
 use crate::prepare::{Filler, chunk_len};
 use crate::quarantine::{Faults, Quarantine};
 
@@ -240,8 +241,8 @@ impl Clock {
     /// Adds to the batches under way, and the time since the last change to what it was spent on.
     fn count(&mut self, change: isize, gauges: &Gauges) {
         let now = Instant::now();
-        let spent = if self.under_way > 0 { &gauges.busy_ns } else { &gauges.wait_ns };
-        spent.fetch_add((now - self.since).as_nanos() as u64, Ordering::Relaxed);
+        let spent = if self.under_way > 0 { &gauges.busy } else { &gauges.idle };
+        spent.add(now - self.since);
         self.since = now;
         self.under_way = self.under_way.saturating_add_signed(change);
     }

@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::pipeline::{Gauges, Split, Work};
-use crate::tuner::{Seen, Sizes, Tuner};
+use crate::gauges::Gauges;
+use crate::pipeline::{Split, Work};
+use crate::tuner::{Seen, Tuner};
 
 /// What numbers are judged by: long enough for many reads of a slow disk,
 const WINDOW: Duration = Duration::from_millis(250);
@@ -81,14 +81,11 @@ struct Spent {
 
 impl Spent {
     fn of(gauges: &Gauges) -> Self {
-        let seconds = |ns: &std::sync::atomic::AtomicU64| ns.load(Ordering::Relaxed) as f64 / 1e9;
-        let stages = &gauges.stages;
-        let read_s = stages.read_s();
         Self {
-            read_s,
-            workers_s: read_s + stages.decode_s() + stages.augment_s() + stages.write_s(),
-            starved_s: seconds(&gauges.starved_ns),
-            idle_s: seconds(&gauges.wait_ns),
+            read_s: gauges.stages.read_s(),
+            workers_s: gauges.stages.all_s(),
+            starved_s: gauges.starved.seconds(),
+            idle_s: gauges.idle.seconds(),
         }
     }
 }
@@ -97,21 +94,8 @@ impl Autotune {
     /// Sets what `tuner` begins with.
     pub fn new(tuner: Tuner, gauges: Arc<Gauges>) -> Self {
         let window = Window::new(Split::Train, &gauges);
-        let autotune = Self { tuner, gauges, window, skip: true };
-        autotune.set(autotune.tuner.sizes());
-        autotune
-    }
-
-    /// Whether something changed.
-    fn set(&self, sizes: Sizes) -> bool {
-        let at_work = &self.gauges.at_work;
-        let readers = at_work.readers.swap(sizes.readers, Ordering::Relaxed);
-        let slots = at_work.slots.swap(sizes.slots, Ordering::Relaxed);
-        let workers = at_work.workers.swap(sizes.workers, Ordering::Relaxed);
-        if readers != sizes.readers {
-            self.gauges.stores.ahead.iter().for_each(|ahead| ahead.set_readers(sizes.readers));
-        }
-        Sizes { readers, slots, workers } != sizes
+        gauges.set_at_work(tuner.sizes());
+        Self { tuner, gauges, window, skip: true }
     }
 
     /// Notes a batch whose turn has come.
@@ -129,8 +113,12 @@ impl Autotune {
         let next = Window::new(work.split, &self.gauges);
         let window = std::mem::replace(&mut self.window, next);
         if !std::mem::take(&mut self.skip) {
+            let before = self.tuner.sizes();
             let sizes = self.tuner.next(window.until(&self.window));
-            self.skip = self.set(sizes);
+            self.skip = sizes != before;
+            if self.skip {
+                self.gauges.set_at_work(sizes);
+            }
         }
     }
 }

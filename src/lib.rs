@@ -37,6 +37,7 @@ pub mod error;
 pub mod executor;
 mod foresight;
 pub mod framing;
+pub mod gauges;
 pub mod gpu;
 pub mod graph;
 pub mod nn;

@@ -12,7 +12,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -22,10 +22,11 @@ use crate::assembly::Assembly;
 use crate::batch::{Slot, SlotLayout};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::foresight::{Autotune, Foresight};
+use crate::gauges::Gauges;
 use crate::graph::plan::Pass;
-use crate::prepare::{Filler, Keys, StageCounters, panicked};
+use crate::prepare::{Filler, Keys, panicked};
 use crate::quarantine::Quarantine;
-use crate::source::supply::{READERS_MAX, Stores, Supply};
+use crate::source::supply::{READERS_MAX, Supply};
 use crate::source::{ReadAhead, Source};
 use crate::transform::Transform;
 use crate::tuner::{Free, Sizes, Tuner};
@@ -82,17 +83,6 @@ pub struct Find {
     pub slots: bool,
 }
 
-/// How many there are of what prepares batches, now.
-#[derive(Debug, Default)]
-pub struct AtWork {
-    /// Threads that read ahead.
-    pub readers: AtomicUsize,
-    /// Slots in play.
-    pub slots: AtomicUsize,
-    /// Threads that decode, transform and write into slots.
-    pub workers: AtomicUsize,
-}
-
 /// What the prepare thread works with.
 pub struct Preparation {
     /// The part that is trained on.
@@ -115,23 +105,6 @@ pub struct Preparation {
     pub quarantine: Arc<Quarantine>,
     /// How samples come to the workers.
     pub supply: Supply,
-}
-
-/// What is measured while batches are prepared, and what is at work; times are wall times in nanoseconds.
-#[derive(Debug, Default)]
-pub struct Gauges {
-    /// With batches being filled, one or several.
-    pub busy_ns: AtomicU64,
-    /// With none, for want of an empty slot.
-    pub wait_ns: AtomicU64,
-    /// What the workers did, summed over threads.
-    pub stages: StageCounters,
-    /// The device with nothing to do, for want of a full slot.
-    pub starved_ns: AtomicU64,
-    /// What is at work.
-    pub at_work: AtWork,
-    /// What stands between the sources and the workers.
-    pub stores: Stores,
 }
 
 /// The ends of the channels that the device thread holds. Dropping them ends the prepare thread.

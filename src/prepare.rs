@@ -66,6 +66,11 @@ impl StageCounters {
         self.write_ns.load(Relaxed) as f64 * 1e-9
     }
 
+    /// Seconds of all these together.
+    pub fn all_s(&self) -> f64 {
+        self.read_s() + self.decode_s() + self.augment_s() + self.write_s()
+    }
+
     fn add(&self, laps: Laps) {
         self.read_ns.fetch_add(laps.read.as_nanos() as u64, Relaxed);
         self.decode_ns.fetch_add(laps.decode.as_nanos() as u64, Relaxed);

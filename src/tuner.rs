@@ -23,6 +23,9 @@ pub(crate) const SLOTS_FIRST: usize = 3;
 /// What a step must gain to be kept: above what one window differs from the next.
 const GAIN: f64 = 1.05;
 
+/// How often a step may gain nothing before it is not tried again: now and then a window is disturbed.
+const TRIES: u32 = 2;
+
 /// How many are at work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sizes {
@@ -63,10 +66,11 @@ pub(crate) struct Seen {
 struct Climb {
     levels: Vec<usize>,
     at: usize,
-    settled: bool,
+    /// How often the next level has gained nothing.
+    refused: u32,
 }
 
-/// Climbs from level to level, and stays where the next one gains nothing.
+/// Climbs from level to level, and stays where the next one, tried twice, gains nothing.
 #[derive(Debug)]
 pub(crate) struct Tuner {
     /// Readers, slots, workers.
@@ -81,7 +85,7 @@ const WORKERS: usize = 2;
 
 impl Climb {
     fn new(levels: Vec<usize>) -> Self {
-        Self { levels, at: 0, settled: false }
+        Self { levels, at: 0, refused: 0 }
     }
 
     fn now(&self) -> usize {
@@ -89,7 +93,7 @@ impl Climb {
     }
 
     fn can_climb(&self) -> bool {
-        !self.settled && self.at + 1 < self.levels.len()
+        self.refused < TRIES && self.at + 1 < self.levels.len()
     }
 }
 
@@ -128,16 +132,17 @@ impl Tuner {
     /// The numbers from now on.
     pub fn next(&mut self, seen: Seen) -> Sizes {
         let gained = |before: f64| seen.samples_per_s >= GAIN * before;
-        if let Some((i, before)) = self.trial.take()
-            && !gained(before)
-        {
-            self.climbs[i].at -= 1;
-            self.climbs[i].settled = true;
-            return self.sizes();
+        if let Some((i, before)) = self.trial.take() {
+            if !gained(before) {
+                self.climbs[i].at -= 1;
+                self.climbs[i].refused += 1;
+                return self.sizes();
+            }
+            self.climbs[i].refused = 0;
         }
         let workers = &mut self.climbs[WORKERS];
         if workers.at > 0 && seen.starved > STARVED_SHARE {
-            (workers.at, workers.settled) = (0, true);
+            (workers.at, workers.refused) = (0, TRIES);
             return self.sizes();
         }
         let wanted = [
@@ -226,12 +231,23 @@ mod tests {
         let alternating =
             |samples_per_s| Seen { samples_per_s, starved: 0.2, idle: 0.2, ..Default::default() };
         let mut tuner = Tuner::new(GIVEN, free);
-        let rates = [100.0, 120.0, 121.0, 121.0, 200.0];
+        let rates = [100.0, 120.0, 121.0, 120.0, 121.0, 120.0, 200.0];
         let found = rates.map(|rate| tuner.next(alternating(rate)).slots);
-        assert_eq!(found, [4, 5, 4, 4, 4]);
+        assert_eq!(found, [4, 5, 4, 5, 4, 4, 4]);
         let mut tuner = Tuner::new(GIVEN, free);
         let device_bound = Seen { starved: 0.0, idle: 0.9, ..alternating(100.0) };
         assert_eq!(tuner.next(device_bound).slots, 3);
+    }
+
+    #[test]
+    fn a_disturbed_window_decides_nothing() {
+        let free = Free { readers: Some(32), ..Default::default() };
+        let slow = |samples_per_s| Seen { samples_per_s, read_share: 0.8, ..Default::default() };
+        let mut tuner = Tuner::new(GIVEN, free);
+        // The first window with readers has something else at work beside it, and one after they were kept, too.
+        let rates = [100.0, 60.0, 100.0, 200.0, 150.0, 200.0, 380.0, 380.0, 380.0];
+        let found = rates.map(|rate| tuner.next(slow(rate)).readers);
+        assert_eq!(found, [4, 0, 4, 8, 4, 8, 16, 8, 16]);
     }
 
     #[test]

@@ -467,6 +467,12 @@ mod columns {
         assert_eq!(viewed(&**back.test.as_ref().unwrap()), viewed(&**test));
         let origin = back.train.origin(3001).unwrap();
         assert!(origin.contains("shard-000001.parquet"), "{origin}");
+        let shard = out.join("train/shard-000001.parquet");
+        let whole = fs::read(&shard).unwrap();
+        fs::write(&shard, [&whole[..], b"PAR1"].concat()).unwrap();
+        let error = open_path(&out).err().expect("too long").to_string();
+        assert!(error.contains("shard-000001.parquet: found"), "{error}");
+        assert!(error.contains("that manifest.json says"), "{error}");
     }
 
     /// All samples as they go into a slot.

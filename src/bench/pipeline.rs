@@ -1,6 +1,7 @@
 //! `bench pipeline`: the preparation of batches alone, as a run does it, into slots that nobody computes on; beside it,
 //! in the same run and by turns, what decoding and resizing take on one thread.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -79,9 +80,11 @@ pub struct Row {
     pub write_s: f64,
 }
 
-/// Samples that are timed together at least; a small data set is gone through several times for it, so that the
+/// Seconds that an epoch is timed for at least; a small data set is gone through several times for it, so that the
 /// beginning and the end of a pipeline, which a run has once, do not count for more than they are.
-const SAMPLES_MIN: usize = 4096;
+const EPOCH_S_MIN: f64 = 2.0;
+/// Passes of an epoch at most.
+const PASSES_MAX: u64 = 4096;
 /// Bytes of files that the ceiling is measured with at most.
 const CEILING_BYTES_MAX: usize = 64 << 20;
 
@@ -98,18 +101,19 @@ pub fn run(source: &Arc<dyn Source>, options: &Options) -> Result<Row> {
     at_least_one("--batch-size", options.batch_size as u64)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if options.workers == 0 { cores } else { options.workers };
-    let mut found = Found::default();
     // Once to warm caches up, and to know how much memory it takes before files are held for the ceiling.
-    epoch(source, options, workers, 0, &mut Found::default())?;
+    let mut warm = Found::default();
+    epoch(source, options, workers, 0..1, &mut warm)?;
+    let passes = ((EPOCH_S_MIN / warm.epochs_s[0]).ceil() as u64).clamp(1, PASSES_MAX);
     let peak_bytes = peak_memory_bytes();
     let images = source.encoding() == Encoding::Image;
     let files = if images { Some(Files::read(&**source)?) } else { None };
-    let mut ceilings = Vec::new();
+    let (mut found, mut ceilings) = (Found::default(), Vec::new());
     for i in 1..=options.epochs {
         if let Some(files) = &files {
             ceilings.push(files.images_per_s(options, i)?);
         }
-        epoch(source, options, workers, i, &mut found)?;
+        epoch(source, options, workers, i * passes..(i + 1) * passes, &mut found)?;
     }
     let median = |values: &[f64]| Lap::of(values.to_vec()).median_s;
     let lap = Lap::of(found.epochs_s.clone());
@@ -132,7 +136,7 @@ pub fn run(source: &Arc<dyn Source>, options: &Options) -> Result<Row> {
         workers,
         slots: options.slots.max(2),
         copied_bytes_per_image: found.copied_bytes as f64
-            / (source.len() * passes(source.len())) as f64
+            / (source.len() as u64 * passes) as f64
             / options.epochs as f64,
         peak_bytes,
         read_s: found.read_s,
@@ -141,11 +145,6 @@ pub fn run(source: &Arc<dyn Source>, options: &Options) -> Result<Row> {
         write_s: found.write_s,
         lap,
     })
-}
-
-/// How often the samples are gone through while they are timed.
-fn passes(samples: usize) -> usize {
-    SAMPLES_MIN.div_ceil(samples.max(1))
 }
 
 /// Sums over epochs.
@@ -159,22 +158,20 @@ struct Found {
     write_s: f64,
 }
 
-/// Prepares all samples, once or more often, through a pipeline of its own, whose device gives every slot back at once.
+/// Prepares all samples once a pass, through a pipeline of its own, whose device gives every slot back at once.
 fn epoch(
     source: &Arc<dyn Source>,
     options: &Options,
     workers: usize,
-    epoch: u64,
+    passes: Range<u64>,
     found: &mut Found,
 ) -> Result<()> {
     let sampler = Sampler::new(source.len(), options.batch_size, 0, true, false)?;
-    let passes = passes(source.len()) as u64;
     let layout = SlotLayout::new(source.spec(), options.batch_size);
     let slots = (0..options.slots.max(2)).map(|i| Slot::host(i, layout.slot_bytes)).collect();
     let steps = sampler.steps_per_epoch();
-    let batches = (epoch * passes..(epoch + 1) * passes)
-        .flat_map(move |epoch| (0..steps).map(move |batch| (epoch, batch)));
-    let end = ((epoch + 1) * passes - 1, steps - 1);
+    let batches = passes.clone().flat_map(move |epoch| (0..steps).map(move |batch| (epoch, batch)));
+    let end = (passes.end - 1, steps - 1);
     let agenda = batches.map(move |(epoch, batch)| Work {
         pass: Pass::Train,
         split: Split::Train,
@@ -208,7 +205,7 @@ fn epoch(
     let gauges = hear.recv().map_err(|e| {
         Error::device("bench", "the pipeline ended without a result").caused_by(e)
     })??;
-    found.epochs_s.push(began.elapsed().as_secs_f64() / passes as f64);
+    found.epochs_s.push(began.elapsed().as_secs_f64() / (passes.end - passes.start) as f64);
     drop(pipeline);
     let stages = &gauges.stages;
     found.copied_bytes += stages.copied_bytes();

@@ -109,7 +109,7 @@ pub fn print(
         steps: config.total_steps(steps_per_epoch),
         steps_per_epoch,
         slots,
-        input: Input::planned(config, slots),
+        input: Input::planned(config, slots, dataset.train.waits()),
         slot_bytes,
         ring_bytes: slots * slot_bytes,
         arena_bytes: 4 * program.arenas.values().sum::<usize>(),

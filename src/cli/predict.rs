@@ -27,7 +27,7 @@ use super::{predict_rows, print};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Pictures: PNG or JPEG; for a model of a table, files with rows
+    /// Pictures; for a model of a table, files with rows
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// The folder of a run, or a checkpoint of one [default: the newest run under runs/]

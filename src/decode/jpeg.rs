@@ -23,15 +23,21 @@ pub(super) struct Head {
     height_at: Option<usize>,
     /// Rows of a unit of coding.
     unit_rows: usize,
-    /// Where the header of the first scan begins.
+    /// Where the data of the first scan begin.
     scan_at: usize,
+    /// Units of coding of a scan with all components.
+    units: usize,
+    /// Restart markers of the first scan, if it has all components.
+    restarts: usize,
 }
 
 /// Markers that matter here (ITU-T T.81, table B.1).
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
+const DRI: u8 = 0xdd;
 const APP1: u8 = 0xe1;
+const RST0: u8 = 0xd0;
 /// Markers without a length: TEM and the restarts.
 const BARE: [u8; 9] = [0x01, 0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7];
 
@@ -44,6 +50,7 @@ impl Head {
     pub fn read(bytes: &[u8]) -> Result<Self> {
         let mut frame: Option<Self> = None;
         let mut orientation = Orientation::default();
+        let mut interval = 0;
         let mut segments = Segments { bytes, at: 2 };
         loop {
             let (marker, start, body) = segments.next()?;
@@ -62,14 +69,20 @@ impl Head {
                         orientation = Orientation::of_exif(exif);
                     }
                 }
+                DRI => {
+                    let interval_bytes = body.first_chunk().copied().unwrap_or_default();
+                    interval = usize::from(u16::from_be_bytes(interval_bytes));
+                }
                 SOS => {
                     let mut head = frame.ok_or_else(|| {
                         Error::data("image", "found a JPEG scan before the size of the image")
                     })?;
                     if body.first().map(|&n| usize::from(n)) != Some(head.components) {
                         head.height_at = None;
+                    } else if interval > 0 {
+                        head.restarts = head.units.div_ceil(interval).saturating_sub(1);
                     }
-                    return Ok(Self { orientation, scan_at: start, ..head });
+                    return Ok(Self { orientation, scan_at: start + body.len(), ..head });
                 }
                 SOI | EOI => return Err(cut_short(start)),
                 _ => {}
@@ -77,11 +90,28 @@ impl Head {
         }
     }
 
-    /// Checks that the file has an end. What was cut off might otherwise show as grey, or, if a crop does not need
-    /// it, not at all.
-    pub fn expect_end(&self, bytes: &[u8]) -> Result<()> {
-        let mut pairs = bytes[self.scan_at..].windows(2).rev();
-        if pairs.any(|pair| pair == [0xff, EOI]) { Ok(()) } else { Err(cut_short(bytes.len())) }
+    /// Checks that the file has an end and all its restarts. What is gone might otherwise show as grey or in another
+    /// place, or, if a crop does not need it, not at all.
+    pub fn expect_whole(&self, bytes: &[u8]) -> Result<()> {
+        let scan = &bytes[self.scan_at..];
+        if !scan.windows(2).rev().any(|pair| pair == [0xff, EOI]) {
+            return Err(cut_short(bytes.len()));
+        }
+        let mut markers = memchr::memchr_iter(0xff, scan)
+            .filter_map(|at| scan.get(at + 1).copied())
+            .filter(|marker| ![0, 0xff].contains(marker));
+        for (i, expected) in (RST0..RST0 + 8).cycle().take(self.restarts).enumerate() {
+            let found = markers.next();
+            if found != Some(expected) {
+                let found = found.map_or("none".into(), |marker| format!("FF{marker:02X}"));
+                let message = format!(
+                    "found a damaged JPEG: its restart marker {i} of {} is {found}, expected FF{expected:02X}",
+                    self.restarts
+                );
+                return Err(Error::data("image", message));
+            }
+        }
+        Ok(())
     }
 
     /// What a start of frame says; its body begins at `start`.
@@ -95,16 +125,24 @@ impl Head {
             );
             return Err(Error::data("image", message));
         }
-        let height = usize::from(u16::from_be_bytes([h1, h0]));
-        let vertical = sampling.chunks_exact(3).map(|component| component[1] & 15).max();
+        let (height, width) = (u16::from_be_bytes([h1, h0]), u16::from_be_bytes([w1, w0]));
+        let (height, width) = (usize::from(height), usize::from(width));
+        let sampling = sampling.chunks_exact(3).map(|component| component[1]);
+        let most =
+            |of: fn(u8) -> u8| usize::from(sampling.clone().map(of).max().unwrap_or(1).clamp(1, 4));
+        let (unit_rows, unit_columns) = (8 * most(|both| both & 15), 8 * most(|both| both >> 4));
+        // A scan of one component has units of one block, whatever its sampling.
+        let unit = if components == 1 { [8, 8] } else { [unit_rows, unit_columns] };
         Ok(Self {
             height,
-            width: usize::from(u16::from_be_bytes([w1, w0])),
+            width,
             components: usize::from(components),
             orientation: Orientation::default(),
             height_at: (marker != 0xc2).then_some(start + 1),
-            unit_rows: 8 * usize::from(vertical.unwrap_or(1).clamp(1, 4)),
+            unit_rows,
             scan_at: 0,
+            units: height.div_ceil(unit[0]) * width.div_ceil(unit[1]),
+            restarts: 0,
         })
     }
 

@@ -9,6 +9,7 @@ mod jpeg;
 mod method;
 mod orientation;
 mod other;
+mod png;
 #[cfg(feature = "turbojpeg")]
 mod turbo;
 
@@ -61,7 +62,7 @@ impl Header {
 pub fn header(bytes: &[u8]) -> Result<Header> {
     let header = glance(bytes)?;
     if header.format == ImageFormat::Jpeg {
-        jpeg::Head::read(bytes)?.expect_end(bytes)?;
+        jpeg::Head::read(bytes)?.expect_whole(bytes)?;
     }
     let Header { format, height, width, .. } = header;
     match pixels_per_byte_max(format) {

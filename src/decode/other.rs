@@ -1,15 +1,17 @@
 //! PNG, WebP, GIF (its first frame) and BMP, by the `image` crate.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{Orientation, room};
+use super::{Orientation, png, room};
 use crate::error::{Error, Result};
 
 /// `[height, width]` as stored, whether it is grey, and how it has to be turned.
 pub(super) fn head(bytes: &[u8], format: ImageFormat) -> Result<([usize; 2], bool, Orientation)> {
-    let mut decoder = open(bytes, format)?;
+    let bytes = bounded(bytes, format);
+    let mut decoder = open(&bytes, format)?;
     let (width, height) = decoder.dimensions();
     // What cannot be read of the metadata does not keep the picture from being seen.
     let orientation = decoder.orientation().map_or_else(|_| Orientation::default(), Into::into);
@@ -24,7 +26,8 @@ pub(super) fn decode(
     channels: usize,
     pixels: &mut Vec<u8>,
 ) -> Result<()> {
-    let decoder = open(bytes, format)?;
+    let bytes = bounded(bytes, format);
+    let decoder = open(&bytes, format)?;
     let (width, height) = decoder.dimensions();
     let (color, count) = (decoder.color_type(), width as usize * height as usize);
     let damaged = |e| Error::data("image", format!("found a damaged {format:?}")).caused_by(e);
@@ -38,6 +41,11 @@ pub(super) fn decode(
         .read_image(room(&mut stored, count * usize::from(color.bytes_per_pixel()))?)
         .map_err(damaged)?;
     convert(color, &stored, channels, into)
+}
+
+/// The file without what takes memory and is not used.
+fn bounded(bytes: &[u8], format: ImageFormat) -> Cow<'_, [u8]> {
+    if format == ImageFormat::Png { png::without_texts(bytes) } else { Cow::Borrowed(bytes) }
 }
 
 fn open(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder + '_> {

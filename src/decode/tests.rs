@@ -143,16 +143,38 @@ fn a_thousand_scans_are_refused() {
     }
 }
 
+/// Where the file has its restart of a number.
+fn restart(bytes: &[u8], number: u8) -> usize {
+    let is_it = |pair: &[u8]| pair == [0xff, 0xd0 + number];
+    bytes.windows(2).position(is_it).expect("a restart")
+}
+
+#[test]
+fn a_restart_that_is_missing_is_told() {
+    let whole = file("jpeg-restarts.jpg");
+    // Decoders go on without it, with what follows in the wrong place.
+    let without = |number| {
+        let (from, to) = (restart(&whole, number), restart(&whole, number + 1));
+        [&whole[..from], &whole[to..]].concat()
+    };
+    let error = |bytes: &[u8]| header(bytes).expect_err("damaged").to_string();
+    let told = error(&without(2));
+    assert!(told.contains("its restart marker 2 of"), "{told}");
+    assert!(told.contains("is FFD3, expected FFD2"), "{told}");
+    let mut last = whole.clone();
+    let at = last.windows(2).rposition(|pair| pair[0] == 0xff && (0xd0..0xd8).contains(&pair[1]));
+    last.drain(at.expect("the last restart")..last.len() - 2);
+    assert!(error(&last).contains("is FFD9, expected FFD"), "{}", error(&last));
+}
+
 /// Damage in the middle of the data, which libjpeg-turbo passes over with a warning if it is let to, and zune-jpeg without.
 #[test]
 #[cfg(feature = "turbojpeg")]
 fn what_a_codec_would_make_up_is_an_error() {
     let whole = file("jpeg-restarts.jpg");
-    let marker = whole.windows(2).position(|pair| pair == [0xff, 0xd2]).expect("a restart");
-    // One restart is missing, with what lies between it and the next.
-    let mut bytes = whole[..marker].to_vec();
-    let next = whole.windows(2).position(|pair| pair == [0xff, 0xd3]).expect("another");
-    bytes.extend_from_slice(&whole[next..]);
+    // Of the data between two restarts, half are gone.
+    let (from, to) = (restart(&whole, 2), restart(&whole, 3));
+    let bytes = [&whole[..from.midpoint(to)], &whole[to..]].concat();
     for reduction in Reduction::ALL {
         let method = Method { codec: JpegCodec::Turbo, reduction };
         let error = decode_by(&bytes, 3, method, &mut Vec::new()).expect_err("damaged").to_string();

@@ -85,6 +85,7 @@ fn the_last_batch_is_partial_or_dropped() {
     assert_eq!(keep.steps_per_epoch(), 3);
     assert!(keep.indices(0, 2).eq([8, 9]));
     assert_eq!(keep.indices(0, 3).len(), 0);
+    assert_eq!(keep.indices(0, 9).len(), 0);
     let drop = Sampler::new(10, 4, 0, false, true).unwrap();
     assert_eq!(drop.steps_per_epoch(), 2);
     assert!(drop.indices(5, 1).eq(4..8));

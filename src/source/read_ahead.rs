@@ -45,12 +45,16 @@ impl Room {
 
     /// Gives bytes back. No desk may be locked by the caller: readers of all of them may go on.
     fn give_back(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, SeqCst);
+        let before = self.bytes.fetch_sub(bytes, SeqCst);
+        if before < self.bytes_max || before - bytes >= self.bytes_max {
+            // Either nobody waits for room, or there is still none.
+            return;
+        }
         for desk in self.desks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if let Some(desk) = desk.upgrade() {
                 // Whoever has looked for room and found none waits by the time the lock is free.
                 drop(desk.lock());
-                desk.work.notify_one();
+                desk.work.notify_all();
             }
         }
     }

@@ -18,9 +18,7 @@ impl WithInfo {
     pub fn new(inner: Arc<dyn Source>, info: SourceInfo) -> Self {
         Self { inner, info }
     }
-}
 
-impl WithInfo {
     /// The same information about the samples as they are after a fit, which finds their classes.
     fn retold(&self, inner: Arc<dyn Source>) -> Arc<dyn Source> {
         let class_names = inner.info().class_names.clone();

@@ -202,8 +202,12 @@ impl TrainerBuilder {
             keep: config.keep,
         });
         let quarantine = Arc::new(self.quarantine()?);
+        let waits = [Some(&self.train), self.validation.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|part| part.waits());
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
-            .input(Input::planned(config, slots))
+            .input(Input::planned(config, slots, waits))
             .quarantine(quarantine.clone());
         let lr = config.learning_rate(total_steps);
         let abandoned = Arc::new(AtomicBool::new(false));

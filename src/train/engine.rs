@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvError, TryRecvError, select};
@@ -372,7 +371,7 @@ impl Engine {
             }
         };
         if self.credits > 0 && self.times.passes > 0 {
-            gauges.starved_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            gauges.starved.add(began.elapsed());
         }
         message.map_or(Ok(()), |message| self.receive(message))
     }

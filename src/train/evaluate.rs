@@ -22,6 +22,7 @@ use crate::sampler::Sampler;
 use crate::source::supply::Supply;
 use crate::source::{ENDLESS, Source, SourceInfo, no_stream};
 use crate::transform::{self, TransformConfig};
+use crate::tuner::SLOTS_FIRST;
 
 /// How to evaluate.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +54,7 @@ impl Default for EvalOptions {
             device: "auto".into(),
             batch_size: 128,
             workers,
-            slots: 3,
+            slots: SLOTS_FIRST,
             outputs: false,
             transforms: Vec::new(),
             seed: 0,

@@ -131,10 +131,11 @@ pub struct Input {
 }
 
 impl Input {
-    /// What a run begins with that has a ring of `ring` slots.
-    pub fn planned(config: &RunConfig, ring: usize) -> Self {
+    /// What a run begins with that has a ring of `ring` slots, and whose reads wait for a disk or a network if `waits`.
+    pub fn planned(config: &RunConfig, ring: usize, waits: bool) -> Self {
         let Find { workers, slots } = config.find();
-        let free = [("workers", workers), ("slots", slots), ("readers", config.readers.is_none())];
+        let readers = waits && config.readers.is_none();
+        let free = [("workers", workers), ("slots", slots), ("readers", readers)];
         Self {
             workers: config.worker_count(),
             slots: if slots { ring.min(SLOTS_FIRST) } else { ring },

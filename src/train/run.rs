@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 
@@ -12,13 +11,15 @@ use super::engine::DeviceTimes;
 use super::event::{CheckpointReport, FirstStep, Input, StepReport, Summary};
 use crate::error::Result;
 use crate::executor::{DeviceInfo, Snapshot};
+use crate::gauges::Gauges;
 use crate::graph::Arena;
 use crate::graph::plan::Program;
-use crate::pipeline::{Gauges, Work};
+use crate::pipeline::Work;
 use crate::quarantine::Quarantine;
 use crate::report::folder::RunFolder;
 use crate::report::memory::{peak_memory_bytes, processor_time_s};
 use crate::report::verdict::{StageTimes, Verdict};
+use crate::tuner::Sizes;
 
 /// Where and how often a run saves.
 pub(super) struct Saving {
@@ -200,12 +201,10 @@ impl Run {
 
     /// Enters what was at work at the end, and what came of it.
     fn note_at_work(&mut self, gauges: &Gauges) {
-        let at_work = &gauges.at_work;
-        let now = |n: &std::sync::atomic::AtomicUsize| n.load(Ordering::Relaxed);
-        self.input.workers = now(&at_work.workers);
-        self.input.slots = now(&at_work.slots);
+        let Sizes { readers, slots, workers } = gauges.at_work.sizes();
+        (self.input.workers, self.input.slots) = (workers, slots);
         self.input.ahead_hits = gauges.stores.ahead_hits();
-        self.input.readers = self.input.ahead_hits.map(|_| now(&at_work.readers));
+        self.input.readers = self.input.ahead_hits.map(|_| readers);
         self.input.cache = gauges.stores.cache_counts();
     }
 
@@ -216,7 +215,6 @@ impl Run {
         gauges: Option<&Gauges>,
         wall_s: f64,
     ) -> StageTimes {
-        let seconds = |ns: &std::sync::atomic::AtomicU64| ns.load(Ordering::Relaxed) as f64 / 1e9;
         let shared_cores = matches!(device.kind.as_str(), "twins" | "software");
         let busy_s = if times.busy_s > 0.0 { times.busy_s } else { times.wait_s };
         let mut stages = StageTimes {
@@ -237,9 +235,9 @@ impl Run {
             ..Default::default()
         };
         if let Some(gauges) = gauges {
-            stages.prepare_busy_s = seconds(&gauges.busy_ns);
-            stages.prepare_wait_s = seconds(&gauges.wait_ns);
-            stages.starved_s = seconds(&gauges.starved_ns);
+            stages.prepare_busy_s = gauges.busy.seconds();
+            stages.prepare_wait_s = gauges.idle.seconds();
+            stages.starved_s = gauges.starved.seconds();
             stages.read_s = gauges.stages.read_s() + gauges.stages.decode_s();
             stages.augment_s = gauges.stages.augment_s();
             stages.upload_s = gauges.stages.write_s();

@@ -123,6 +123,7 @@ mod tests {
         let list = vec![flip()];
         assert_eq!(deferrable(&list, &spec(&[3072])), 0);
         assert_eq!(deferrable(&list, &spec(&[3, FRAMED_SIDE_MAX + 1, 1])), 0);
+        assert_eq!(deferrable(&list, &spec(&[3, 1, FRAMED_SIDE_MAX + 1])), 0);
         let floats = SampleSpec { input_dtype: DType::F32, ..images };
         assert_eq!(deferrable(&list, &floats), 0);
     }

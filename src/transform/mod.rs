@@ -17,6 +17,7 @@ mod horizontal_flip;
 mod image;
 mod normalize;
 mod pad_crop;
+mod planes;
 mod rand_augment;
 mod random_erasing;
 mod random_resized_crop;

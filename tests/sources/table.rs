@@ -107,6 +107,9 @@ fn columns_are_chosen_bucketed_and_called_categories() {
     let list = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let only = fit(DataConfig { columns: list(&["colour", "1"]), ..data("last") });
     assert_eq!(names(&only), ["colour", "age"]);
+    let twice = list(&["colour", "age", "colour", "1"]);
+    let once = fit(DataConfig { columns: twice, ..data("last") });
+    assert_eq!(names(&once), ["colour", "age"]);
     let without = fit(DataConfig { columns: list(&["-colour"]), ..data("pet") });
     assert_eq!(names(&without), ["age", "weight"]);
     let other = fit(DataConfig {

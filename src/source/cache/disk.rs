@@ -215,3 +215,33 @@ impl Disk {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_second_reads_and_does_not_write() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let open = || {
+            let folder = Folder::open(root.path(), "key", 1 << 20).expect("opens");
+            (folder.open_files("train", 3).expect("opens"), folder)
+        };
+        let sample = Sample { input: &[1, 2, 3], target: Target::Class(1) };
+        let (mut found, len) =
+            (Vec::new(), |disk: &Disk| std::fs::metadata(&disk.path).map_or(0, |m| m.len()));
+        let (first, folder) = open();
+        first.keep(0, &sample);
+        let (second, _second) = open();
+        second.keep(1, &sample);
+        assert_eq!(second.get(0, &mut found), Some(1));
+        assert_eq!((found, second.has(1), len(&second)), (vec![1, 2, 3], false, 3));
+        // Nothing is kept twice, and who comes later may write once nobody else does.
+        first.keep(0, &sample);
+        assert_eq!(len(&first), 3);
+        drop((first, folder, second, _second));
+        let (third, _folder) = open();
+        third.keep(1, &sample);
+        assert_eq!((third.has(1), len(&third)), (true, 6));
+    }
+}

@@ -1,5 +1,7 @@
 //! Which columns of a file are used, and as what.
 
+use std::collections::HashSet;
+
 use super::block::{Kind, Wanted};
 use super::fitted::{FeatureEncoding, Fitted, FittedTarget};
 use super::head::{Column, Head, Look};
@@ -145,8 +147,8 @@ fn chosen(head: &Head, list: &[String], target: usize) -> Result<Vec<usize>> {
         // A column without a name is the number of the row, as pandas writes it.
         include = (0..head.columns.len()).filter(|&i| !head.columns[i].name.is_empty()).collect();
     }
-    include.retain(|at| !exclude.contains(at));
-    include.dedup();
+    let mut seen = HashSet::new();
+    include.retain(|at| !exclude.contains(at) && seen.insert(*at));
     if include.is_empty() {
         let message = format!("leaves no column of {}", head.path.display());
         return Err(Error::config("--columns", message).hint("columns other than the target"));

@@ -1,0 +1,73 @@
+//! What is measured while batches are prepared, and how many are at work on them; read at any moment.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::prepare::StageCounters;
+use crate::source::supply::Stores;
+use crate::tuner::Sizes;
+
+/// A sum of wall times.
+#[derive(Debug, Default)]
+pub struct WallTime(AtomicU64);
+
+impl WallTime {
+    /// Seconds so far.
+    pub fn seconds(&self) -> f64 {
+        self.0.load(Relaxed) as f64 * 1e-9
+    }
+
+    pub(crate) fn add(&self, spent: Duration) {
+        self.0.fetch_add(spent.as_nanos() as u64, Relaxed);
+    }
+}
+
+/// How many there are of what prepares batches, now.
+#[derive(Debug, Default)]
+pub struct AtWork {
+    /// Threads that read ahead.
+    pub readers: AtomicUsize,
+    /// Slots in play.
+    pub slots: AtomicUsize,
+    /// Threads that decode, transform and write into slots.
+    pub workers: AtomicUsize,
+}
+
+impl AtWork {
+    pub(crate) fn sizes(&self) -> Sizes {
+        let [readers, slots, workers] =
+            [&self.readers, &self.slots, &self.workers].map(|n| n.load(Relaxed));
+        Sizes { readers, slots, workers }
+    }
+
+    fn set(&self, Sizes { readers, slots, workers }: Sizes) {
+        self.readers.store(readers, Relaxed);
+        self.slots.store(slots, Relaxed);
+        self.workers.store(workers, Relaxed);
+    }
+}
+
+/// What a pipeline tells of itself.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// With batches being filled, one or several.
+    pub busy: WallTime,
+    /// With none, for want of an empty slot.
+    pub idle: WallTime,
+    /// The device with nothing to do, for want of a full slot.
+    pub starved: WallTime,
+    /// What the workers did, summed over threads.
+    pub stages: StageCounters,
+    /// What is at work.
+    pub at_work: AtWork,
+    /// What stands between the sources and the workers.
+    pub stores: Stores,
+}
+
+impl Gauges {
+    /// Has so many be at work from now on.
+    pub(crate) fn set_at_work(&self, sizes: Sizes) {
+        self.at_work.set(sizes);
+        self.stores.ahead.iter().for_each(|ahead| ahead.set_readers(sizes.readers));
+    }
+}
