@@ -380,6 +380,12 @@ fn the_command_tells_what_it_did() {
     };
     assert_eq!(exit("fashion-mnist-10k", &out, &["--samples-per-shard", "0"]), Some(2));
     assert_eq!(exit("fashion-mnist-10k", &out, &["--format", "zip"]), Some(2));
+    let few = dir.path().join("few");
+    let output = command("fashion-mnist-10k", &few, &["--samples-per-shard", "3000"]).output();
+    let output = output.unwrap();
+    assert_eq!(output.stdout, format!("{}\n", few.display()).as_bytes());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("10,000 samples in 4 shards"), "{told}");
     assert_eq!(exit("nosuch", &dir.path().join("new"), &[]), Some(3));
 }
 

@@ -70,6 +70,11 @@ fn settings_out_of_range_name_the_flag() {
     assert!(refusal("batch_size = 9000000").contains("expected at most 1048576"));
     assert!(refusal("epochs = 1\nsteps = 1").contains("found both"));
     assert!(refusal("slots = 1").contains("--slots: found 1, expected at least 2"));
+    for (key, flag) in [("slots", "--slots"), ("readers", "--readers"), ("prefetch", "--prefetch")]
+    {
+        let text = refusal(&format!("{key} = 100000"));
+        assert!(text.starts_with(&format!("config: {flag}: found 100000")), "{text}");
+    }
     assert!(refusal("precision = \"f8\"").contains("--precision: found f8, expected f32 or f16"));
     parse("precision = \"f16\"").validate().expect("known");
     assert!(refusal("label_smoothing = nan").contains("--label-smoothing"));

@@ -226,6 +226,10 @@ mod tests {
         };
         let source = Synthetic::new(200, spec(TargetSpec::Class { classes: 10 }), 3).unwrap();
         assert!(hits(&source) > 190, "{}", hits(&source));
+        // Bytes are brought to the range that floats have.
+        assert_eq!((&source.info().mean[..], &source.info().std[..]), (&[0.5][..], &[0.25][..]));
+        let floats = SampleSpec { input_dtype: DType::F32, ..source.spec().clone() };
+        assert!(Synthetic::new(2, floats, 3).unwrap().info().mean.is_empty());
         let noise = source.learnable(false);
         assert!(hits(&noise) < 60, "{}", hits(&noise));
     }

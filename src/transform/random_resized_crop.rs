@@ -116,5 +116,7 @@ mod tests {
     fn what_never_fits_is_cut_from_the_centre() {
         let crop = RandomResizedCrop::default().draw(10, 1000, &mut Rng::keyed(&[1]));
         assert_eq!(crop, Crop { top: 0.0, left: 493.0, height: 10.0, width: 13.0 });
+        let crop = RandomResizedCrop::default().draw(1000, 10, &mut Rng::keyed(&[1]));
+        assert_eq!(crop, Crop { top: 493.0, left: 0.0, height: 13.0, width: 10.0 });
     }
 }

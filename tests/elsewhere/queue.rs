@@ -194,6 +194,29 @@ fn a_server_that_restarts_is_waited_for() {
 }
 
 #[test]
+fn what_a_broken_connection_was_to_bring_is_asked_for_again() {
+    let Some(server) = Server::start() else { return };
+    server.add(0..2);
+    // Another consumer has the first message, so that the source begins with the second.
+    let _: redis::Value = server.ask("XGROUP CREATE s inflight 0");
+    let read = "XREADGROUP GROUP inflight other COUNT 1 STREAMS s >";
+    let _: redis::Value = server.ask(read);
+    let source = source(&server.url());
+    assert_eq!(number(&*source, 0), 1);
+    // The first is delivered to the source in an answer that it never sees.
+    let (_, id, ..): (usize, String, redis::Value, redis::Value) =
+        server.ask("XPENDING s inflight");
+    let _: redis::Value = server.ask(&format!("XCLAIM s inflight inflight 0 {id}"));
+    let _: redis::Value = server.ask("CLIENT KILL TYPE normal SKIPME yes");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let waiting = source.clone();
+    std::thread::spawn(move || sender.send(number(&*waiting, 1)));
+    let found = receiver.recv_timeout(Duration::from_secs(20));
+    source.close();
+    assert_eq!(found, Ok(0));
+}
+
+#[test]
 fn bad_messages_are_named_and_spoil_no_other() {
     let Some(server) = Server::start() else { return };
     let id: String = server.ask("XADD s * picture abc label 1");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use inflight::source::{DataConfig, ENDLESS, Source, Stream, StreamFormat, Target};
+use inflight::source::{DataConfig, ENDLESS, Source, Stream, StreamFormat, Target, statistics};
 use inflight::train::checkpoint;
 use inflight::{ErrorKind, Result, RunConfig, Trainer};
 
@@ -94,6 +94,9 @@ fn without_steps_a_stream_has_no_length() {
     let error = refused.err().expect("no number of steps");
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("--steps"), "{error}");
+    let error = statistics(&open(raw_stream(11), &raw_data()).expect("a stream"));
+    let error = error.expect_err("nobody knows how many").to_string();
+    assert!(error.contains("found a stream to count, expected data of a known length"), "{error}");
 }
 
 #[test]

@@ -81,23 +81,26 @@ fn readers_stop_at_their_bytes_and_begin_again() {
         }
         assert_eq!(reads.load(SeqCst), count);
     };
+    let wait_until_held = || {
+        let began = std::time::Instant::now();
+        while ahead.held() == 0 {
+            assert!(began.elapsed() < PATIENCE, "nothing is held");
+            std::thread::yield_now();
+        }
+    };
     ahead.announce(&[5, 6, 7]);
     wait_for(1);
     let mut scratch = Vec::new();
     for (i, index) in [5, 6, 7].into_iter().enumerate() {
         wait_for(i + 1);
-        while ahead.held() == 0 {
-            std::thread::yield_now();
-        }
+        wait_until_held();
         ahead.read(index, &mut scratch).unwrap();
     }
     assert_eq!((ahead.hits(), reads.load(SeqCst)), (3, 3));
     // What is announced and never asked for is forgotten when a run ends.
     ahead.announce(&[8]);
     wait_for(4);
-    while ahead.held() == 0 {
-        std::thread::yield_now();
-    }
+    wait_until_held();
     ahead.close();
     assert_eq!(ahead.held(), 0);
     drop(ahead);

@@ -265,7 +265,18 @@ type Entry = (&'static str, tar::EntryType, &'static [u8]);
 
 /// A `.tar.gz` of these entries, whose names and kinds are written as they are.
 fn archive(entries: &[Entry]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    zipped(&tape(entries))
+}
+
+fn zipped(bytes: &[u8]) -> Vec<u8> {
+    let mut zip = GzEncoder::new(Vec::new(), Compression::default());
+    zip.write_all(bytes).unwrap();
+    zip.finish().unwrap()
+}
+
+/// The archive before it is compressed.
+fn tape(entries: &[Entry]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
     for (name, kind, bytes) in entries {
         let mut header = tar::Header::new_ustar();
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
@@ -278,7 +289,7 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
         header.set_cksum();
         tar.append(&header, *bytes).unwrap();
     }
-    tar.into_inner().unwrap().finish().unwrap()
+    tar.into_inner().unwrap()
 }
 
 fn fetch_archive(bytes: &[u8], cache: &Path) -> inflight::Result<()> {
@@ -331,4 +342,9 @@ fn an_archive_that_reaches_outside_is_refused() {
     let cache = tempdir().unwrap();
     let error = fetch_archive(&whole[..whole.len() / 2], cache.path()).unwrap_err().to_string();
     assert!(error.contains("archive") || error.contains("unpack"), "{error}");
+    // Compressed whole, and cut before that: in the middle of a member, which begins with a header of 512 bytes.
+    let cut = zipped(&tape(&good)[..512 + 2]);
+    let error = fetch_archive(&cut, cache.path()).unwrap_err().to_string();
+    assert!(error.contains("is cut short in in/x"), "{error}");
+    assert!(!cache.path().join("tiny/in").exists());
 }

@@ -52,6 +52,7 @@ fn statistics_are_those_of_the_definition_and_of_any_number_of_threads() {
         assert_eq!(found, with(2));
         assert_eq!(found, with(5));
         let samples = read_all(&source);
+        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
         for channel in 0..3 {
             let values: Vec<f64> = samples
                 .iter()
@@ -70,9 +71,25 @@ fn statistics_are_those_of_the_definition_and_of_any_number_of_threads() {
                 values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
             assert!((found.mean[channel] - mean).abs() < 1e-9, "{found:?}");
             assert!((found.std[channel] - variance.sqrt()).abs() < 1e-9, "{found:?}");
+            least = values.iter().copied().fold(least, f64::min);
+            most = values.iter().copied().fold(most, f64::max);
         }
+        assert_eq!((found.min, found.max), (least, most));
         assert_eq!(found.label_counts.iter().sum::<u64>(), 1000);
     }
+}
+
+#[test]
+fn pictures_a_pixel_wide_are_shown_that_wide() {
+    let spec = SampleSpec {
+        input_shape: vec![1, 1000, 1],
+        input_dtype: DType::U8,
+        target: TargetSpec::Class { classes: 1 },
+    };
+    let sheet = contact_sheet(&Synthetic::new(3, spec, 5).unwrap(), 3).unwrap();
+    // Two pixels around each.
+    assert_eq!(sheet.width(), 3 * (1 + 2) + 2);
+    assert!(sheet.height() < 1000, "{}", sheet.height());
 }
 
 #[test]

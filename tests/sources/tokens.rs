@@ -227,20 +227,22 @@ fn tokens_lie_in_slots_and_are_held_to_their_vocabulary() {
     assert_eq!(bytes[layout.input_offset..][..12], u16s(&[5, 6, 1, 2, 0, 0]));
     let target: Vec<u8> = [6u32, 7, 2, 3, 0, 0].iter().flat_map(|t| t.to_le_bytes()).collect();
     assert_eq!(bytes[layout.target_offset..][..24], target);
-    // A vocabulary that is too small for the tokens is found before anything goes up.
-    let data = DataConfig { context: Some(2), vocabulary: Some(6), ..Default::default() };
-    let options = OpenOptions { data: Some(&data), offline: true, ..Default::default() };
-    let train = open(path.to_str().unwrap(), &options).unwrap().train;
-    let mut fill =
-        |index| fill(&mut slot, &layout, &*train, &[], &[index], Keys::default(), &times);
-    fill(0).unwrap();
-    let error = fill(2).unwrap_err();
-    assert_eq!(error.stage(), Stage::Prepare);
-    assert!(
-        error.to_string().contains("sample 2 of")
-            && error.to_string().contains("found token 6, expected tokens below 6"),
-        "{error}"
-    );
+    // A vocabulary that is too small for the tokens is found before anything goes up, also where only the last target
+    // is beyond it.
+    for (vocabulary, bad) in [(6, 2), (5, 1)] {
+        let data =
+            DataConfig { context: Some(2), vocabulary: Some(vocabulary), ..Default::default() };
+        let options = OpenOptions { data: Some(&data), offline: true, ..Default::default() };
+        let train = open(path.to_str().unwrap(), &options).unwrap().train;
+        let mut fill =
+            |index| fill(&mut slot, &layout, &*train, &[], &[index], Keys::default(), &times);
+        fill(0).unwrap();
+        let error = fill(bad).unwrap_err();
+        assert_eq!(error.stage(), Stage::Prepare);
+        let found = format!("found token {vocabulary}, expected tokens below {vocabulary}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("sample {bad} of")) && text.contains(&found), "{text}");
+    }
 }
 
 #[test]

@@ -244,4 +244,33 @@ mod tests {
         third.keep(1, &sample);
         assert_eq!((third.has(1), len(&third)), (true, 6));
     }
+
+    #[test]
+    fn the_oldest_goes_and_no_more_than_must() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let keep = |key: &str, age_s: u64| {
+            let folder = Folder::open(root.path(), key, 1 << 20).expect("opens");
+            let disk = folder.open_files("train", 3).expect("opens");
+            disk.keep(0, &Sample { input: &[1; 1000], target: Target::Class(1) });
+            let then = std::time::SystemTime::now() - std::time::Duration::from_secs(age_s);
+            for file in std::fs::read_dir(&folder.dir).expect("a folder").flatten() {
+                let file = File::options().write(true).open(file.path()).expect("opens");
+                file.set_modified(then).expect("a time");
+            }
+            folder.dir.clone()
+        };
+        let dirs = [keep("a", 100), keep("b", 300), keep("c", 200)];
+        // What is no cache is not touched.
+        std::fs::create_dir(root.path().join("other")).expect("a folder");
+        std::fs::write(root.path().join("other/file"), [1; 5000]).expect("writes");
+        let own = root.path().join("own");
+        let all = remove_oldest(root.path(), &own, u64::MAX);
+        assert!((3000..5000).contains(&all), "{all}");
+        let left = remove_oldest(root.path(), &own, all - 1);
+        assert_eq!(
+            (left, dirs.each_ref().map(|dir| dir.exists())),
+            (all / 3 * 2, [true, false, true])
+        );
+        assert!(root.path().join("other/file").exists());
+    }
 }

@@ -312,6 +312,34 @@ mod tests {
     // One test, since all share the locks of this process.
     #[test]
     fn what_is_here_stays_within_the_limit_and_is_fetched_once() {
+        kept_within_the_limit();
+        what_was_not_used_for_longest_goes_first();
+    }
+
+    fn what_was_not_used_for_longest_goes_first() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let open = |url: &str| Cache::open(dir.path(), url, 100).expect("opens");
+        for url in ["s3://a", "s3://b", "s3://c", "s3://d"] {
+            fill(&mut open(url), &[object("1", 20, "t")]);
+        }
+        release();
+        // The order in which the folder lists them is that of any hash, and not that of their use.
+        let listed = fs::read_dir(dir.path()).expect("a cache").flatten();
+        let mut folders: Vec<PathBuf> =
+            listed.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        folders.reverse();
+        for (age, folder) in folders.iter().enumerate() {
+            let lock = open_lock(&folder.join("lock")).expect("opens");
+            let used = SystemTime::UNIX_EPOCH + Duration::from_secs(age as u64);
+            lock.set_modified(used).expect("a time");
+        }
+        fill(&mut open("s3://e"), &[object("1", 60, "t")]);
+        let left: Vec<bool> = folders.iter().map(|folder| folder.exists()).collect();
+        assert_eq!(left, [false, false, true, true]);
+        release();
+    }
+
+    fn kept_within_the_limit() {
         let dir = tempfile::tempdir().expect("a folder");
         let open = |url| Cache::open(dir.path(), url, 100).expect("opens");
         let mut a = open("s3://a");
@@ -342,5 +370,7 @@ mod tests {
             error.contains("found 1 objects of 101 bytes in all, expected at most 100"),
             "{error}"
         );
+        drop(b);
+        release();
     }
 }

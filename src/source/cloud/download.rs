@@ -236,8 +236,14 @@ async fn receive(
     // A server may not know conditions.
     let same_tag = answer.meta.e_tag == of.object.e_tag || answer.meta.e_tag.is_none();
     if !same_tag || answer.meta.size != of.object.bytes {
-        let message =
-            format!("{CHANGED}: found {} bytes, expected {}", answer.meta.size, of.object.bytes);
+        let tag = |tag: &Option<String>| tag.clone().unwrap_or_else(|| "none".into());
+        let message = format!(
+            "{CHANGED}: found the ETag {} and {} bytes, expected {} and {}",
+            tag(&answer.meta.e_tag),
+            answer.meta.size,
+            tag(&of.object.e_tag),
+            of.object.bytes
+        );
         let hint = "starting again, once nobody writes to it";
         return Err(Failure::Final(Error::data(&of.url, message).hint(hint)));
     }

@@ -245,6 +245,10 @@ mod tests {
         let mut numbers = vec![0.0; 90];
         numbers.extend((1..=10u8).map(f32::from));
         assert_eq!(edges(numbers, 10), [1.0]);
+        // Most are 5, which fills several buckets.
+        let mut numbers = vec![5.0; 80];
+        numbers.extend((0..20u8).map(|i| f32::from(i % 10)));
+        assert_eq!(edges(numbers, 10), [5.0]);
         assert!(edges(vec![], 10).is_empty());
     }
 

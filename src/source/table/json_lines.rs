@@ -215,4 +215,15 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn truth_is_told_by_its_name() {
+        let wanted = [Wanted { position: 0, name: "d".into(), kind: Kind::Text }];
+        let block = block(b"{\"d\": true}\n{\"d\": false}\n", &wanted).expect("rows");
+        let found: Vec<_> = block.codes(0).map(|code| block.text(0, code)).collect();
+        assert_eq!(
+            found.iter().flatten().map(|text| &text[..]).collect::<Vec<_>>(),
+            ["true", "false"]
+        );
+    }
 }
