@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use inflight::convert::{Config, Format, ShardSize, Summary, convert};
+use inflight::convert::{Config, ShardSize, Summary, convert};
 use inflight::source::shard_manifest::ShardManifest;
 use inflight::source::{Dataset, OpenOptions, Source, Target, Viewer, open};
 use inflight::{Error, Result};
@@ -395,6 +395,7 @@ mod columns {
     use arrow_array::cast::AsArray;
     use arrow_array::types::{Float32Type, Int64Type};
     use inflight::batch::{DType, SampleSpec, TargetSpec};
+    use inflight::convert::Format;
     use inflight::source::{Resident, SourceInfo, resident};
 
     use super::*;
