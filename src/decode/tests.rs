@@ -193,3 +193,51 @@ fn what_is_no_image_is_told() {
     lossless[at + 1] = 0xc3;
     assert!(error(&lossless).contains("process SOF3"), "{}", error(&lossless));
 }
+
+/// A JPEG of one sequential scan a component, made of three grey ones.
+fn of_separate_scans() -> Vec<u8> {
+    let grey = |plane: usize| {
+        let pixel = |i: usize| (i % 64 * (plane + 1) + i / 64 * 3 + i * i % 11) as u8;
+        let pixels: Vec<u8> = (0..64 * 80).map(pixel).collect();
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90);
+        encoder.encode(&pixels, 64, 80, image::ExtendedColorType::L8).expect("a JPEG");
+        bytes
+    };
+    let place = |bytes: &[u8], marker: u8| {
+        bytes.windows(2).position(|pair| pair == [0xff, marker]).expect("the segment")
+    };
+    let first = grey(0);
+    let (frame, scan) = (place(&first, 0xc0), place(&first, 0xda));
+    let size = &first[frame + 5..frame + 9];
+    let components = [1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0];
+    let mut all = first[..frame].to_vec();
+    all.extend([&[0xff, 0xc0, 0, 17, 8], size, &[3], &components].concat());
+    all.extend(&first[frame + 13..scan]);
+    for plane in 0..3 {
+        let bytes = grey(plane);
+        let mut part = bytes[place(&bytes, 0xda)..bytes.len() - 2].to_vec();
+        part[5] = plane as u8 + 1;
+        all.extend(part);
+    }
+    all.extend([0xff, 0xd9]);
+    all
+}
+
+#[test]
+fn colours_in_scans_of_their_own_are_all_decoded() {
+    let bytes = of_separate_scans();
+    let header = header(&bytes).expect("a JPEG");
+    for method in methods() {
+        let [height, width] = header.decoded(method);
+        let mut whole = Vec::new();
+        decode_rows(&bytes, &header, 3, method, height, &mut whole).expect("a JPEG");
+        assert!(whole.chunks_exact(3).any(|pixel| pixel[0].abs_diff(pixel[2]) > 50), "{method:?}");
+        for rows in [1, 8, 30] {
+            let mut part = Vec::new();
+            decode_rows(&bytes, &header, 3, method, rows, &mut part).expect("a JPEG");
+            let len = rows.min(height) * width * 3;
+            assert!(part[..len] == whole[..len], "{method:?}, {rows} rows");
+        }
+    }
+}
