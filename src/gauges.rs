@@ -71,3 +71,43 @@ impl Gauges {
         self.stores.ahead.iter().for_each(|ahead| ahead.set_readers(sizes.readers));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::batch::{DType, SampleSpec, TargetSpec};
+    use crate::source::{ReadAhead, Room, Source, Synthetic};
+
+    #[test]
+    fn readers_that_are_wanted_read() {
+        let spec = SampleSpec {
+            input_shape: vec![1, 2, 2],
+            input_dtype: DType::U8,
+            target: TargetSpec::Class { classes: 2 },
+        };
+        let source = Arc::new(Synthetic::new(16, spec, 0).expect("a source"));
+        let ahead = Arc::new(ReadAhead::start(source, 4, Room::new(1 << 20)).expect("starts"));
+        ahead.set_readers(0);
+        let stores = Stores { ahead: vec![ahead.clone()], caches: Vec::new() };
+        let gauges = Gauges { stores, ..Gauges::default() };
+        ahead.announce(&[3]);
+        let sizes = Sizes { readers: 2, slots: 5, workers: 3 };
+        gauges.set_at_work(sizes);
+        assert_eq!(gauges.at_work.sizes(), sizes);
+        // What was announced while nobody read stays with the workers; from now on it is read.
+        ahead.announce(&[4]);
+        let began = Instant::now();
+        while ahead.held() == 0 {
+            assert!(began.elapsed() < Duration::from_secs(20), "nothing is read");
+            std::thread::yield_now();
+        }
+        let mut scratch = Vec::new();
+        for index in [3, 4] {
+            ahead.read(index, &mut scratch).expect("made");
+        }
+        assert_eq!(ahead.hits(), 1);
+    }
+}

@@ -107,6 +107,35 @@ fn readers_stop_at_their_bytes_and_begin_again() {
 }
 
 #[test]
+fn a_sample_that_is_wanted_twice_is_read_once_and_given_twice() {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counter = reads.clone();
+    let source = Hooked::new(100).on_read(move |_| {
+        counter.fetch_add(1, SeqCst);
+        Ok(())
+    });
+    let room = Room::new(1 << 20);
+    let ahead = ReadAhead::start(Arc::new(source), 2, room.clone()).unwrap();
+    let mut scratch = Vec::new();
+    let mut expected = Vec::new();
+    let plain = Hooked::new(100);
+    let expected = plain.read(9, &mut expected).unwrap();
+    ahead.announce(&[9, 9]);
+    let began = std::time::Instant::now();
+    while ahead.held() == 0 && began.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    for left in [1, 0] {
+        assert_eq!(ahead.read(9, &mut scratch).unwrap(), expected);
+        assert_eq!(ahead.held() > 0, left > 0, "{left} more times");
+    }
+    assert_eq!((ahead.hits(), reads.load(SeqCst), room.held()), (2, 1, 0));
+    // It is nobody's any more, and read by whoever asks.
+    assert_eq!(ahead.read(9, &mut scratch).unwrap(), expected);
+    assert_eq!((ahead.hits(), reads.load(SeqCst)), (2, 2));
+}
+
+#[test]
 fn several_sources_share_one_room() {
     let room = Room::new(1);
     let start = || ReadAhead::start(Arc::new(Hooked::new(100)), 1, room.clone()).unwrap();

@@ -546,6 +546,21 @@ mod columnar {
     }
 
     #[test]
+    fn numbers_without_end_are_refused_by_row() {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("inf.parquet");
+        let x: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 2.0, f64::INFINITY, 3.0]));
+        let wide: ArrayRef = Arc::new(Float64Array::from(vec![1e300, 0.0, 0.0, 0.0]));
+        let y: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "a", "b"]));
+        for (column, row) in [(&x, 3), (&wide, 1)] {
+            let columns = [("x", column.clone()), ("y", y.clone())];
+            write(&path, &RecordBatch::try_from_iter(columns).unwrap(), 2, None);
+            let error = open_with(&path, &data("y")).err().expect("not finite").to_string();
+            assert!(error.contains(&format!("row {row} column x: found \"inf\"")), "{error}");
+        }
+    }
+
+    #[test]
     fn parquet_and_arrow_are_the_same_samples_as_csv() {
         let (dir, path) = file("a.csv", PETS);
         let expected = open_with(&path, &data("pet")).unwrap();
