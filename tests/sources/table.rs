@@ -556,8 +556,30 @@ mod columnar {
             let columns = [("x", column.clone()), ("y", y.clone())];
             write(&path, &RecordBatch::try_from_iter(columns).unwrap(), 2, None);
             let error = open_with(&path, &data("y")).err().expect("not finite").to_string();
-            assert!(error.contains(&format!("row {row} column x: found \"inf\"")), "{error}");
+            assert!(error.contains(&format!("column x: row {row}: found inf")), "{error}");
         }
+        let path = dir.path().join("inf.arrow");
+        let batches = [[1.0, 2.0], [f64::INFINITY, 3.0]].map(|x| {
+            let x: ArrayRef = Arc::new(Float64Array::from(x.to_vec()));
+            let y: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+            RecordBatch::try_from_iter([("x", x), ("y", y)]).unwrap()
+        });
+        let schema = batches[0].schema();
+        let told = |expected: &str| {
+            let error = open_with(&path, &data("y")).err().expect("not finite").to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        let file = File::create(&path).unwrap();
+        let mut writer = arrow_ipc::writer::FileWriter::try_new(file, &schema).unwrap();
+        batches.iter().for_each(|batch| writer.write(batch).unwrap());
+        writer.finish().unwrap();
+        told("column x: row 1: found inf");
+        told("batch 1: ");
+        let file = File::create(&path).unwrap();
+        let mut writer = arrow_ipc::writer::StreamWriter::try_new(file, &schema).unwrap();
+        batches.iter().for_each(|batch| writer.write(batch).unwrap());
+        writer.finish().unwrap();
+        told("column x: row 3: found inf");
     }
 
     #[test]

@@ -97,7 +97,13 @@ pub(super) fn read(head: &Head, wanted: Vec<Wanted>, memory_bytes: usize) -> Res
                 let mut reader = file_reader(path, &wanted)?;
                 reader.set_index(start).map_err(|e| damaged(path, e))?;
                 let batches = reader.take(run.min(batches - start));
-                batches.map(|batch| converted(path, batch, &wanted)).collect()
+                let numbered = (start..).zip(batches);
+                // How many rows the batches before have is known to whoever reads those.
+                let convert = |(number, batch)| {
+                    let block = converted(path, batch, &wanted, 0);
+                    block.map_err(|e| e.within(format!("batch {number}")))
+                };
+                numbered.map(convert).collect()
             })
         })
         .collect();
@@ -127,14 +133,14 @@ fn loaded(path: &Path, wanted: Vec<Wanted>, batches: usize, memory_bytes: usize)
     }
     let largest = rows.iter().max().copied().unwrap_or(1);
     let most = memory_bytes / (4 * largest * wanted.len()).max(1);
-    let (path_again, columns) = (path.to_owned(), wanted.clone());
-    let load = move |batch: usize| {
+    let (path_again, columns, counts) = (path.to_owned(), wanted.clone(), rows.clone());
+    let load = move |number: usize| {
         guarded(&path_again, || {
             let mut reader = file_reader(&path_again, &columns)?;
-            reader.set_index(batch).map_err(|e| damaged(&path_again, e))?;
+            reader.set_index(number).map_err(|e| damaged(&path_again, e))?;
             let batch =
                 reader.next().unwrap_or_else(|| Err(ArrowError::ParseError("no batch".into())));
-            converted(&path_again, batch, &columns)
+            converted(&path_again, batch, &columns, counts[..number].iter().sum())
         })
     };
     Ok(Table::loaded(path.into(), wanted, rows, most.max(2), load))
@@ -152,15 +158,22 @@ fn stream(path: &Path, wanted: &[Wanted]) -> Result<Vec<Block>> {
     let file = File::open(path).map_err(|e| io_error(path, e))?;
     let reader = StreamReader::try_new_buffered(file, Some(positions(wanted)))
         .map_err(|e| damaged(path, e))?;
-    reader.map(|batch| converted(path, batch, wanted)).collect()
+    let mut rows = 0;
+    let convert = |batch| {
+        let block = converted(path, batch, wanted, rows)?;
+        rows += block.rows();
+        Ok(block)
+    };
+    reader.map(convert).collect()
 }
 
 fn converted(
     path: &Path,
     batch: Result<RecordBatch, ArrowError>,
     wanted: &[Wanted],
+    first_row: usize,
 ) -> Result<Block> {
-    block(&batch.map_err(|e| damaged(path, e))?, wanted, path)
+    block(&batch.map_err(|e| damaged(path, e))?, wanted, path, first_row)
 }
 
 /// The places of the wanted columns in the file, ascending: the order in which a reader delivers them.
@@ -174,8 +187,13 @@ pub(super) fn positions(wanted: &[Wanted]) -> Vec<usize> {
 /// The wanted columns of a batch that holds just these, in the order of the file.
 ///
 /// # Errors
-/// When a value is not what its column holds; its row is counted in the batch.
-pub(super) fn block(batch: &RecordBatch, wanted: &[Wanted], path: &Path) -> Result<Block> {
+/// When a value is not what its column holds; `first_row` is the number of the first row, from 0.
+pub(super) fn block(
+    batch: &RecordBatch,
+    wanted: &[Wanted],
+    path: &Path,
+    first_row: usize,
+) -> Result<Block> {
     let positions = positions(wanted);
     let (width, rows) = (wanted.len(), batch.num_rows());
     let mut block = Block { width, cells: vec![0; rows * width], vocabularies: Vec::new() };
@@ -186,7 +204,7 @@ pub(super) fn block(batch: &RecordBatch, wanted: &[Wanted], path: &Path) -> Resu
         let item = || format!("{} column {}", path.display(), column.name);
         let vocabulary = match column.kind {
             Kind::Number => {
-                numbers(array, &mut set).map_err(|e| e.within(item()))?;
+                numbers(array, first_row, &mut set).map_err(|e| e.within(item()))?;
                 Vec::new()
             }
             Kind::Text => texts(array, &mut set).map_err(|e| e.within(item()))?,
@@ -204,10 +222,10 @@ fn to(array: &dyn Array, data_type: &DataType) -> Result<ArrayRef> {
 }
 
 /// A column as numbers.
-fn numbers(array: &ArrayRef, set: &mut impl FnMut(u32)) -> Result<()> {
+fn numbers(array: &ArrayRef, first_row: usize, set: &mut impl FnMut(u32)) -> Result<()> {
     let refuse = |row: usize, found: String| {
         let message = format!("found {found}, expected a number");
-        Err(Error::data(format!("row {}", row + 1), message).hint("--categorical"))
+        Err(Error::data(format!("row {}", first_row + row + 1), message).hint("--categorical"))
     };
     let data_type = array.data_type();
     let is_text =

@@ -98,13 +98,15 @@ impl Groups {
     fn block(&self, group: usize, wanted: &[Wanted]) -> Result<Block> {
         let path = &self.path;
         guarded(path, || {
+            let first_row: usize = (0..group).map(|before| self.rows(before)).sum();
             let mut all = Block { width: wanted.len(), ..Default::default() };
             for batch in self.reader(group, positions(wanted))? {
                 let batch = batch.map_err(|e| {
                     let message = format!("row group {group} is damaged");
                     Error::data(path.display(), message).caused_by(e)
                 })?;
-                all.append(block(&batch, wanted, path)?);
+                let rows = first_row + all.rows();
+                all.append(block(&batch, wanted, path, rows)?);
             }
             let (found, expected) = (all.rows(), self.rows(group));
             if found != expected {
