@@ -26,7 +26,10 @@ fn memory_is_steady_after_the_first_epoch() {
         pollster::block_on(trainer.fit()).expect("the run succeeds");
         let seen = seen.lock().expect("no panic").clone();
         let (second, last) = (seen[1], seen[7]);
-        // Seven epochs of 32 steps: a leak of one slot a step would be 480 kB more, of one pass's buffers 10 MB.
-        assert!(last < second + 256 * 1024, "{name}: {seen:?} bytes after each epoch");
+        // The allocator may take a piece for later, once: 256 kB. A leak takes one after the other.
+        let jump =
+            seen[1..].windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(0);
+        // Six epochs of 32 steps: a leak of one slot a step would be 410 kB more, of one pass's buffers 9 MB.
+        assert!(last < second + jump + 128 * 1024, "{name}: {seen:?} bytes after each epoch");
     }
 }
