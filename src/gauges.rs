@@ -1,26 +1,10 @@
 //! What is measured while batches are prepared, and how many are at work on them; read at any moment.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::prepare::StageCounters;
+use crate::prepare::{StageCounters, TimeSum};
 use crate::source::supply::Stores;
 use crate::tuner::Sizes;
-
-/// A sum of wall times.
-#[derive(Debug, Default)]
-pub struct WallTime(AtomicU64);
-
-impl WallTime {
-    /// Seconds so far.
-    pub fn seconds(&self) -> f64 {
-        self.0.load(Relaxed) as f64 * 1e-9
-    }
-
-    pub(crate) fn add(&self, spent: Duration) {
-        self.0.fetch_add(spent.as_nanos() as u64, Relaxed);
-    }
-}
 
 /// How many there are of what prepares batches, now.
 #[derive(Debug, Default)]
@@ -47,15 +31,15 @@ impl AtWork {
     }
 }
 
-/// What a pipeline tells of itself.
+/// What a pipeline tells of itself: wall times, and what is at work.
 #[derive(Debug, Default)]
 pub struct Gauges {
     /// With batches being filled, one or several.
-    pub busy: WallTime,
+    pub busy: TimeSum,
     /// With none, for want of an empty slot.
-    pub idle: WallTime,
+    pub idle: TimeSum,
     /// The device with nothing to do, for want of a full slot.
-    pub starved: WallTime,
+    pub starved: TimeSum,
     /// What the workers did, summed over threads.
     pub stages: StageCounters,
     /// What is at work.
@@ -75,7 +59,7 @@ impl Gauges {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::batch::{DType, SampleSpec, TargetSpec};

@@ -30,25 +30,40 @@ pub struct Keys {
     pub epoch: u64,
 }
 
-/// Where the workers' time went, in nanoseconds summed over threads; read at any moment.
+/// A sum of times, in nanoseconds.
+#[derive(Debug, Default)]
+pub struct TimeSum(AtomicU64);
+
+impl TimeSum {
+    /// Seconds so far.
+    pub fn seconds(&self) -> f64 {
+        self.0.load(Relaxed) as f64 * 1e-9
+    }
+
+    pub(crate) fn add(&self, spent: Duration) {
+        self.0.fetch_add(spent.as_nanos() as u64, Relaxed);
+    }
+}
+
+/// Where the workers' time went, summed over threads; read at any moment.
 #[derive(Debug, Default)]
 pub struct StageCounters {
-    read_ns: AtomicU64,
-    decode_ns: AtomicU64,
+    read: TimeSum,
+    decode: TimeSum,
     copied_bytes: AtomicU64,
-    augment_ns: AtomicU64,
-    write_ns: AtomicU64,
+    augment: TimeSum,
+    write: TimeSum,
 }
 
 impl StageCounters {
     /// Seconds spent reading, and making what is not read.
     pub fn read_s(&self) -> f64 {
-        self.read_ns.load(Relaxed) as f64 * 1e-9
+        self.read.seconds()
     }
 
     /// Seconds spent decoding images.
     pub fn decode_s(&self) -> f64 {
-        self.decode_ns.load(Relaxed) as f64 * 1e-9
+        self.decode.seconds()
     }
 
     /// Bytes that were written to memory on the way of image files into slots, the files themselves included.
@@ -58,12 +73,12 @@ impl StageCounters {
 
     /// Seconds spent in transforms.
     pub fn augment_s(&self) -> f64 {
-        self.augment_ns.load(Relaxed) as f64 * 1e-9
+        self.augment.seconds()
     }
 
     /// Seconds spent checking samples and writing them into slots.
     pub fn write_s(&self) -> f64 {
-        self.write_ns.load(Relaxed) as f64 * 1e-9
+        self.write.seconds()
     }
 
     /// Seconds of all these together.
@@ -72,10 +87,10 @@ impl StageCounters {
     }
 
     fn add(&self, laps: Laps) {
-        self.read_ns.fetch_add(laps.read.as_nanos() as u64, Relaxed);
-        self.decode_ns.fetch_add(laps.decode.as_nanos() as u64, Relaxed);
-        self.augment_ns.fetch_add(laps.augment.as_nanos() as u64, Relaxed);
-        self.write_ns.fetch_add(laps.write.as_nanos() as u64, Relaxed);
+        self.read.add(laps.read);
+        self.decode.add(laps.decode);
+        self.augment.add(laps.augment);
+        self.write.add(laps.write);
     }
 }
 

@@ -154,6 +154,11 @@ impl Head {
             None => self.height,
         }
     }
+
+    /// How often the pixels of this picture may be visited by scans.
+    pub fn scans_max(&self) -> usize {
+        (PIXEL_SCANS_MAX / (self.height * self.width).max(1)).clamp(1, SCANS_MAX)
+    }
 }
 
 /// The segments of a head, one after the other.
@@ -195,13 +200,6 @@ impl<'a> Segments<'a> {
 /// can have a thousand scans that do nothing but take time.
 const SCANS_MAX: usize = 100;
 const PIXEL_SCANS_MAX: usize = 2_000_000_000;
-
-impl Head {
-    /// How often the pixels of this picture may be visited by scans.
-    pub fn scans_max(&self) -> usize {
-        (PIXEL_SCANS_MAX / (self.height * self.width).max(1)).clamp(1, SCANS_MAX)
-    }
-}
 
 /// See [`decode_rows`](super::decode_rows).
 pub(super) fn decode_rows(

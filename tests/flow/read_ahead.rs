@@ -64,6 +64,14 @@ fn the_error_of_a_sample_read_ahead_comes_in_its_turn() {
     }
 }
 
+fn wait_until_held(ahead: &ReadAhead) {
+    let began = std::time::Instant::now();
+    while ahead.held() == 0 {
+        assert!(began.elapsed() < PATIENCE, "nothing is held");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn readers_stop_at_their_bytes_and_begin_again() {
     let reads = Arc::new(AtomicUsize::new(0));
@@ -81,26 +89,19 @@ fn readers_stop_at_their_bytes_and_begin_again() {
         }
         assert_eq!(reads.load(SeqCst), count);
     };
-    let wait_until_held = || {
-        let began = std::time::Instant::now();
-        while ahead.held() == 0 {
-            assert!(began.elapsed() < PATIENCE, "nothing is held");
-            std::thread::yield_now();
-        }
-    };
     ahead.announce(&[5, 6, 7]);
     wait_for(1);
     let mut scratch = Vec::new();
     for (i, index) in [5, 6, 7].into_iter().enumerate() {
         wait_for(i + 1);
-        wait_until_held();
+        wait_until_held(&ahead);
         ahead.read(index, &mut scratch).unwrap();
     }
     assert_eq!((ahead.hits(), reads.load(SeqCst)), (3, 3));
     // What is announced and never asked for is forgotten when a run ends.
     ahead.announce(&[8]);
     wait_for(4);
-    wait_until_held();
+    wait_until_held(&ahead);
     ahead.close();
     assert_eq!(ahead.held(), 0);
     drop(ahead);
@@ -121,10 +122,7 @@ fn a_sample_that_is_wanted_twice_is_read_once_and_given_twice() {
     let plain = Hooked::new(100);
     let expected = plain.read(9, &mut expected).unwrap();
     ahead.announce(&[9, 9]);
-    let began = std::time::Instant::now();
-    while ahead.held() == 0 && began.elapsed() < PATIENCE {
-        std::thread::yield_now();
-    }
+    wait_until_held(&ahead);
     for left in [1, 0] {
         assert_eq!(ahead.read(9, &mut scratch).unwrap(), expected);
         assert_eq!(ahead.held() > 0, left > 0, "{left} more times");
@@ -140,27 +138,20 @@ fn several_sources_share_one_room() {
     let room = Room::new(1);
     let start = || ReadAhead::start(Arc::new(Hooked::new(100)), 1, room.clone()).unwrap();
     let (train, held_out) = (start(), start());
-    let wait_for = |ahead: &ReadAhead| {
-        let began = std::time::Instant::now();
-        while ahead.held() == 0 && began.elapsed() < PATIENCE {
-            std::thread::yield_now();
-        }
-        assert!(ahead.held() > 0);
-    };
     train.announce(&[1]);
-    wait_for(&train);
+    wait_until_held(&train);
     // There is no room left, and its only reader would have to begin before it could hold anything.
     held_out.announce(&[7]);
     let mut scratch = Vec::new();
     assert_eq!((held_out.held(), room.held()), (0, train.held()));
     // What is taken from one is room for the other, whose reader is woken.
     train.read(1, &mut scratch).unwrap();
-    wait_for(&held_out);
+    wait_until_held(&held_out);
     assert_eq!((train.held(), room.held()), (0, held_out.held()));
     // So is what one has never been asked for.
     train.announce(&[2]);
     drop(held_out);
-    wait_for(&train);
+    wait_until_held(&train);
     drop(train);
     assert_eq!(room.held(), 0);
 }

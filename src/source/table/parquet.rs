@@ -94,11 +94,10 @@ impl Groups {
             .map_err(|e| damaged(path, e).within(format!("row group {group}")))
     }
 
-    /// The wanted columns of a group.
-    fn block(&self, group: usize, wanted: &[Wanted]) -> Result<Block> {
+    /// The wanted columns of a group, whose first row is row `first_row` of the file.
+    fn block(&self, group: usize, first_row: usize, wanted: &[Wanted]) -> Result<Block> {
         let path = &self.path;
         guarded(path, || {
-            let first_row: usize = (0..group).map(|before| self.rows(before)).sum();
             let mut all = Block { width: wanted.len(), ..Default::default() };
             for batch in self.reader(group, positions(wanted))? {
                 let batch = batch.map_err(|e| {
@@ -182,9 +181,10 @@ pub(crate) fn read_joined(
     let columns = files[0].1.clone();
     let (mut groups, mut rows, mut firsts, mut total) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for (file, (found, _)) in files.iter().enumerate() {
-        firsts.push((total, found.path().to_owned()));
+        let first = total;
+        firsts.push((first, found.path().to_owned()));
         for group in 0..found.len() {
-            groups.push((file, group));
+            groups.push((file, group, total - first));
             rows.push(found.rows(group));
             total = usize::saturating_add(total, found.rows(group));
         }
@@ -193,9 +193,9 @@ pub(crate) fn read_joined(
         return Err(Error::data(path.display(), "found no row, expected at least one"));
     }
     let row_bytes = 4 * columns.len();
-    let load = move |(file, group): (usize, usize)| {
+    let load = move |(file, group, first_row): (usize, usize, usize)| {
         let (found, wanted) = &files[file];
-        found.block(group, wanted)
+        found.block(group, first_row, wanted)
     };
     if total.saturating_mul(row_bytes) > memory_bytes {
         let largest = rows.iter().max().copied().unwrap_or(1);
