@@ -9,12 +9,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use rayon::ScopeFifo;
 
 use crate::batch::{SharedSlot, Slot};
+use crate::clock::Stamp;
 use crate::error::{Error, Result};
 use crate::gauges::Gauges;
 use crate::pipeline::{Filled, Work};
@@ -52,7 +52,7 @@ struct Desk<'a> {
 /// Tells the time in which batches are under way from that in which none is.
 struct Clock {
     under_way: usize,
-    since: Instant,
+    since: Stamp,
 }
 
 /// A batch that is being filled.
@@ -83,7 +83,7 @@ impl<'a> Assembly<'a> {
             finished: BTreeMap::new(),
             next: 0,
             over: false,
-            clock: Clock { under_way: 0, since: Instant::now() },
+            clock: Clock { under_way: 0, since: Stamp::now() },
         };
         let failed = AtomicU64::new(u64::MAX);
         Self { workers, full, gauges, quarantine, failed, desk: Mutex::new(desk) }
@@ -240,9 +240,9 @@ impl Batch<'_> {
 impl Clock {
     /// Adds to the batches under way, and the time since the last change to what it was spent on.
     fn count(&mut self, change: isize, gauges: &Gauges) {
-        let now = Instant::now();
+        let now = Stamp::now();
         let spent = if self.under_way > 0 { &gauges.busy } else { &gauges.idle };
-        spent.add(now - self.since);
+        spent.add(self.since.until(now));
         self.since = now;
         self.under_way = self.under_way.saturating_add_signed(change);
     }

@@ -33,6 +33,8 @@ pub struct DeviceInfo {
     pub tuned: usize,
     /// Seconds spent compiling shaders and creating pipelines.
     pub compile_s: f64,
+    /// Whether its shaders have 16-bit floats.
+    pub half: bool,
 }
 
 /// How much to tune: on an adapter, dense operations have variants that differ in nothing but time.
@@ -73,6 +75,9 @@ pub struct Wants {
     pub output: bool,
     /// The persistent arenas as they are right after this pass.
     pub snapshot: bool,
+    /// The batch of the pass before once more, in place of what the slot holds, which is not copied. For measurements; the
+    /// twins read every slot where it lies.
+    pub resident: bool,
 }
 
 /// The arenas of a checkpoint, taken between two steps.
@@ -99,6 +104,8 @@ pub struct Done {
     pub snapshot: Option<Snapshot>,
     /// Time the device was busy with this pass, where it can be told.
     pub device_busy: Option<Duration>,
+    /// Time the device took to copy the slot before that, where it can be told; not part of `device_busy`.
+    pub copied: Option<Duration>,
     /// Time this host spent on recording the pass, and on handing it to the driver; a software adapter may
     /// compute meanwhile. Zero for the twins, whose pass needs neither.
     pub recorded: Duration,

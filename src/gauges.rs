@@ -38,6 +38,8 @@ pub struct Gauges {
     pub busy: TimeSum,
     /// With none, for want of an empty slot.
     pub idle: TimeSum,
+    /// The prepare thread waiting for the samples of a stream to come.
+    pub fetching: TimeSum,
     /// The device with nothing to do, for want of a full slot.
     pub starved: TimeSum,
     /// What the workers did, summed over threads.

@@ -27,6 +27,7 @@
 mod assembly;
 pub mod batch;
 pub mod bench;
+mod clock;
 pub mod config;
 pub mod convert;
 pub mod cpu;

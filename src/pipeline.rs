@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assembly::Assembly;
 use crate::batch::{Slot, SlotLayout};
+use crate::clock::Stamp;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::foresight::{Autotune, Foresight};
 use crate::gauges::Gauges;
@@ -215,7 +216,7 @@ fn thread_error(name: &str) -> Error {
 /// Starts a batch whenever a slot is empty, and leaves filling and handing on to the workers: this thread may wait,
 /// for an empty slot or a stream's samples, and they never do. Returns once no worker has anything in hand.
 fn prepare_loop(
-    agenda: impl Iterator<Item = Work>,
+    mut agenda: impl Iterator<Item = Work>,
     preparation: &Preparation,
     pool: &rayon::ThreadPool,
     mut ring: Ring<'_>,
@@ -225,13 +226,19 @@ fn prepare_loop(
     let assembly = Assembly::new(preparation.workers, full, gauges, &preparation.quarantine);
     let assembly = &assembly;
     pool.in_place_scope_fifo(|scope| {
-        for (number, work) in (0..).zip(agenda) {
+        for number in 0.. {
+            let asked = Stamp::now();
+            let Some(work) = agenda.next() else { return };
+            gauges.fetching.add(asked.elapsed());
             let Some(slot) = ring.next() else { return assembly.stop() };
             if !assembly.begin() {
                 return;
             }
             // Waiting for a stream's samples is done here, outside of the pool.
-            match prefetch(&work, preparation).and_then(|()| filler(&work, preparation)) {
+            let asked = Stamp::now();
+            let fetched = prefetch(&work, preparation);
+            gauges.fetching.add(asked.elapsed());
+            match fetched.and_then(|()| filler(&work, preparation)) {
                 Ok(filler) => {
                     assembly.add(scope, number, work, slot, filler);
                 }

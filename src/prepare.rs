@@ -9,11 +9,12 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rayon::prelude::*;
 
 use crate::batch::{DType, Slot, SlotLayout, TargetSpec, Window, WriteOnly};
+use crate::clock::{Stamp, thread_time};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::framing::Framing;
 use crate::quarantine::{BadSamples, Faults};
@@ -53,6 +54,7 @@ pub struct StageCounters {
     copied_bytes: AtomicU64,
     augment: TimeSum,
     write: TimeSum,
+    cpu: TimeSum,
 }
 
 impl StageCounters {
@@ -79,6 +81,11 @@ impl StageCounters {
     /// Seconds spent checking samples and writing them into slots.
     pub fn write_s(&self) -> f64 {
         self.write.seconds()
+    }
+
+    /// Processor time of the threads meanwhile, in seconds; 0 where the system does not tell it.
+    pub fn cpu_s(&self) -> f64 {
+        self.cpu.seconds()
     }
 
     /// Seconds of all these together.
@@ -294,7 +301,7 @@ impl Filler<'_> {
         indices: &[usize],
         times: &StageCounters,
     ) -> Result<(), (usize, Error)> {
-        let start = Instant::now();
+        let (start, cpu) = (Stamp::now(), thread_time());
         let mut scratch = SCRATCH.take().unwrap_or_default();
         let mut laps = Laps::default();
         let mut filled = Ok(());
@@ -308,6 +315,9 @@ impl Filler<'_> {
         let effort = scratch.image.take_effort();
         SCRATCH.set(Some(scratch));
         times.add(laps.stretched_to(start.elapsed()).with(effort));
+        if let Some((before, now)) = cpu.zip(thread_time()) {
+            times.cpu.add(now.saturating_sub(before));
+        }
         times.copied_bytes.fetch_add(effort.bytes, Relaxed);
         filled
     }
@@ -400,7 +410,7 @@ impl Filler<'_> {
         laps: Option<&mut Laps>,
         phase: &Cell<&'a str>,
     ) -> Result<()> {
-        let clock = || laps.is_some().then(Instant::now);
+        let clock = || laps.is_some().then(Stamp::now);
         let begun = clock();
         let sample = self.source.read(index, &mut scratch.source)?;
         let read = clock();
@@ -432,9 +442,9 @@ impl Filler<'_> {
         if let (Some(laps), Some(begun), Some(read), Some(augmented), Some(written)) =
             (laps, begun, read, augmented, written)
         {
-            laps.read += read - begun;
-            laps.augment += augmented - read;
-            laps.write += written - augmented;
+            laps.read += begun.until(read);
+            laps.augment += read.until(augmented);
+            laps.write += augmented.until(written);
         }
         Ok(())
     }

@@ -6,6 +6,8 @@
 
 pub mod kernels;
 pub mod pipeline;
+pub mod stalls;
+pub mod stats;
 pub mod train;
 
 mod bed;

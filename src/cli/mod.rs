@@ -16,7 +16,9 @@ pub mod print;
 mod progress;
 mod runs;
 mod sampling;
+mod stalls;
 mod train;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use inflight::Result;
@@ -43,6 +45,8 @@ enum Command {
     Predict(predict::Args),
     /// Measure a device: its kernels and whole steps, beside what it can do at best
     Bench(bench::Args),
+    /// Measure what reading, preparing and uploading add to a training's steps
+    Stalls(Box<stalls::Args>),
     /// List the devices of this machine
     Devices(devices::Args),
     /// Show what a data set holds
@@ -63,6 +67,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Stalls(args) => stalls::run(*args),
         Command::Devices(args) => devices::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
+use inflight::report::folder::write_verdict;
 use inflight::source::table::Fitted;
 use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions, Source};
 use inflight::train::checkpoint;
@@ -17,6 +18,7 @@ use inflight::{Error, ErrorKind, Result, Stage, Trainer};
 use super::flags::Flags;
 use super::progress::{FetchProgress, TrainProgress, measures};
 use super::runs::{self, Inputs};
+use super::verify::verify;
 use super::{plan, print};
 
 /// Exit code of a second Ctrl-C, as shells report a program ended by it.
@@ -37,6 +39,9 @@ pub struct Args {
     /// Show what would run, and stop
     #[arg(long)]
     dry_run: bool,
+    /// At the end, run some steps more with the change that the verdict asks for, and tell what it gives
+    #[arg(long)]
+    verify: bool,
     /// Print every event as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -81,8 +86,22 @@ pub fn run(args: Args) -> Result<()> {
     config.save(&run_dir)?;
     Inputs::of(&**train).save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
-    let summary = follow(&trainer, done_steps, args.json)?;
-    conclude(&summary, &dataset, &run_dir, trainer.steps().0)
+    let mut summary = follow(&trainer, done_steps, args.json)?;
+    let steps = trainer.steps().0;
+    // What it holds of device and memory is needed for others, if the verdict is verified.
+    drop(trainer);
+    let verified = match args.verify && !summary.stopped {
+        true => verify(&summary, &config, |config| open(config, fitted.as_ref()))?,
+        false => None,
+    };
+    if verified.is_some() {
+        summary.verdict.verified = verified;
+        write_verdict(&run_dir, &summary.verdict)?;
+    }
+    if args.json {
+        print::json(&Event::Done(Box::new(summary.clone())))?;
+    }
+    conclude(&summary, &dataset, &run_dir, steps)
 }
 
 /// The configuration, and the folder of the run to go on with.
@@ -124,7 +143,7 @@ fn is_toml(path: &str) -> bool {
 }
 
 /// A known name stays; a path becomes absolute, so that a saved configuration means the same everywhere.
-fn absolute(dataset: &str) -> Result<String> {
+pub fn absolute(dataset: &str) -> Result<String> {
     if source::manifest::by_name(dataset)?.is_some() || !Path::new(dataset).exists() {
         return Ok(dataset.into());
     }
@@ -145,7 +164,7 @@ fn newest(dataset: Option<&str>, model: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Opens the data set of a configuration, with a bar where it must be fetched first.
-fn open(config: &RunConfig, fitted: Option<&Arc<Fitted>>) -> Result<Dataset> {
+pub fn open(config: &RunConfig, fitted: Option<&Arc<Fitted>>) -> Result<Dataset> {
     let name = config.dataset.as_deref().ok_or_else(|| {
         Error::config("dataset", "the configuration names none").hint("dataset = \"fashion-mnist\"")
     })?;
@@ -236,7 +255,7 @@ fn schedule_words(schedule: &Schedule) -> &'static str {
     }
 }
 
-/// Runs to the end, showing what happens.
+/// Runs to the end, showing what happens but for the end itself.
 fn follow(trainer: &Trainer, done_steps: u64, json: bool) -> Result<Summary> {
     let (steps, per_epoch) = trainer.steps();
     let events = trainer.events();
@@ -245,7 +264,7 @@ fn follow(trainer: &Trainer, done_steps: u64, json: bool) -> Result<Summary> {
     let mut progress = TrainProgress::new(steps, done_steps, steps.div_ceil(per_epoch), json);
     for event in events {
         let event = event.inspect_err(|_| progress.finish())?;
-        if json {
+        if json && !matches!(event, Event::Done(_)) {
             print::json(&event)?;
         }
         match &event {
@@ -327,6 +346,7 @@ fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) ->
         print::note(format!("loss scale {scale} at the end"));
     }
     print::note(&summary.verdict);
+    summary.verdict.verified.iter().for_each(print::note);
     if !summary.stopped {
         print::note(format!("saved in {}", run_dir.display()));
         return Ok(());

@@ -196,6 +196,7 @@ impl<T: Real> executor::Executor for Executor<T> {
             output,
             snapshot: wants.snapshot.then(|| self.snapshot()),
             device_busy,
+            copied: None,
             recorded: Duration::ZERO,
             handed_over: Duration::ZERO,
         });

@@ -177,6 +177,7 @@ impl Context {
             kind: self.kind().to_string(),
             driver: self.driver(),
             open_s: self.open_s,
+            half: self.half,
             ..DeviceInfo::default()
         }
     }

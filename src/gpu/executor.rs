@@ -43,6 +43,8 @@ pub struct Executor {
     compile_s: f64,
     tune_s: f64,
     tuned: usize,
+    /// When the last pass that came back ended, by the device's clock.
+    last_end: Option<u64>,
 }
 
 /// A submitted pass.
@@ -51,6 +53,8 @@ struct InFlight {
     pass: Pass,
     slot: usize,
     submission: wgpu::SubmissionIndex,
+    /// Whether the pass before was still in flight when this one was submitted.
+    queued: bool,
     arrivals: Arc<Arrivals>,
     reads: Vec<Read>,
     recorded: Duration,
@@ -108,6 +112,7 @@ impl Executor {
             in_flight: VecDeque::with_capacity(slots),
             oldest_since: start,
             compile_s,
+            last_end: None,
             tune_s: tuning.seconds,
             tuned: tuning.timed,
             program: Arc::clone(&program),
@@ -234,6 +239,7 @@ impl Executor {
             output: None,
             snapshot: None,
             device_busy: None,
+            copied: None,
             recorded: pass.recorded,
             handed_over: pass.handed_over,
         };
@@ -249,7 +255,13 @@ impl Executor {
                     let (metrics, times) = rest.split_at(METRICS_LEN);
                     done.control.copy_from_slice(&floats(control));
                     done.metrics.copy_from_slice(&floats(metrics));
-                    done.device_busy = self.timestamps.as_ref().and_then(|t| t.elapsed(times));
+                    if let Some(timestamps) = &self.timestamps {
+                        done.device_busy = timestamps.elapsed(times);
+                        // A device that had its next pass waiting did nothing between the two but copy its slot.
+                        let ended = self.last_end.filter(|_| pass.queued);
+                        done.copied = ended.and_then(|end| timestamps.between(end, tick(times, 0)));
+                        self.last_end = Some(tick(times, 2));
+                    }
                 }
                 Kind::Output => done.output = Some(self.pool.finish(read).map_err(lost)?),
                 Kind::Arena(arena) => {
@@ -298,7 +310,9 @@ impl executor::Executor for Executor {
         let reads = self.reads(wants)?;
         let mut encoder = self.context().device.create_command_encoder(&Default::default());
         let (slot, batch) = (self.ring.buffer(index), &self.compiled.memory.batch);
-        encoder.copy_buffer_to_buffer(slot, 0, batch, 0, Some(slot.size()));
+        if !wants.resident {
+            encoder.copy_buffer_to_buffer(slot, 0, batch, 0, Some(slot.size()));
+        }
         let timestamp_writes = self.timestamps.as_ref().map(|t| t.writes(index));
         self.compiled.encode(pass, &mut encoder, timestamp_writes)?;
         self.copy_results(&mut encoder, index, &reads)?;
@@ -317,6 +331,7 @@ impl executor::Executor for Executor {
             pass,
             slot: index,
             submission,
+            queued: !self.in_flight.is_empty(),
             arrivals,
             reads,
             recorded,
@@ -437,8 +452,17 @@ impl Timestamps {
 
     /// The time between two timestamps as read back; none where the clock ran backwards.
     fn elapsed(&self, words: &[u32]) -> Option<Duration> {
-        let tick = |i: usize| u64::from(words[i]) | u64::from(words[i + 1]) << 32;
-        let ticks = tick(2).checked_sub(tick(0))?;
+        self.between(tick(words, 0), tick(words, 2))
+    }
+
+    /// The time from one tick to another; none where the clock ran backwards.
+    fn between(&self, from: u64, to: u64) -> Option<Duration> {
+        let ticks = to.checked_sub(from)?;
         Some(Duration::from_nanos((ticks as f64 * f64::from(self.period_ns)) as u64))
     }
+}
+
+/// The tick whose two words begin at `at`.
+fn tick(words: &[u32], at: usize) -> u64 {
+    u64::from(words[at]) | u64::from(words[at + 1]) << 32
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::verdict::Verdict;
 use crate::durable::replace_file;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::train::event::{StepReport, Summary};
@@ -75,12 +76,20 @@ impl RunFolder {
     /// When the disk is full or fails.
     pub fn finish(&mut self, summary: &Summary) -> Result<()> {
         self.flush()?;
-        let path = self.path.join("verdict.json");
-        let mut json = serde_json::to_vec_pretty(&summary.verdict)
-            .map_err(|e| unwritable(&path, std::io::Error::from(e)))?;
-        json.push(b'\n');
-        replace_file(&path, &json)
+        write_verdict(&self.path, &summary.verdict)
     }
+}
+
+/// Writes a verdict into the folder of a run.
+///
+/// # Errors
+/// When the disk is full or fails.
+pub fn write_verdict(run_dir: &Path, verdict: &Verdict) -> Result<()> {
+    let path = run_dir.join("verdict.json");
+    let mut json = serde_json::to_vec_pretty(verdict)
+        .map_err(|e| unwritable(&path, std::io::Error::from(e)))?;
+    json.push(b'\n');
+    replace_file(&path, &json)
 }
 
 /// Cuts metrics off after the line of step `last`, or before one that was torn by a crash.

@@ -23,7 +23,7 @@ mod image_set;
 pub mod manifest;
 pub mod npy;
 mod open;
-mod owned;
+pub(crate) mod owned;
 mod read_ahead;
 pub mod resident;
 pub mod safetensors;

@@ -14,7 +14,9 @@ use std::thread::JoinHandle;
 use super::owned::OwnedTarget;
 use super::{Sample, Source, SourceInfo, Target};
 use crate::batch::SampleSpec;
+use crate::clock::Stamp;
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::prepare::TimeSum;
 
 /// Buffers kept for reuse: more than readers and workers hold at a time.
 const SPARE_BUFFERS_MAX: usize = 64;
@@ -74,6 +76,8 @@ struct Shared {
     /// Workers wait here for a sample that is being read.
     ready: Condvar,
     room: Arc<Room>,
+    /// Readers reading, summed over them.
+    busy: TimeSum,
 }
 
 #[derive(Default)]
@@ -122,6 +126,7 @@ impl ReadAhead {
             work: Condvar::new(),
             ready: Condvar::new(),
             room,
+            busy: TimeSum::default(),
         });
         let desks = &desk.room.desks;
         desks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&desk));
@@ -154,6 +159,11 @@ impl ReadAhead {
         self.threads.len()
     }
 
+    /// Seconds that readers have read, summed over them.
+    pub fn busy_s(&self) -> f64 {
+        self.desk.busy.seconds()
+    }
+
     /// Reads that found their sample read ahead.
     pub fn hits(&self) -> u64 {
         self.desk.lock().hits
@@ -181,7 +191,9 @@ impl Shared {
     fn read_all(&self, reader: usize, source: &dyn Source) {
         while let Some((index, buffer)) = self.next(reader) {
             // Whatever is wrong with a sample is told to the worker that asks for it, who reads it once more.
+            let began = Stamp::now();
             let read = catch_unwind(AssertUnwindSafe(|| Held::read(source, index, buffer)));
+            self.busy.add(began.elapsed());
             let held = read.ok().and_then(Result::ok);
             let mut desk = self.lock();
             match held {

@@ -68,6 +68,11 @@ impl Stores {
         (!self.ahead.is_empty()).then(|| hits.sum())
     }
 
+    /// Seconds that readers have read, summed over them.
+    pub fn readers_busy_s(&self) -> f64 {
+        self.ahead.iter().map(|ahead| ahead.busy_s()).sum()
+    }
+
     /// Reads that found their sample kept, and those that did not, where something is.
     pub fn cache_counts(&self) -> Option<CacheCounts> {
         let counts = self.caches.iter().map(|cache| cache.counts());

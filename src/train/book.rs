@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::event::{CheckpointReport, EpochReport, Event, StepReport};
+use crate::clock::MEASURES;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::executor::Done;
 use crate::graph::op::LOSS_SCALE_LOG2;
 use crate::graph::plan::Pass;
 use crate::pipeline::{Split, Work};
+use crate::report::histogram::Histogram;
 
 /// Updates skipped in a row, because a gradient was not finite, after which a run has diverged.
 pub const SKIPPED_IN_A_ROW_MAX: u32 = 10;
@@ -156,6 +158,9 @@ pub(super) struct Book {
     /// The loss scale of the next step, where the loss is scaled.
     pub loss_scale: Option<f64>,
     pub last_epoch: Option<EpochReport>,
+    /// Seconds from the result of a step to that of the next, and those of the step under way.
+    pub step_times: Histogram,
+    step_s: f64,
     /// When the last result came, or work began: time since belongs to the next result.
     clock: Option<Instant>,
 }
@@ -177,6 +182,8 @@ impl Book {
             bad: 0,
             loss_scale: None,
             last_epoch: progress.last_epoch,
+            step_times: Histogram::default(),
+            step_s: 0.0,
             clock: None,
         }
     }
@@ -231,6 +238,7 @@ impl Book {
         self.train_s += took;
         self.epoch_s += took;
         self.step.add(work, done);
+        self.step_s += took;
         if done.pass == Pass::Accumulate {
             return Ok(None);
         }
@@ -252,7 +260,11 @@ impl Book {
     }
 
     fn step_report(&mut self, work: &Work, done: &Done) -> StepReport {
-        let step = std::mem::take(&mut self.step);
+        let (step, step_s) = (std::mem::take(&mut self.step), std::mem::take(&mut self.step_s));
+        // The first one's time holds the filling of the pipeline.
+        if MEASURES && self.samples > 0 {
+            self.step_times.add(step_s);
+        }
         self.epoch.loss += step.loss;
         self.epoch.correct += step.correct;
         self.epoch.count += step.count;

@@ -19,6 +19,7 @@ use super::trainer::{MAILBOX_LEN, Parts, Trainer};
 use super::weights;
 use crate::batch::TargetSpec;
 use crate::config::RunConfig;
+use crate::decode::DecodeSize;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -30,9 +31,14 @@ use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation, Split};
 use crate::quarantine::{OnBadSample, Quarantine};
+use crate::report::verdict::Settings;
 use crate::sampler::Sampler;
-use crate::source::{ENDLESS, Source, no_stream};
+use crate::source::cache::CacheKind;
+use crate::source::{ENDLESS, Encoding, Source, no_stream};
 use crate::transform::{self, Augment, Transform, TransformConfig, deferrable};
+
+/// What opens a device of the caller's own.
+type OpenDevice = Option<Box<dyn FnOnce(Arc<Program>, usize) -> Result<Box<dyn Executor>> + Send>>;
 
 /// Describes a training; see [`Trainer::builder`].
 pub struct TrainerBuilder {
@@ -46,6 +52,7 @@ pub struct TrainerBuilder {
     resume: Option<Checkpoint>,
     began: Instant,
     open_data: Duration,
+    open_device: OpenDevice,
 }
 
 impl TrainerBuilder {
@@ -61,6 +68,7 @@ impl TrainerBuilder {
             resume: None,
             began: Instant::now(),
             open_data: Duration::ZERO,
+            open_device: None,
         }
     }
 
@@ -104,6 +112,16 @@ impl TrainerBuilder {
     /// When the run began and how long opening the data took, for the time to the first step.
     pub fn began(mut self, began: Instant, open_data: Duration) -> Self {
         (self.began, self.open_data) = (began, open_data);
+        self
+    }
+
+    /// Runs on a device of the caller's own, which `open` makes for the program with a ring of so many slots, instead of
+    /// on the one that the configuration names.
+    pub fn on_device(
+        mut self,
+        open: impl FnOnce(Arc<Program>, usize) -> Result<Box<dyn Executor>> + Send + 'static,
+    ) -> Self {
+        self.open_device = Some(Box::new(open));
         self
     }
 
@@ -192,7 +210,13 @@ impl TrainerBuilder {
         let slots = config.ring(program.slot.slot_bytes)?;
         let agenda = self.agenda()?;
         let plan_s = planning.elapsed().as_secs_f64();
-        let mut executor = device::open_tuned(&config.device, program.clone(), slots, config.tune)?;
+        let mut executor = match self.open_device.take() {
+            Some(open) => open(program.clone(), slots)?,
+            None => {
+                device::open_tuned(&self.config.device, program.clone(), slots, self.config.tune)?
+            }
+        };
+        let config = &self.config;
         let progress = self.load(&program, &mut *executor)?;
         let device = executor.device();
         let (total_steps, steps_per_epoch) = (agenda.total_steps(), agenda.steps_per_epoch());
@@ -208,6 +232,7 @@ impl TrainerBuilder {
             .any(|part| part.waits());
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
             .input(Input::planned(config, slots, waits))
+            .settings(self.settings(total_steps > steps_per_epoch, waits), waits)
             .quarantine(quarantine.clone());
         let lr = config.learning_rate(total_steps);
         let abandoned = Arc::new(AtomicBool::new(false));
@@ -265,6 +290,25 @@ impl TrainerBuilder {
             steps_per_epoch,
             pipeline,
         }))
+    }
+
+    /// What advice depends on, of a run whose samples come again if it `recurs`.
+    fn settings(&self, recurs: bool, waits: bool) -> Settings {
+        let config = &self.config;
+        let images = self.train.encoding() == Encoding::Image;
+        let full = self.train.info().decode != DecodeSize::Reduced;
+        let kept = config.cache != CacheKind::Off || self.train.len() == ENDLESS;
+        let configured = config.transforms.iter().filter_map(TransformConfig::build);
+        let configured: Vec<Box<dyn Transform>> = configured.collect();
+        let framable = deferrable(configured.iter().chain(&self.transforms), self.train.spec()) > 0;
+        Settings {
+            batch_size: config.batch_size,
+            readers_given: config.readers.is_some(),
+            images,
+            could_cache: recurs && !kept && full && (images || waits),
+            could_frame: framable && config.augment == Augment::Workers,
+            could_use_half: config.precision == "f32",
+        }
     }
 
     fn quarantine(&self) -> Result<Quarantine> {

@@ -12,11 +12,13 @@ use super::book::{Book, Listener};
 use super::event::{Event, FirstStep, StepReport, Summary};
 use super::run::Run;
 use crate::batch::StepHeader;
+use crate::clock::{MEASURES, Stamp};
 use crate::error::{Error, Result};
 use crate::executor::{Done, Executor, Snapshot, Wants};
 use crate::graph::Arena;
 use crate::graph::plan::Pass;
 use crate::pipeline::{DeviceEnds, Filled, Split, Work};
+use crate::report::verdict::Depths;
 use crate::source::Source;
 
 /// How long the device thread waits for a result before it looks for the next batch and for messages.
@@ -51,7 +53,9 @@ pub(super) struct DeviceTimes {
     pub launch_s: f64,
     pub wait_s: f64,
     pub busy_s: f64,
+    pub copied_s: f64,
     pub passes: u64,
+    pub queues: Depths,
 }
 
 /// How far a run has come.
@@ -234,7 +238,7 @@ impl Engine {
             return self.submit();
         }
         if self.executor.in_flight() > 0 {
-            let began = Instant::now();
+            let began = Stamp::now();
             let done = self.executor.collect(PATIENCE)?;
             self.times.wait_s += began.elapsed().as_secs_f64();
             return done.map_or(Ok(()), |done| self.finish(done));
@@ -292,12 +296,22 @@ impl Engine {
         if completes && self.credits != u64::MAX {
             self.credits = self.credits.saturating_sub(1);
         }
-        let began = Instant::now();
-        self.executor.submit(work.pass, slot, Wants { output: false, snapshot })?;
+        self.look_at_queues();
+        let began = Stamp::now();
+        self.executor.submit(work.pass, slot, Wants { snapshot, ..Wants::default() })?;
         self.times.launch_s += began.elapsed().as_secs_f64();
         self.times.passes += 1;
         self.flying.push_back(work);
         Ok(())
+    }
+
+    /// Notes how deep the queues are, now that a pass is submitted.
+    fn look_at_queues(&mut self) {
+        if let Some(ends) = self.ends.as_ref().filter(|_| MEASURES) {
+            self.times.queues.full.look(ends.full.len());
+            self.times.queues.empty.look(ends.empty.len());
+            self.times.queues.in_flight.look(self.executor.in_flight());
+        }
     }
 
     /// Enters a finished pass into the books, answers its promise and gives its slot back.
@@ -305,6 +319,7 @@ impl Engine {
         let work = self.flying.pop_front().expect("results come in the order of submission");
         let busy = done.device_busy.map_or(0.0, |time| time.as_secs_f64());
         self.times.busy_s += busy;
+        self.times.copied_s += done.copied.map_or(0.0, |time| time.as_secs_f64());
         if self.first.total_s == 0.0 {
             let now = self.started.elapsed().as_secs_f64();
             self.first.first_result_s = now - self.first.first_batch_s;
@@ -358,7 +373,7 @@ impl Engine {
     fn wait_for_batch(&mut self) -> Result<(), RecvError> {
         let Some(ends) = &self.ends else { return Ok(()) };
         let gauges = ends.gauges.clone();
-        let began = Instant::now();
+        let began = Stamp::now();
         let message = select! {
             recv(self.mailbox) -> message => Some(message?),
             recv(ends.full) -> filled => {

@@ -135,7 +135,7 @@ pub fn evaluate(
     let slots = executor.take_slots()?;
     // Bound: the one result of the run.
     let (sender, receiver) = crossbeam_channel::bounded(1);
-    let wants = Wants { output: options.outputs, snapshot: false };
+    let wants = Wants { output: options.outputs, ..Wants::default() };
     let pipeline = Pipeline::start(slots, work.into_iter(), preparation, move |ends| {
         let _ = sender.send(run(&mut *executor, &ends, passes, wants));
     })?;

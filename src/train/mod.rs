@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod compile;
 pub mod evaluate;
 pub mod event;
+pub mod rate;
 pub mod weights;
 
 pub use builder::TrainerBuilder;

@@ -18,7 +18,7 @@ use crate::pipeline::Work;
 use crate::quarantine::Quarantine;
 use crate::report::folder::RunFolder;
 use crate::report::memory::{peak_memory_bytes, processor_time_s};
-use crate::report::verdict::{StageTimes, Verdict};
+use crate::report::verdict::{Settings, StageTimes, Verdict};
 use crate::tuner::Sizes;
 
 /// Where and how often a run saves.
@@ -45,6 +45,9 @@ pub(super) struct Run {
     program: Arc<Program>,
     total_steps: u64,
     input: Input,
+    settings: Settings,
+    /// Whether samples come from a disk or a network while the run goes on.
+    reads_wait: bool,
     quarantine: Arc<Quarantine>,
     /// Processor time of the process when the run was opened, where the system tells it.
     processor_began_s: Option<f64>,
@@ -88,6 +91,8 @@ impl Run {
             program,
             total_steps,
             input: Input::default(),
+            settings: Settings::default(),
+            reads_wait: false,
             quarantine,
             processor_began_s,
             kept,
@@ -103,6 +108,12 @@ impl Run {
     /// Notes what prepares the batches.
     pub fn input(mut self, input: Input) -> Self {
         self.input = input;
+        self
+    }
+
+    /// Notes what advice depends on, and whether reads wait for a disk or a network.
+    pub fn settings(mut self, settings: Settings, reads_wait: bool) -> Self {
+        (self.settings, self.reads_wait) = (settings, reads_wait);
         self
     }
 
@@ -159,7 +170,8 @@ impl Run {
         let Closing { book, device, times, gauges, first, wall_s, parameter_hash, stopped } =
             closing;
         let stages = StageTimes {
-            disk_s: first.open_data_s,
+            open_s: first.open_data_s,
+            steps: book.step_times.quantiles(),
             ..self.stage_times(&device, times, gauges, wall_s)
         };
         let bad_samples = self.quarantine.count() as u64;
@@ -223,7 +235,9 @@ impl Run {
             launch_s: times.launch_s - if shared_cores { busy_s.min(times.launch_s) } else { 0.0 },
             device_wait_s: times.wait_s,
             device_busy_s: busy_s,
+            copy_s: times.copied_s,
             compile_s: device.open_s + device.tune_s + device.compile_s,
+            tune_s: device.tune_s,
             workers: self.input.workers,
             slots: self.input.ring,
             passes: times.passes,
@@ -232,15 +246,31 @@ impl Run {
                 .map_or(0.0, |(now, began)| now - began),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             shared_cores,
+            queues: times.queues,
+            settings: Settings {
+                could_use_half: self.settings.could_use_half && device.half,
+                ..self.settings
+            },
             ..Default::default()
         };
         if let Some(gauges) = gauges {
-            stages.prepare_busy_s = gauges.busy.seconds();
+            let (counted, fetching_s) = (&gauges.stages, gauges.fetching.seconds());
+            stages.prepare_busy_s = (gauges.busy.seconds() + fetching_s).min(wall_s);
             stages.prepare_wait_s = gauges.idle.seconds();
             stages.starved_s = gauges.starved.seconds();
-            stages.read_s = gauges.stages.read_s() + gauges.stages.decode_s();
-            stages.augment_s = gauges.stages.augment_s();
-            stages.upload_s = gauges.stages.write_s();
+            // While the prepare thread waits for samples, all workers do.
+            let fetching_s = fetching_s * self.input.workers as f64;
+            let (disk_s, made_s) = match self.reads_wait {
+                true => (counted.read_s(), 0.0),
+                false => (0.0, counted.read_s()),
+            };
+            stages.disk_s = disk_s + fetching_s;
+            stages.decode_s = made_s + counted.decode_s();
+            stages.augment_s = counted.augment_s();
+            stages.upload_s = counted.write_s();
+            stages.prepare_cpu_s = counted.cpu_s();
+            stages.readers = self.input.readers.unwrap_or(0);
+            stages.readers_busy_s = gauges.stores.readers_busy_s();
         }
         stages
     }

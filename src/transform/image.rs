@@ -1,10 +1,11 @@
 //! An image on its way from a source to a slot: decoded as late as possible, cropped before it is resized.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fast_image_resize as fir;
 
 use crate::batch::WriteOnly;
+use crate::clock::Stamp;
 use crate::decode::{self, DecodeSize, Method, Orientation, Reduction};
 use crate::error::{Error, Result};
 use crate::transform::planes::{self, Split};
@@ -46,7 +47,7 @@ impl ImageMemory {
         method: Method,
         rows: usize,
     ) -> Result<usize> {
-        let begun = Instant::now();
+        let begun = Stamp::now();
         let rows = decode::decode_rows(bytes, header, channels, method, rows, &mut self.spare)?;
         self.effort.decode += begun.elapsed();
         self.effort.bytes += (rows * header.decoded(method)[1] * channels) as u64;

@@ -186,7 +186,7 @@ fn eval_brings_output_and_metrics_and_changes_nothing() {
     let before = executor.snapshot();
     let mut slot = slots.pop().unwrap();
     fill(&mut slot, &program.slot, 99, 10);
-    let wants = Wants { output: true, snapshot: true };
+    let wants = Wants { output: true, snapshot: true, ..Wants::default() };
     executor.submit(Pass::Eval, slot, wants).unwrap();
     let done = finish(&mut executor);
     assert_eq!(done.snapshot.as_ref(), Some(&before));

@@ -1,5 +1,7 @@
 //! What unit and integration tests share: comparison, test data, finite differences.
 
+pub mod planted;
+
 use crate::framing::Framing;
 use crate::rng::Rng;
 

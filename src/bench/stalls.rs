@@ -1,0 +1,726 @@
+//! `inflight stalls`: what each stage costs a training, by leaving stages out one after the other (Mohan et al.,
+//! "Analyzing and mitigating data stalls in DNN training", VLDB 2021, whose DS-Analyzer measures so). A step is timed
+//!
+//! 1. over a batch that stays on the device: computing alone,
+//! 2. with prepared batches that are copied into slots and uploaded,
+//! 3. with batches prepared from samples in memory, by the whole pipeline,
+//! 4. with samples read from where they lie, out of caches that were emptied as far as the system lets us,
+//! 5. as 1, beside a preparation whose batches nobody takes: what contention for the machine costs,
+//!
+//! and the differences are the stalls: of upload (2 − 1), prepare (3 − 2), fetch (4 − 3) and contention (5 − 1, a part of
+//! the others where they overlap). Every round times each once, so that what drifts meets all of them, and differences are
+//! taken within rounds.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::stats::Estimate;
+use crate::batch::{SampleSpec, Slot, SlotLayout, StepHeader};
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use crate::executor::{DeviceInfo, Executor, Wants};
+use crate::graph::Arena;
+use crate::graph::plan::{Pass, Program};
+use crate::nn::Module;
+use crate::nn::init::initial_values;
+use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
+use crate::prepare;
+use crate::quarantine::Quarantine;
+use crate::sampler::Sampler;
+use crate::source::owned::OwnedSample;
+use crate::source::supply::Supply;
+use crate::source::{ENDLESS, Sample, Source, SourceInfo, no_stream};
+use crate::train::rate::Rate;
+use crate::transform::{Transform, TransformConfig};
+use crate::{Trainer, device};
+
+/// Rounds at least: fewer tell nothing about their spread.
+pub const ROUNDS_MIN: usize = 5;
+
+/// Bytes of samples that are held in memory for what is prepared from there.
+const HELD_BYTES_MAX: u64 = 256 << 20;
+/// Steps of a measurement before those that count, at least.
+const WARM_UP: u64 = 4;
+/// Readers where the source waits and their number is not given.
+const READERS: usize = 8;
+/// How long a single step may take before the device is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What to measure, and for how long.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Rounds, each of which times everything once.
+    pub rounds: usize,
+    /// Seconds for which each thing is timed in a round, about.
+    pub seconds: f64,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The data set.
+    pub dataset: String,
+    /// What it ran on.
+    pub device: DeviceInfo,
+    /// Samples a batch.
+    pub batch_size: usize,
+    /// Preparing threads.
+    pub workers: usize,
+    /// Slots of the ring.
+    pub slots: usize,
+    /// Readers; 0 where nothing waits for a disk or a network.
+    pub readers: usize,
+    /// Rounds.
+    pub rounds: usize,
+    /// Seconds a step, by what it includes.
+    pub steps: Vec<Timed>,
+    /// Seconds a batch of stages alone: `compute`, `prepare`, and `fetch` with preparation where samples are read.
+    pub alone: Vec<Timed>,
+    /// What stages add to a step.
+    pub stalls: Vec<Stall>,
+    /// Seconds a step where every stage waits for the one before (`--sync`).
+    pub serial_s: Estimate,
+    /// The slowest stage alone, by name.
+    pub slowest: String,
+    /// (serial − T) ÷ (serial − slowest stage alone), T being a step of the whole pipeline: 1 where all that could overlap
+    /// does, 0 where nothing does. Nothing where there is nothing to overlap.
+    pub overlap: Option<Estimate>,
+    /// What limits these numbers.
+    pub notes: Vec<String>,
+}
+
+/// A time, of each round.
+#[derive(Clone, Debug, Serialize)]
+pub struct Timed {
+    /// What was timed.
+    pub name: String,
+    /// Median and interval, in seconds.
+    #[serde(flatten)]
+    pub time_s: Estimate,
+    /// Each round's, in seconds.
+    pub each_s: Vec<f64>,
+}
+
+/// What a stage adds to a step.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stall {
+    /// `upload`, `prepare`, `fetch`, `contention`.
+    pub name: String,
+    /// Median and interval, in seconds a step. Below 0 only by noise.
+    #[serde(flatten)]
+    pub time_s: Estimate,
+    /// Share of a step of the whole pipeline.
+    pub share: f64,
+}
+
+impl Timed {
+    fn of(name: &str, each_s: Vec<f64>) -> Self {
+        Self { name: name.into(), time_s: Estimate::of(&each_s), each_s }
+    }
+}
+
+/// What all measurements share.
+struct Bench {
+    source: Arc<dyn Source>,
+    held: Arc<dyn Source>,
+    model: Arc<dyn Module>,
+    config: RunConfig,
+    program: Arc<Program>,
+    seconds: f64,
+}
+
+/// The times of all rounds, by what was timed.
+#[derive(Default)]
+struct Rounds {
+    resident: Vec<f64>,
+    upload: Vec<f64>,
+    prepare: Vec<f64>,
+    fetch: Vec<f64>,
+    beside: Vec<f64>,
+    serial: Vec<f64>,
+    loader: Vec<f64>,
+    cold_loader: Vec<f64>,
+}
+
+/// Measures a training of `model` on `source` as `config` says; `round` is told of each round that is done.
+///
+/// # Errors
+/// When the configuration is wrong, the source is a stream, or the device fails.
+pub fn run(
+    source: Arc<dyn Source>,
+    model: Arc<dyn Module>,
+    config: &RunConfig,
+    options: &Options,
+    mut round: impl FnMut(usize),
+) -> Result<Report> {
+    if source.len() == ENDLESS {
+        return Err(no_stream(&*source, "whose samples would have to come several times"));
+    }
+    if options.rounds < ROUNDS_MIN {
+        let message = format!("found {}, expected at least {ROUNDS_MIN}", options.rounds);
+        return Err(Error::config("--repeats", message));
+    }
+    let bench = Bench::new(source, model, config, options.seconds)?;
+    let mut lane = Lane::new(&bench)?;
+    let mut rounds = Rounds::default();
+    let mut emptied = None;
+    for i in 0..options.rounds {
+        bench.round(&mut lane, i as u64, &mut rounds, &mut emptied)?;
+        round(i + 1);
+    }
+    Ok(bench.report(&lane, &rounds, emptied))
+}
+
+impl Bench {
+    fn new(
+        source: Arc<dyn Source>,
+        model: Arc<dyn Module>,
+        config: &RunConfig,
+        seconds: f64,
+    ) -> Result<Self> {
+        let waits = source.waits();
+        let config = RunConfig {
+            // Fixed: what is found while a run goes on would differ from round to round.
+            workers: config.worker_count(),
+            slots: Some(config.slots.unwrap_or(3)),
+            readers: if waits { config.readers.or(Some(READERS)) } else { config.readers },
+            sync: false,
+            epochs: None,
+            steps: Some(1 << 31),
+            eval: false,
+            out: None,
+            ..config.clone()
+        };
+        let builder = Trainer::builder(model.clone(), source.clone()).config(config.clone());
+        let program = Arc::new(builder.program()?);
+        let held: Arc<dyn Source> = Arc::new(Held::read(&source, HELD_BYTES_MAX, config.seed)?);
+        Ok(Self { source, held, model, config, program, seconds })
+    }
+
+    /// Times everything once.
+    fn round(
+        &self,
+        lane: &mut Lane,
+        number: u64,
+        rounds: &mut Rounds,
+        emptied: &mut Option<bool>,
+    ) -> Result<()> {
+        let seed = self.config.seed.wrapping_add(number);
+        rounds.resident.push(lane.resident(self.seconds)?);
+        rounds.upload.push(lane.uploading(self.seconds)?);
+        rounds.prepare.push(self.train(&self.held, seed, false)?);
+        rounds.beside.push(self.beside(lane, seed)?);
+        rounds.loader.push(self.loader(&self.held, seed)?);
+        if self.source.waits() {
+            *emptied = Some(self.empty_caches());
+            rounds.fetch.push(self.train(&self.source, seed ^ 0x51, false)?);
+            self.empty_caches();
+            rounds.cold_loader.push(self.loader(&self.source, seed ^ 0xa2)?);
+            self.empty_caches();
+            rounds.serial.push(self.train(&self.source, seed ^ 0xf3, true)?);
+        } else {
+            rounds.serial.push(self.train(&self.held, seed, true)?);
+        }
+        Ok(())
+    }
+
+    /// Seconds a step of the whole pipeline.
+    fn train(&self, source: &Arc<dyn Source>, seed: u64, sync: bool) -> Result<f64> {
+        let slots = if sync { None } else { self.config.slots };
+        let config = RunConfig { seed, sync, slots, ..self.config.clone() };
+        let waits = source.waits();
+        let trainer =
+            Trainer::builder(self.model.clone(), source.clone()).config(config).start()?;
+        let warm_up = WARM_UP.max(2 * self.config.slots.unwrap_or(3) as u64);
+        // Of samples that are read, each once: the second time they are in the system's memory.
+        let once = (source.len() / self.config.batch_size) as u64;
+        let most = if waits { once.saturating_sub(warm_up).max(3) } else { 1 << 20 };
+        Ok(Rate::of(&trainer, warm_up, most, Duration::from_secs_f64(self.seconds))?.step_s)
+    }
+
+    /// A preparation that a device takes batches from, one after the other, for ever.
+    fn preparation(&self, source: &Arc<dyn Source>, seed: u64) -> Result<(Pipe, Preparation)> {
+        let config = &self.config;
+        let sampler = Sampler::new(source.len(), config.batch_size, seed, true, false)?;
+        let transforms = config.transforms.iter().filter_map(TransformConfig::build).collect();
+        let layout = self.program.slot.clone();
+        let supply =
+            Supply { readers: config.readers, prefetch: config.prefetch, ..Supply::default() };
+        let preparation = Preparation {
+            train: source.clone(),
+            validation: None,
+            transforms,
+            held_out: Vec::new(),
+            layout,
+            seed,
+            workers: config.workers,
+            find: Default::default(),
+            quarantine: Arc::new(Quarantine::errors()),
+            supply,
+        };
+        Ok((Pipe { sampler, slots: config.slots.unwrap_or(3) }, preparation))
+    }
+
+    /// Seconds a batch of preparation alone, into slots that come back at once.
+    fn loader(&self, source: &Arc<dyn Source>, seed: u64) -> Result<f64> {
+        let (pipe, preparation) = self.preparation(source, seed)?;
+        let once = source.len().div_ceil(self.config.batch_size) as u64;
+        let most = if source.waits() { once } else { u64::MAX };
+        let (counts, stop) = Default::default();
+        let sink = pipe.start(preparation, &counts, &stop)?;
+        let warm_up = WARM_UP.min(most / 4);
+        let counted = || counts.load(Relaxed);
+        wait_until(|| counted() >= warm_up || sink.has_ended())?;
+        let (began, before) = (Instant::now(), counted());
+        let enough = |count: u64| {
+            began.elapsed().as_secs_f64() > self.seconds && count >= before + 3 || count + 1 >= most
+        };
+        wait_until(|| enough(counted()) || sink.has_ended())?;
+        let batches = (counted() - before).max(1);
+        let took = began.elapsed().as_secs_f64() / batches as f64;
+        stop.store(true, Relaxed);
+        sink.end()?;
+        Ok(took)
+    }
+
+    /// Seconds a step over a resident batch while preparation runs beside it into nothing.
+    fn beside(&self, lane: &mut Lane, seed: u64) -> Result<f64> {
+        let (pipe, preparation) = self.preparation(&self.held, seed)?;
+        let (counts, stop) = Default::default();
+        let sink = pipe.start(preparation, &counts, &stop)?;
+        let took = lane.resident(self.seconds);
+        stop.store(true, Relaxed);
+        sink.end()?;
+        took
+    }
+
+    /// Has the system forget what it holds of the data set; whether it could be asked.
+    fn empty_caches(&self) -> bool {
+        self.config
+            .dataset
+            .as_deref()
+            .map(Path::new)
+            .is_some_and(|path| path.exists() && forget(path))
+    }
+
+    fn report(&self, lane: &Lane, rounds: &Rounds, emptied: Option<bool>) -> Report {
+        let waits = self.source.waits();
+        let whole = if waits { &rounds.fetch } else { &rounds.prepare };
+        let whole_s = Estimate::of(whole).median;
+        let stall = |name: &str, more: &[f64], less: &[f64]| {
+            let each: Vec<f64> = more.iter().zip(less).map(|(more, less)| more - less).collect();
+            let time_s = Estimate::of(&each);
+            Stall { name: name.into(), time_s, share: time_s.median / whole_s }
+        };
+        let mut steps = vec![
+            Timed::of("resident batch", rounds.resident.clone()),
+            Timed::of("+ upload", rounds.upload.clone()),
+            Timed::of("+ prepare from memory", rounds.prepare.clone()),
+        ];
+        let mut stalls = vec![
+            stall("upload", &rounds.upload, &rounds.resident),
+            stall("prepare", &rounds.prepare, &rounds.upload),
+        ];
+        let mut alone = vec![
+            Timed::of("compute", rounds.resident.clone()),
+            Timed::of("prepare", rounds.loader.clone()),
+        ];
+        if waits {
+            steps.push(Timed::of("+ cold reads", rounds.fetch.clone()));
+            stalls.push(stall("fetch", &rounds.fetch, &rounds.prepare));
+            alone.push(Timed::of("fetch", rounds.cold_loader.clone()));
+        }
+        steps.push(Timed::of("resident, beside a loader", rounds.beside.clone()));
+        stalls.push(stall("contention", &rounds.beside, &rounds.resident));
+        let slowest = alone
+            .iter()
+            .max_by(|a, b| a.time_s.median.total_cmp(&b.time_s.median))
+            .expect("there are stages");
+        let overlap: Vec<f64> = (0..whole.len())
+            .map(|i| (rounds.serial[i], whole[i], slowest.each_s[i]))
+            .filter(|(serial, _, slowest)| serial > slowest)
+            .map(|(serial, whole, slowest)| (serial - whole) / (serial - slowest))
+            .collect();
+        Report {
+            dataset: self.source.info().name.clone(),
+            device: lane.device.clone(),
+            batch_size: self.config.batch_size,
+            workers: self.config.workers,
+            slots: self.config.slots.unwrap_or(3),
+            readers: if waits { self.config.readers.unwrap_or(0) } else { 0 },
+            rounds: whole.len(),
+            serial_s: Estimate::of(&rounds.serial),
+            slowest: slowest.name.clone(),
+            overlap: (overlap.len() == whole.len()).then(|| Estimate::of(&overlap)),
+            notes: self.notes(emptied),
+            steps,
+            alone,
+            stalls,
+        }
+    }
+
+    fn notes(&self, emptied: Option<bool>) -> Vec<String> {
+        let mut notes = Vec::new();
+        let (held, all) = (self.held.len(), self.source.len());
+        if held < all {
+            notes.push(format!("prepared from memory: {held} of {all} samples"));
+        }
+        match emptied {
+            None => {
+                notes.push("the data lie in memory: nothing is read, so there is no fetch".into())
+            }
+            Some(false) => notes
+                .push("the system was not asked to forget the files: reads may not be cold".into()),
+            Some(true) => {
+                let batches = self.source.len() / self.config.batch_size;
+                if batches < 40 {
+                    notes.push(format!("only {batches} batches to read cold: little to time"));
+                }
+            }
+        }
+        notes
+    }
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) -> Result<()> {
+    let began = Instant::now();
+    while !done() {
+        if began.elapsed() > PATIENCE {
+            let message = format!("no batch came within {} s", PATIENCE.as_secs());
+            return Err(Error::device("stalls", message));
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
+}
+
+/// How batches are drawn.
+struct Pipe {
+    sampler: Sampler,
+    slots: usize,
+}
+
+/// A preparation under way whose batches are counted and given back.
+struct Sink {
+    result: crossbeam_channel::Receiver<Result<()>>,
+    _pipeline: Pipeline,
+}
+
+impl Sink {
+    /// Whether it stopped by itself, which is an error.
+    fn has_ended(&self) -> bool {
+        !self.result.is_empty()
+    }
+
+    /// Waits until it has stopped.
+    fn end(self) -> Result<()> {
+        self.result.recv().unwrap_or(Ok(()))
+    }
+}
+
+impl Pipe {
+    fn start(
+        self,
+        preparation: Preparation,
+        counts: &Arc<AtomicU64>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Sink> {
+        let Self { sampler, slots } = self;
+        let bytes = preparation.layout.slot_bytes;
+        let ring = (0..slots).map(|i| Slot::host(i, bytes)).collect();
+        let per_epoch = sampler.steps_per_epoch();
+        let agenda =
+            (0u64..).flat_map(move |epoch| (0..per_epoch).map(move |batch| (epoch, batch)));
+        let agenda = agenda.map(move |(epoch, batch)| Work {
+            pass: Pass::Train,
+            split: Split::Train,
+            epoch,
+            step: batch as u64,
+            micro_step: 0,
+            weight: 1.0,
+            indices: sampler.indices(epoch, batch).collect(),
+            last: false,
+            bad: 0,
+        });
+        let (told, result) = bounded(1);
+        let (counts, stop) = (counts.clone(), stop.clone());
+        let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
+            // Whoever waits is gone only if this thread is, too.
+            let _ = told.send(swallow(&ends, &counts, &stop));
+        })?;
+        Ok(Sink { result, _pipeline: pipeline })
+    }
+}
+
+/// Takes filled slots and gives them back until told to stop.
+fn swallow(ends: &DeviceEnds, counts: &AtomicU64, stop: &AtomicBool) -> Result<()> {
+    for filled in &ends.full {
+        let filled = filled?;
+        counts.fetch_add(1, Relaxed);
+        if stop.load(Relaxed) {
+            break;
+        }
+        let _ = ends.empty.send(filled.slot);
+    }
+    Ok(())
+}
+
+/// A device with prepared batches, without a pipeline.
+struct Lane {
+    executor: Box<dyn Executor>,
+    device: DeviceInfo,
+    layout: SlotLayout,
+    free: Vec<Slot>,
+    /// Prepared batches, as they lie in slots.
+    batches: Vec<Slot>,
+    pool: rayon::ThreadPool,
+    header: StepHeader,
+}
+
+impl Lane {
+    fn new(bench: &Bench) -> Result<Self> {
+        let (config, program) = (&bench.config, &bench.program);
+        let slots = config.slots.unwrap_or(3);
+        let mut executor = device::open_tuned(&config.device, program.clone(), slots, config.tune)?;
+        if !program.consts.is_empty() {
+            executor.load(Arena::Consts, 0, &program.consts)?;
+        }
+        for (arena, variables) in
+            [(Arena::Params, &program.params), (Arena::State, &program.states)]
+        {
+            for variable in variables {
+                let values = initial_values(variable, config.seed);
+                executor.load(arena, variable.offset, &values)?;
+            }
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.workers)
+            .thread_name(|i| format!("prepare-{i}"))
+            .build()
+            .map_err(|e| Error::device("threads", "could not be started").caused_by(e))?;
+        let layout = program.slot.clone();
+        let transforms: Vec<Box<dyn Transform>> =
+            config.transforms.iter().filter_map(TransformConfig::build).collect();
+        let batch = |i: usize| -> Result<Slot> {
+            let mut slot = Slot::host(i, layout.slot_bytes);
+            let first = i * layout.batch_size;
+            let indices: Vec<usize> =
+                (0..layout.batch_size).map(|k| (first + k) % bench.held.len()).collect();
+            let (keys, times) = Default::default();
+            let (held, transforms) = (&*bench.held, &transforms[..]);
+            pool.install(|| {
+                prepare::fill(&mut slot, &layout, held, transforms, &indices, keys, &times)
+            })?;
+            Ok(slot)
+        };
+        let batches = (0..slots).map(batch).collect::<Result<Vec<Slot>>>()?;
+        let count = layout.batch_size as u32;
+        let header = StepHeader { count, lr: 1e-4, weight: 1.0, ..Default::default() };
+        let free = executor.take_slots()?;
+        let device = executor.device();
+        let mut lane = Self { executor, device, layout, free, batches, pool, header };
+        for i in 0..lane.free.len() {
+            let Self { pool, layout, batches, free, .. } = &mut lane;
+            copy(pool, layout, &batches[i % slots], &mut free[i]);
+        }
+        Ok(lane)
+    }
+
+    /// Seconds a step over a batch that stays where it is.
+    fn resident(&mut self, seconds: f64) -> Result<f64> {
+        // The first pass brings the batch to the device.
+        self.submit(false)?;
+        self.collect()?;
+        self.steps(seconds, true)
+    }
+
+    fn steps(&mut self, seconds: f64, resident: bool) -> Result<f64> {
+        while !self.free.is_empty() {
+            self.submit(resident)?;
+        }
+        let (mut done, mut began) = (0, Instant::now());
+        loop {
+            self.collect()?;
+            done += 1;
+            if done == WARM_UP {
+                began = Instant::now();
+            }
+            if done >= WARM_UP + 3 && began.elapsed().as_secs_f64() > seconds {
+                break;
+            }
+            self.submit(resident)?;
+        }
+        let took = began.elapsed().as_secs_f64() / (done - WARM_UP) as f64;
+        while self.executor.in_flight() > 0 {
+            self.collect()?;
+        }
+        Ok(took)
+    }
+
+    /// Seconds a step over prepared batches that are copied into slots, beside the device, and uploaded.
+    fn uploading(&mut self, seconds: f64) -> Result<f64> {
+        let slots = self.free.len();
+        let (full_in, full) = bounded::<Slot>(slots);
+        let (empty, empty_out) = bounded::<Slot>(slots);
+        let free = std::mem::take(&mut self.free);
+        let Self { executor, layout, batches, pool, header, .. } = self;
+        let took = std::thread::scope(|scope| -> Result<(f64, Vec<Slot>)> {
+            let copier = std::thread::Builder::new().name("copy".into());
+            let copying = copier.spawn_scoped(scope, move || {
+                for (i, mut slot) in empty_out.into_iter().enumerate() {
+                    copy(pool, layout, &batches[i % batches.len()], &mut slot);
+                    if full_in.send(slot).is_err() {
+                        break;
+                    }
+                }
+            });
+            copying.map_err(|e| Error::device("threads", "could not be started").caused_by(e))?;
+            free.into_iter().for_each(|slot| drop(empty.send(slot)));
+            let mut back = Vec::with_capacity(slots);
+            let (mut done, mut began) = (0, Instant::now());
+            loop {
+                while let Ok(mut slot) = full.try_recv() {
+                    slot.write_header(header);
+                    header.step += 1;
+                    executor.submit(Pass::Train, slot, Wants::default())?;
+                }
+                let Some(finished) = executor.collect(Duration::from_micros(200))? else {
+                    if executor.in_flight() == 0 {
+                        // Nothing to compute: the copy is what is waited for.
+                        if let Ok(mut slot) = full.recv_timeout(PATIENCE) {
+                            slot.write_header(header);
+                            header.step += 1;
+                            executor.submit(Pass::Train, slot, Wants::default())?;
+                        }
+                    }
+                    continue;
+                };
+                done += 1;
+                if done == WARM_UP {
+                    began = Instant::now();
+                }
+                if done >= WARM_UP + 3 && began.elapsed().as_secs_f64() > seconds {
+                    back.push(finished.slot);
+                    break;
+                }
+                let _ = empty.send(finished.slot);
+            }
+            let took = began.elapsed().as_secs_f64() / (done - WARM_UP) as f64;
+            drop(empty);
+            while executor.in_flight() > 0 {
+                if let Some(finished) = executor.collect(Duration::from_millis(100))? {
+                    back.push(finished.slot);
+                }
+            }
+            back.extend(full);
+            Ok((took, back))
+        });
+        let (took, back) = took?;
+        self.free = back;
+        Ok(took)
+    }
+
+    fn submit(&mut self, resident: bool) -> Result<()> {
+        let missing = || Error::device("slots", "none is free, expected one a step in flight");
+        let mut slot = self.free.pop().ok_or_else(missing)?;
+        slot.write_header(&self.header);
+        self.header.step += 1;
+        self.executor.submit(Pass::Train, slot, Wants { resident, ..Wants::default() })
+    }
+
+    fn collect(&mut self) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(done) = self.executor.collect(Duration::from_millis(100))? {
+                self.free.push(done.slot);
+                return Ok(());
+            }
+        }
+        let message = format!("a step did not end within {} s", PATIENCE.as_secs());
+        Err(Error::device("step", message).hint("a smaller --batch-size"))
+    }
+}
+
+/// Copies a prepared batch into another slot, with the workers.
+fn copy(pool: &rayon::ThreadPool, layout: &SlotLayout, batch: &Slot, slot: &mut Slot) {
+    let bytes = batch.bytes().expect("prepared in host memory");
+    let part = |offset: usize, len: usize, row: usize| &bytes[offset + row * len..][..len];
+    let mut windows = slot.windows(layout);
+    pool.install(|| {
+        windows.par_iter_mut().enumerate().with_min_len(8).for_each(|(i, window)| {
+            window.input.copy_from_slice(part(layout.input_offset, layout.input_bytes, i));
+            window.target.copy_from_slice(part(layout.target_offset, layout.target_bytes, i));
+            window.framing.copy_from_slice(part(layout.framing_offset, layout.framing_bytes, i));
+        });
+    });
+}
+
+/// Samples of a source in memory, as they come from it: files of images stay encoded.
+struct Held {
+    inner: Arc<dyn Source>,
+    samples: Vec<OwnedSample>,
+}
+
+impl Held {
+    /// As many as fit, drawn from all over the source.
+    fn read(inner: &Arc<dyn Source>, bytes_max: u64, seed: u64) -> Result<Self> {
+        let order = Sampler::new(inner.len(), inner.len().max(1), seed, true, false)?;
+        let (mut samples, mut bytes, mut scratch) = (Vec::new(), 0, Vec::new());
+        for index in order.indices(0, 0) {
+            let sample = inner.read(index, &mut scratch)?;
+            bytes += OwnedSample::bytes_of(&sample);
+            if bytes > bytes_max && !samples.is_empty() {
+                break;
+            }
+            samples.push(OwnedSample::of(&sample));
+        }
+        Ok(Self { inner: inner.clone(), samples })
+    }
+}
+
+impl Source for Held {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn spec(&self) -> &SampleSpec {
+        self.inner.spec()
+    }
+
+    fn info(&self) -> &SourceInfo {
+        self.inner.info()
+    }
+
+    fn encoding(&self) -> crate::source::Encoding {
+        self.inner.encoding()
+    }
+
+    fn read<'a>(&'a self, index: usize, _scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
+        Ok(self.samples[index].lend())
+    }
+}
+
+/// Has the system drop what it holds of all files below `path`; whether it could be asked.
+#[cfg(target_os = "linux")]
+fn forget(path: &Path) -> bool {
+    use std::os::fd::AsRawFd;
+    let files = walkdir::WalkDir::new(path).follow_links(true).into_iter().flatten();
+    files.filter(|entry| entry.file_type().is_file()).all(|entry| {
+        let Ok(file) = std::fs::File::open(entry.path()) else { return false };
+        // SAFETY: the descriptor is open for as long as `file` is; advice changes no contents.
+        let status =
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        status == 0
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn forget(_path: &Path) -> bool {
+    false
+}

@@ -1,0 +1,79 @@
+//! How fast a run is once it is under way: its steady part, without the steps that fill the pipeline.
+
+use std::time::{Duration, Instant};
+
+use super::event::Event;
+use super::trainer::Trainer;
+use crate::error::{Error, Result};
+
+/// A run's steady part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// Samples a second.
+    pub samples_per_s: f64,
+    /// Seconds a step.
+    pub step_s: f64,
+    /// Steps that were timed.
+    pub steps: u64,
+}
+
+impl Rate {
+    /// Times at most `steps` steps of `trainer` after `warm_up` others, and fewer, but at least three, once `patience` is
+    /// over. The run should have that many left.
+    ///
+    /// # Errors
+    /// That of the run; or when it ends before three steps are timed.
+    pub fn of(trainer: &Trainer, warm_up: u64, steps: u64, patience: Duration) -> Result<Self> {
+        // A queue as long as the steps never holds the run up.
+        let events = trainer.queue(64 + 2 * (warm_up + steps) as usize);
+        let commands = trainer.commands();
+        commands.steps(warm_up + steps);
+        let mut timed: Option<Instant> = None;
+        let (mut seen, mut samples) = (0, 0);
+        for event in events {
+            let Event::Step(report) = event? else { continue };
+            seen += 1;
+            let now = Instant::now();
+            let Some(began) = timed else {
+                timed = (seen >= warm_up.max(1)).then_some(now);
+                continue;
+            };
+            samples += report.samples;
+            let (count, spent) = (seen - warm_up.max(1), now - began);
+            if count >= steps || (count >= 3 && spent > patience) {
+                let step_s = spent.as_secs_f64() / count as f64;
+                return Ok(Self {
+                    samples_per_s: samples as f64 / spent.as_secs_f64(),
+                    step_s,
+                    steps: count,
+                });
+            }
+        }
+        let message = format!("ended after {seen} steps, expected {} at least", warm_up + 3);
+        Err(Error::config("--steps", message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::planted::{Plants, config, trainer};
+
+    #[test]
+    fn a_rate_is_that_of_the_slowest_stage() {
+        let compute = Duration::from_millis(20);
+        let plants = Plants { compute, ..Default::default() };
+        let trainer = trainer(&plants, &config(1000)).expect("starts");
+        let rate = Rate::of(&trainer, 3, 8, Duration::from_secs(60)).expect("runs");
+        assert_eq!(rate.steps, 8);
+        assert!(rate.step_s >= 0.99 * compute.as_secs_f64(), "{rate:?}");
+        assert!((rate.samples_per_s * rate.step_s - 16.0).abs() < 1e-9, "{rate:?}");
+    }
+
+    #[test]
+    fn a_run_that_is_too_short_says_so() {
+        let trainer = trainer(&Plants::default(), &config(4)).expect("starts");
+        let error = Rate::of(&trainer, 3, 8, Duration::from_secs(60)).expect_err("too short");
+        assert!(error.to_string().contains("--steps: ended after 4 steps"), "{error}");
+    }
+}
