@@ -245,13 +245,14 @@ fn follow(trainer: &Trainer, done_steps: u64, json: bool) -> Result<Summary> {
     let mut progress = TrainProgress::new(steps, done_steps, steps.div_ceil(per_epoch), json);
     for event in events {
         let event = event.inspect_err(|_| progress.finish())?;
-        if json {
+        // Pulses are for whoever looks on.
+        if json && !matches!(event, Event::Pulse(_)) {
             print::json(&event)?;
         }
         match &event {
             Event::Step(report) => progress.step(report),
             Event::Epoch(report) => progress.epoch(report),
-            Event::Checkpoint(_) | Event::Done(_) => {}
+            Event::Checkpoint(_) | Event::Pulse(_) | Event::Done(_) => {}
         }
     }
     progress.finish();

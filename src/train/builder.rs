@@ -17,6 +17,7 @@ use super::event::{FirstStep, Input};
 use super::run::{Run, Saving};
 use super::trainer::{MAILBOX_LEN, Parts, Trainer};
 use super::weights;
+use super::witness::Witness;
 use crate::batch::TargetSpec;
 use crate::config::RunConfig;
 use crate::device;
@@ -31,7 +32,7 @@ use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation, Split};
 use crate::quarantine::{OnBadSample, Quarantine};
 use crate::sampler::Sampler;
-use crate::source::{ENDLESS, Source, no_stream};
+use crate::source::{ENDLESS, Source, Viewer, no_stream};
 use crate::transform::{self, Augment, Transform, TransformConfig, deferrable};
 
 /// Describes a training; see [`Trainer::builder`].
@@ -208,7 +209,8 @@ impl TrainerBuilder {
             .any(|part| part.waits());
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
             .input(Input::planned(config, slots, waits))
-            .quarantine(quarantine.clone());
+            .quarantine(quarantine.clone())
+            .watched(self.witness(&program));
         let lr = config.learning_rate(total_steps);
         let abandoned = Arc::new(AtomicBool::new(false));
         let terms = Terms {
@@ -265,6 +267,18 @@ impl TrainerBuilder {
             steps_per_epoch,
             pipeline,
         }))
+    }
+
+    /// Who watches for the page of the run. What the program adds to the transforms cannot be shown there.
+    fn witness(&self, program: &Program) -> Witness {
+        let config = &self.config;
+        let viewer = |list: &[TransformConfig]| {
+            Viewer::of(list.iter().filter_map(TransformConfig::build).collect(), config.seed)
+        };
+        let (train, held_out) = (viewer(&config.transforms), viewer(&config.eval_transforms));
+        let mut witness = Witness::new(program, train, held_out);
+        witness.lacks_transforms = !self.transforms.is_empty();
+        witness
     }
 
     fn quarantine(&self) -> Result<Quarantine> {

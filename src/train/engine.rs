@@ -10,6 +10,7 @@ use futures_channel::oneshot;
 
 use super::book::{Book, Listener};
 use super::event::{Event, FirstStep, StepReport, Summary};
+use super::meter::Meter;
 use super::run::Run;
 use crate::batch::StepHeader;
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use crate::executor::{Done, Executor, Snapshot, Wants};
 use crate::graph::Arena;
 use crate::graph::plan::Pass;
 use crate::pipeline::{DeviceEnds, Filled, Split, Work};
+use crate::report::pulse::PULSE_EVERY;
 use crate::source::Source;
 
 /// How long the device thread waits for a result before it looks for the next batch and for messages.
@@ -110,6 +112,7 @@ pub(super) struct Engine {
     sources: Sources,
     checkpoint_asked: bool,
     times: DeviceTimes,
+    meter: Meter,
     first: FirstStep,
     started: Instant,
     summary: Option<Summary>,
@@ -125,6 +128,7 @@ impl Engine {
         sources: Sources,
         first: FirstStep,
     ) -> Self {
+        let shares_thread = matches!(executor.device().kind.as_str(), "twins" | "software");
         Self {
             executor,
             ends: Some(ends),
@@ -142,6 +146,7 @@ impl Engine {
             sources,
             checkpoint_asked: false,
             times: DeviceTimes::default(),
+            meter: Meter::new(shares_thread),
             first,
             started: Instant::now(),
             summary: None,
@@ -292,8 +297,9 @@ impl Engine {
         if completes && self.credits != u64::MAX {
             self.credits = self.credits.saturating_sub(1);
         }
+        let wants = Wants { output: self.run.submitting(&work), snapshot };
         let began = Instant::now();
-        self.executor.submit(work.pass, slot, Wants { output: false, snapshot })?;
+        self.executor.submit(work.pass, slot, wants)?;
         self.times.launch_s += began.elapsed().as_secs_f64();
         self.times.passes += 1;
         self.flying.push_back(work);
@@ -311,8 +317,16 @@ impl Engine {
             self.first.total_s = self.book.terms.began.elapsed().as_secs_f64();
         }
         let snapshot = done.snapshot.take();
+        self.run.finished(&work, &done, &self.sources);
+        let epochs = self.book.epochs;
         let report = self.book.enter(&work, &done)?;
+        if self.book.epochs > epochs
+            && let Some(epoch) = &self.book.last_epoch
+        {
+            self.run.record_epoch(epoch)?;
+        }
         if let Some(ends) = &self.ends {
+            self.meter.look(work.epoch, ends.full.len(), 1 + self.executor.in_flight());
             // The prepare thread may already have ended.
             let _ = ends.empty.send(done.slot);
         }
@@ -328,7 +342,18 @@ impl Engine {
         if let Some(snapshot) = snapshot {
             self.run.save(snapshot, self.book.progress())?;
         }
-        self.tell_saved(false)
+        self.tell_saved(false)?;
+        self.take_pulse(false)
+    }
+
+    /// Tells how the run is, if it is time to, or its `last` pulse.
+    fn take_pulse(&mut self, last: bool) -> Result<()> {
+        let Some(ends) = &self.ends else { return Ok(()) };
+        let pulse = self.meter.pulse(&self.book, &self.times, &ends.gauges, last);
+        let Some(pulse) = pulse else { return Ok(()) };
+        self.run.record_pulse(pulse)?;
+        self.book.tell(&Event::Pulse(Box::new(pulse)));
+        Ok(())
     }
 
     /// Tells of the checkpoints that have reached the disk; waits for the one under way if asked.
@@ -369,9 +394,13 @@ impl Engine {
                 }
                 None
             }
+            default(PULSE_EVERY) => None,
         };
         if self.credits > 0 && self.times.passes > 0 {
             gauges.starved.add(began.elapsed());
+        }
+        if let Err(error) = self.take_pulse(false) {
+            self.fail(error);
         }
         message.map_or(Ok(()), |message| self.receive(message))
     }
@@ -385,6 +414,7 @@ impl Engine {
     /// The run is over: the last checkpoint, the summary, the answers.
     fn end(&mut self, stopped: bool) -> Result<()> {
         let wall_s = self.started.elapsed().as_secs_f64();
+        self.take_pulse(true)?;
         let gauges = self.ends.take().map(|ends| ends.gauges);
         self.phase = Phase::Over;
         self.pending = None;
@@ -398,6 +428,7 @@ impl Engine {
         let hash = self.run.parameter_hash(&snapshot);
         self.run.save_last(snapshot, self.book.progress())?;
         self.tell_saved(true)?;
+        self.run.testify(&self.sources)?;
         let device = self.executor.device();
         let summary = self.run.summary(super::run::Closing {
             book: &self.book,
@@ -423,6 +454,8 @@ impl Engine {
 
     /// Answers everything with the error; the pipeline behind it ends.
     fn fail(&mut self, error: Error) {
+        // What there is of the run's lines belongs on the disk, whatever comes of it.
+        let _ = self.run.flush();
         self.phase = Phase::Over;
         self.ends = None;
         self.pending = None;
