@@ -14,6 +14,7 @@ mod predict;
 mod predict_rows;
 pub mod print;
 mod progress;
+mod report;
 mod runs;
 mod sampling;
 mod stalls;
@@ -47,6 +48,8 @@ enum Command {
     Bench(bench::Args),
     /// Measure what reading, preparing and uploading add to a training's steps
     Stalls(Box<stalls::Args>),
+    /// Make a page about a run
+    Report(report::Args),
     /// List the devices of this machine
     Devices(devices::Args),
     /// Show what a data set holds
@@ -68,6 +71,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Predict(args) => predict::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Stalls(args) => stalls::run(*args),
+        Command::Report(args) => report::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
-use inflight::report::folder::write_verdict;
+use inflight::report::folder::rewrite_summary;
 use inflight::source::table::Fitted;
 use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions, Source};
 use inflight::train::checkpoint;
@@ -96,7 +96,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     if verified.is_some() {
         summary.verdict.verified = verified;
-        write_verdict(&run_dir, &summary.verdict)?;
+        rewrite_summary(&run_dir, &summary)?;
     }
     if args.json {
         print::json(&Event::Done(Box::new(summary.clone())))?;
@@ -264,13 +264,14 @@ fn follow(trainer: &Trainer, done_steps: u64, json: bool) -> Result<Summary> {
     let mut progress = TrainProgress::new(steps, done_steps, steps.div_ceil(per_epoch), json);
     for event in events {
         let event = event.inspect_err(|_| progress.finish())?;
-        if json && !matches!(event, Event::Done(_)) {
+        // Pulses are for whoever looks on, and the end may still be verified.
+        if json && !matches!(event, Event::Pulse(_) | Event::Done(_)) {
             print::json(&event)?;
         }
         match &event {
             Event::Step(report) => progress.step(report),
             Event::Epoch(report) => progress.epoch(report),
-            Event::Checkpoint(_) | Event::Done(_) => {}
+            Event::Checkpoint(_) | Event::Pulse(_) | Event::Done(_) => {}
         }
     }
     progress.finish();

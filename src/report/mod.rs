@@ -1,8 +1,14 @@
-//! What a run leaves behind for people and tools: its folder, its verdict, its memory.
+//! What a run leaves behind for people and tools: its folder, its verdict, its memory, and pictures of them.
 
 mod advice;
+pub mod answers;
 mod bound;
+pub mod curve;
 pub mod folder;
+pub mod gallery;
 pub mod histogram;
 pub mod memory;
+pub mod page;
+pub mod plot;
+pub mod pulse;
 pub mod verdict;

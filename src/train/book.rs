@@ -161,6 +161,8 @@ pub(super) struct Book {
     /// Seconds from the result of a step to that of the next, and those of the step under way.
     pub step_times: Histogram,
     step_s: f64,
+    /// Epochs that ended in this process.
+    pub epochs: u64,
     /// When the last result came, or work began: time since belongs to the next result.
     clock: Option<Instant>,
 }
@@ -184,6 +186,7 @@ impl Book {
             last_epoch: progress.last_epoch,
             step_times: Histogram::default(),
             step_s: 0.0,
+            epochs: 0,
             clock: None,
         }
     }
@@ -316,6 +319,7 @@ impl Book {
         };
         (self.epoch_samples, self.epoch_s) = (0, 0.0);
         self.last_epoch = Some(report);
+        self.epochs += 1;
         self.tell(&Event::Epoch(report));
     }
 }

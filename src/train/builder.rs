@@ -17,6 +17,7 @@ use super::event::{FirstStep, Input};
 use super::run::{Run, Saving};
 use super::trainer::{MAILBOX_LEN, Parts, Trainer};
 use super::weights;
+use super::witness::Witness;
 use crate::batch::TargetSpec;
 use crate::config::RunConfig;
 use crate::decode::DecodeSize;
@@ -34,7 +35,7 @@ use crate::quarantine::{OnBadSample, Quarantine};
 use crate::report::verdict::Settings;
 use crate::sampler::Sampler;
 use crate::source::cache::CacheKind;
-use crate::source::{ENDLESS, Encoding, Source, no_stream};
+use crate::source::{ENDLESS, Encoding, Source, Viewer, no_stream};
 use crate::transform::{self, Augment, Transform, TransformConfig, deferrable};
 
 /// What opens a device of the caller's own.
@@ -233,7 +234,8 @@ impl TrainerBuilder {
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
             .input(Input::planned(config, slots, waits))
             .settings(self.settings(total_steps > steps_per_epoch, waits), waits)
-            .quarantine(quarantine.clone());
+            .quarantine(quarantine.clone())
+            .watched(self.witness(&program));
         let lr = config.learning_rate(total_steps);
         let abandoned = Arc::new(AtomicBool::new(false));
         let terms = Terms {
@@ -309,6 +311,18 @@ impl TrainerBuilder {
             could_frame: framable && config.augment == Augment::Workers,
             could_use_half: config.precision == "f32",
         }
+    }
+
+    /// Who watches for the page of the run. What the program adds to the transforms cannot be shown there.
+    fn witness(&self, program: &Program) -> Witness {
+        let config = &self.config;
+        let viewer = |list: &[TransformConfig]| {
+            Viewer::of(list.iter().filter_map(TransformConfig::build).collect(), config.seed)
+        };
+        let (train, held_out) = (viewer(&config.transforms), viewer(&config.eval_transforms));
+        let mut witness = Witness::new(program, train, held_out);
+        witness.lacks_transforms = !self.transforms.is_empty();
+        witness
     }
 
     fn quarantine(&self) -> Result<Quarantine> {

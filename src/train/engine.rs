@@ -10,6 +10,7 @@ use futures_channel::oneshot;
 
 use super::book::{Book, Listener};
 use super::event::{Event, FirstStep, StepReport, Summary};
+use super::meter::Meter;
 use super::run::Run;
 use crate::batch::StepHeader;
 use crate::clock::{MEASURES, Stamp};
@@ -18,6 +19,7 @@ use crate::executor::{Done, Executor, Snapshot, Wants};
 use crate::graph::Arena;
 use crate::graph::plan::Pass;
 use crate::pipeline::{DeviceEnds, Filled, Split, Work};
+use crate::report::pulse::PULSE_EVERY;
 use crate::report::verdict::Depths;
 use crate::source::Source;
 
@@ -114,6 +116,7 @@ pub(super) struct Engine {
     sources: Sources,
     checkpoint_asked: bool,
     times: DeviceTimes,
+    meter: Meter,
     first: FirstStep,
     started: Instant,
     summary: Option<Summary>,
@@ -129,6 +132,7 @@ impl Engine {
         sources: Sources,
         first: FirstStep,
     ) -> Self {
+        let shares_thread = matches!(executor.device().kind.as_str(), "twins" | "software");
         Self {
             executor,
             ends: Some(ends),
@@ -146,6 +150,7 @@ impl Engine {
             sources,
             checkpoint_asked: false,
             times: DeviceTimes::default(),
+            meter: Meter::new(shares_thread),
             first,
             started: Instant::now(),
             summary: None,
@@ -296,9 +301,11 @@ impl Engine {
         if completes && self.credits != u64::MAX {
             self.credits = self.credits.saturating_sub(1);
         }
+        let output = self.run.submitting(&work);
+        let wants = Wants { output, snapshot, ..Wants::default() };
         self.look_at_queues();
         let began = Stamp::now();
-        self.executor.submit(work.pass, slot, Wants { snapshot, ..Wants::default() })?;
+        self.executor.submit(work.pass, slot, wants)?;
         self.times.launch_s += began.elapsed().as_secs_f64();
         self.times.passes += 1;
         self.flying.push_back(work);
@@ -326,8 +333,16 @@ impl Engine {
             self.first.total_s = self.book.terms.began.elapsed().as_secs_f64();
         }
         let snapshot = done.snapshot.take();
+        self.run.finished(&work, &done, &self.sources);
+        let epochs = self.book.epochs;
         let report = self.book.enter(&work, &done)?;
+        if self.book.epochs > epochs
+            && let Some(epoch) = &self.book.last_epoch
+        {
+            self.run.record_epoch(epoch)?;
+        }
         if let Some(ends) = &self.ends {
+            self.meter.look(work.epoch, ends.full.len(), 1 + self.executor.in_flight());
             // The prepare thread may already have ended.
             let _ = ends.empty.send(done.slot);
         }
@@ -343,7 +358,18 @@ impl Engine {
         if let Some(snapshot) = snapshot {
             self.run.save(snapshot, self.book.progress())?;
         }
-        self.tell_saved(false)
+        self.tell_saved(false)?;
+        self.take_pulse(false)
+    }
+
+    /// Tells how the run is, if it is time to, or its `last` pulse.
+    fn take_pulse(&mut self, last: bool) -> Result<()> {
+        let Some(ends) = &self.ends else { return Ok(()) };
+        let pulse = self.meter.pulse(&self.book, &self.times, &ends.gauges, last);
+        let Some(pulse) = pulse else { return Ok(()) };
+        self.run.record_pulse(pulse)?;
+        self.book.tell(&Event::Pulse(Box::new(pulse)));
+        Ok(())
     }
 
     /// Tells of the checkpoints that have reached the disk; waits for the one under way if asked.
@@ -384,9 +410,13 @@ impl Engine {
                 }
                 None
             }
+            default(PULSE_EVERY) => None,
         };
         if self.credits > 0 && self.times.passes > 0 {
             gauges.starved.add(began.elapsed());
+        }
+        if let Err(error) = self.take_pulse(false) {
+            self.fail(error);
         }
         message.map_or(Ok(()), |message| self.receive(message))
     }
@@ -400,6 +430,7 @@ impl Engine {
     /// The run is over: the last checkpoint, the summary, the answers.
     fn end(&mut self, stopped: bool) -> Result<()> {
         let wall_s = self.started.elapsed().as_secs_f64();
+        self.take_pulse(true)?;
         let gauges = self.ends.take().map(|ends| ends.gauges);
         self.phase = Phase::Over;
         self.pending = None;
@@ -413,6 +444,7 @@ impl Engine {
         let hash = self.run.parameter_hash(&snapshot);
         self.run.save_last(snapshot, self.book.progress())?;
         self.tell_saved(true)?;
+        self.run.testify(&self.sources)?;
         let device = self.executor.device();
         let summary = self.run.summary(super::run::Closing {
             book: &self.book,
@@ -438,6 +470,8 @@ impl Engine {
 
     /// Answers everything with the error; the pipeline behind it ends.
     fn fail(&mut self, error: Error) {
+        // What there is of the run's lines belongs on the disk, whatever comes of it.
+        let _ = self.run.flush();
         self.phase = Phase::Over;
         self.ends = None;
         self.pending = None;
