@@ -174,12 +174,12 @@ impl Kernel {
         Cost::of(&self.op, &self.inputs.iter().collect::<Vec<_>>(), &refs(&self.outputs))
     }
 
-    fn task(&self) -> Task {
+    pub(super) fn task(&self) -> Task {
         let (inputs, outputs) = (self.inputs.clone(), self.outputs.clone());
         Task { op: self.op, inputs, outputs, times: 1 }
     }
 
-    fn outcome(
+    pub(super) fn outcome(
         &self,
         bed: &mut Bed,
         ceilings: &Ceilings,

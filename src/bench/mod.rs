@@ -4,15 +4,21 @@
 //!
 //! [`kernels`] times single operations, [`train`] whole steps, [`pipeline`] the preparation of batches.
 
+pub mod compare;
 pub mod kernels;
+pub mod page;
 pub mod pipeline;
+pub mod results;
 pub mod stalls;
 pub mod stats;
+pub mod suite;
 pub mod train;
 
 mod bed;
 mod ceilings;
+mod conditions;
 mod data;
+mod loader;
 mod twin;
 
 pub use bed::Bed;

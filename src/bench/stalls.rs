@@ -13,13 +13,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::loader::{Loader, Pipe};
 use super::stats::Estimate;
 use crate::batch::{SampleSpec, Slot, SlotLayout, StepHeader};
 use crate::config::RunConfig;
@@ -29,7 +29,7 @@ use crate::graph::Arena;
 use crate::graph::plan::{Pass, Program};
 use crate::nn::Module;
 use crate::nn::init::initial_values;
-use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
+use crate::pipeline::Preparation;
 use crate::prepare;
 use crate::quarantine::Quarantine;
 use crate::sampler::Sampler;
@@ -272,31 +272,15 @@ impl Bench {
         let (pipe, preparation) = self.preparation(source, seed)?;
         let once = source.len().div_ceil(self.config.batch_size) as u64;
         let most = if source.waits() { once } else { u64::MAX };
-        let (counts, stop) = Default::default();
-        let sink = pipe.start(preparation, &counts, &stop)?;
-        let warm_up = WARM_UP.min(most / 4);
-        let counted = || counts.load(Relaxed);
-        wait_until(|| counted() >= warm_up || sink.has_ended())?;
-        let (began, before) = (Instant::now(), counted());
-        let enough = |count: u64| {
-            began.elapsed().as_secs_f64() > self.seconds && count >= before + 3 || count + 1 >= most
-        };
-        wait_until(|| enough(counted()) || sink.has_ended())?;
-        let batches = (counted() - before).max(1);
-        let took = began.elapsed().as_secs_f64() / batches as f64;
-        stop.store(true, Relaxed);
-        sink.end()?;
-        Ok(took)
+        Loader::start(pipe, preparation)?.batch_s(WARM_UP, self.seconds, most)
     }
 
     /// Seconds a step over a resident batch while preparation runs beside it into nothing.
     fn beside(&self, lane: &mut Lane, seed: u64) -> Result<f64> {
         let (pipe, preparation) = self.preparation(&self.held, seed)?;
-        let (counts, stop) = Default::default();
-        let sink = pipe.start(preparation, &counts, &stop)?;
+        let loader = Loader::start(pipe, preparation)?;
         let took = lane.resident(self.seconds);
-        stop.store(true, Relaxed);
-        sink.end()?;
+        loader.end()?;
         took
     }
 
@@ -386,89 +370,6 @@ impl Bench {
         }
         notes
     }
-}
-
-fn wait_until(mut done: impl FnMut() -> bool) -> Result<()> {
-    let began = Instant::now();
-    while !done() {
-        if began.elapsed() > PATIENCE {
-            let message = format!("no batch came within {} s", PATIENCE.as_secs());
-            return Err(Error::device("stalls", message));
-        }
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    Ok(())
-}
-
-/// How batches are drawn.
-struct Pipe {
-    sampler: Sampler,
-    slots: usize,
-}
-
-/// A preparation under way whose batches are counted and given back.
-struct Sink {
-    result: crossbeam_channel::Receiver<Result<()>>,
-    _pipeline: Pipeline,
-}
-
-impl Sink {
-    /// Whether it stopped by itself, which is an error.
-    fn has_ended(&self) -> bool {
-        !self.result.is_empty()
-    }
-
-    /// Waits until it has stopped.
-    fn end(self) -> Result<()> {
-        self.result.recv().unwrap_or(Ok(()))
-    }
-}
-
-impl Pipe {
-    fn start(
-        self,
-        preparation: Preparation,
-        counts: &Arc<AtomicU64>,
-        stop: &Arc<AtomicBool>,
-    ) -> Result<Sink> {
-        let Self { sampler, slots } = self;
-        let bytes = preparation.layout.slot_bytes;
-        let ring = (0..slots).map(|i| Slot::host(i, bytes)).collect();
-        let per_epoch = sampler.steps_per_epoch();
-        let agenda =
-            (0u64..).flat_map(move |epoch| (0..per_epoch).map(move |batch| (epoch, batch)));
-        let agenda = agenda.map(move |(epoch, batch)| Work {
-            pass: Pass::Train,
-            split: Split::Train,
-            epoch,
-            step: batch as u64,
-            micro_step: 0,
-            weight: 1.0,
-            indices: sampler.indices(epoch, batch).collect(),
-            last: false,
-            bad: 0,
-        });
-        let (told, result) = bounded(1);
-        let (counts, stop) = (counts.clone(), stop.clone());
-        let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
-            // Whoever waits is gone only if this thread is, too.
-            let _ = told.send(swallow(&ends, &counts, &stop));
-        })?;
-        Ok(Sink { result, _pipeline: pipeline })
-    }
-}
-
-/// Takes filled slots and gives them back until told to stop.
-fn swallow(ends: &DeviceEnds, counts: &AtomicU64, stop: &AtomicBool) -> Result<()> {
-    for filled in &ends.full {
-        let filled = filled?;
-        counts.fetch_add(1, Relaxed);
-        if stop.load(Relaxed) {
-            break;
-        }
-        let _ = ends.empty.send(filled.slot);
-    }
-    Ok(())
 }
 
 /// A device with prepared batches, without a pipeline.

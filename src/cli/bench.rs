@@ -20,10 +20,28 @@ use super::train::open_dataset;
 
 /// Measure a device: its kernels and whole steps, beside what it can do at best
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "\
+Examples:
+  inflight bench --out here.json          the suite: the same work everywhere, at most five minutes
+  inflight bench --quick --device cpu     at most one minute, on the processor
+  inflight bench compare before.json after.json
+  inflight bench report *.json --out page.html
+  inflight bench submit here.json         is it fit for a public table, and if not, why
+  inflight bench train --model resnet18 --batch-size 64     one part, with sizes of your own
+  inflight bench pipeline --dataset photos/                 how fast these are prepared")]
 pub struct Args {
-    /// What to measure
+    #[command(subcommand)]
+    command: Option<super::suite::Command>,
+    /// A part to measure with sizes of your own; without one, the suite, whose results can be compared
     #[arg(value_enum)]
-    suite: Suite,
+    suite: Option<Suite>,
+    /// For the suite: a file for the results, .json, .csv or .md; several times for several
+    #[arg(long, short, value_name = "FILE")]
+    out: Vec<std::path::PathBuf>,
+    /// For the suite: only these of its parts
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_enum)]
+    only: Vec<super::suite::Part>,
     /// auto, cpu, gpu, gpu:K, or a part of an adapter's name (see `inflight devices`)
     #[arg(long, short, value_name = "D", default_value = "auto")]
     device: String,
@@ -97,7 +115,18 @@ struct Done {
 /// Measures.
 pub fn run(args: Args) -> Result<()> {
     let began = Instant::now();
-    if args.suite == Suite::Pipeline {
+    if let Some(command) = args.command {
+        return super::suite::after(command);
+    }
+    let Some(suite) = args.suite else {
+        let Args { device, quick, json, out, only, .. } = args;
+        return super::suite::run(&super::suite::Asked { device, quick, json, out, only });
+    };
+    if !args.out.is_empty() || !args.only.is_empty() {
+        let message = "found --out or --only with a part, expected them with the suite alone";
+        return Err(Error::config("bench", message).hint("leaving out the part"));
+    }
+    if suite == Suite::Pipeline {
         return measure_pipeline(&args);
     }
     let named = models::NAMES.iter().map(|&name| name.to_string());
@@ -115,10 +144,10 @@ pub fn run(args: Args) -> Result<()> {
     let ceilings = bed.ceilings(options.quick)?;
     print::note(ceilings_line(&ceilings));
     let mut done = Done { event: "done", device, ceilings, rows: 0, left_out: 0, wall_s: 0.0 };
-    if args.suite != Suite::Train {
+    if suite != Suite::Train {
         measure_kernels(&mut bed, &options, &args, &mut done)?;
     }
-    if args.suite != Suite::Kernels {
+    if suite != Suite::Kernels {
         measure_steps(&bed, &options, &args, &mut done)?;
     }
     done.wall_s = began.elapsed().as_secs_f64();

@@ -18,6 +18,7 @@ mod report;
 mod runs;
 mod sampling;
 mod stalls;
+mod suite;
 mod train;
 mod verify;
 
