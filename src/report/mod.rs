@@ -8,4 +8,5 @@ pub mod memory;
 pub mod page;
 pub mod plot;
 pub mod pulse;
+pub mod trace;
 pub mod verdict;

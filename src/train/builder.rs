@@ -31,6 +31,7 @@ use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation, Split};
 use crate::quarantine::{OnBadSample, Quarantine};
+use crate::report::trace::Tracer;
 use crate::sampler::Sampler;
 use crate::source::{ENDLESS, Source, Viewer, no_stream};
 use crate::transform::{self, Augment, Transform, TransformConfig, deferrable};
@@ -45,6 +46,7 @@ pub struct TrainerBuilder {
     loss: Option<Loss>,
     run_dir: Option<PathBuf>,
     resume: Option<Checkpoint>,
+    traced_steps: Option<u64>,
     began: Instant,
     open_data: Duration,
 }
@@ -60,6 +62,7 @@ impl TrainerBuilder {
             loss: None,
             run_dir: None,
             resume: None,
+            traced_steps: None,
             began: Instant::now(),
             open_data: Duration::ZERO,
         }
@@ -93,6 +96,13 @@ impl TrainerBuilder {
     /// Keeps metrics, verdict and checkpoints in this folder.
     pub fn run_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.run_dir = Some(dir.into());
+        self
+    }
+
+    /// Writes a trace of the first `steps` steps into the run folder, see [`trace`](crate::report::trace). They take longer
+    /// than others.
+    pub fn trace(mut self, steps: u64) -> Self {
+        self.traced_steps = Some(steps);
         self
     }
 
@@ -212,6 +222,10 @@ impl TrainerBuilder {
             .quarantine(quarantine.clone())
             .watched(self.witness(&program));
         let lr = config.learning_rate(total_steps);
+        let tracer = match (&self.run_dir, self.traced_steps) {
+            (Some(dir), Some(steps)) => Some(Arc::new(Tracer::create(dir, steps)?)),
+            _ => None,
+        };
         let abandoned = Arc::new(AtomicBool::new(false));
         let terms = Terms {
             began: self.began,
@@ -255,7 +269,7 @@ impl TrainerBuilder {
             supply: config.supply(slots * program.slot.slot_bytes)?,
         };
         let ring = executor.take_slots()?;
-        let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
+        let pipeline = Pipeline::start_traced(ring, agenda, preparation, tracer, move |ends| {
             Engine::new(executor, ends, messages, book, run, sources, first).run();
         })?;
         Ok(Trainer::new(Parts {
