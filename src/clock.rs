@@ -18,6 +18,12 @@ impl Stamp {
         Self(MEASURES.then(Instant::now))
     }
 
+    /// The moment itself.
+    #[inline]
+    pub fn instant(self) -> Option<Instant> {
+        self.0
+    }
+
     /// From this moment to a later one.
     #[inline]
     pub fn until(self, later: Self) -> Duration {

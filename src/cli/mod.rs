@@ -4,10 +4,12 @@
 mod bench;
 mod convert;
 mod devices;
+mod doctor;
 mod eval;
 mod fetch;
 mod flags;
 mod inspect;
+mod manual;
 mod model;
 mod plan;
 mod predict;
@@ -28,10 +30,18 @@ use inflight::Result;
 /// Trains neural networks on any GPU, with no CUDA and no Python, through a pipeline that never waits.
 #[derive(Debug, Parser)]
 #[command(name = "inflight", version, max_term_width = 100)]
-#[command(
-    after_help = "Exit codes: 0 done · 2 usage or config · 3 data · 4 device · 5 training diverged · \
-                        6 checkpoint · 75 stopped by a signal after a checkpoint was saved, run again with --resume"
-)]
+#[command(after_help = "\
+First steps:
+  inflight doctor                              is this machine fit, and what should be fixed?
+  inflight train fashion-mnist-10k             train on pictures that come along
+  inflight train photos/ --model resnet18      on folders of pictures, one for each class
+  inflight train table.csv --target price      on a table
+  inflight eval runs/NAME                      how good is it?
+  inflight predict runs/NAME picture.jpg       and what does it say?
+  inflight COMMAND --help                      all flags, with examples
+
+Exit codes: 0 done · 2 usage or config · 3 data · 4 device · 5 training diverged · 6 checkpoint ·
+75 stopped by a signal after a checkpoint was saved, run again with --resume")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -61,6 +71,12 @@ enum Command {
     Fetch(fetch::Args),
     /// Show what a model consists of
     Model(model::Args),
+    /// Check this machine: device, driver, limits, disk, memory, and say what to fix
+    Doctor(doctor::Args),
+    /// Print the completions of a shell
+    Completions(manual::Completions),
+    /// Print the manual page, or write one for every command
+    Man(manual::Manual),
 }
 
 /// Runs a command.
@@ -78,6 +94,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Convert(args) => convert::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::Model(args) => model::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::manual(args),
     }
 }
 

@@ -21,11 +21,25 @@ use super::runs::{self, Inputs};
 use super::verify::verify;
 use super::{plan, print};
 
+/// Steps of a trace if nobody says how many.
+const TRACED_STEPS: &str = "100";
+
 /// Exit code of a second Ctrl-C, as shells report a program ended by it.
 const INTERRUPTED: i32 = 130;
 
 /// Train a model on a data set
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  inflight train fashion-mnist-10k                       the defaults: cnn, 5 epochs, the best device
+  inflight train photos/ --model resnet18 --image-size 224 --transforms random-resized-crop,horizontal-flip
+  inflight train table.csv --target price --model mlp --epochs 20
+  inflight train photos/ --dry-run                       what would run, and what it would take
+  inflight train photos/ --steps 200 --verify            what holds it up, and does the advice help?
+  inflight train --resume                                go on with what was stopped
+  inflight train runs/NAME/config.toml                   the same once more
+
+Every run ends with a verdict: where the time went, what held it up, and the one flag to change.")]
 pub struct Args {
     /// A data set's name, a path, or a TOML config: a path ending in .toml, such as RUN/config.toml
     #[arg(value_name = "DATASET", required_unless_present = "resume")]
@@ -42,6 +56,10 @@ pub struct Args {
     /// At the end, run some steps more with the change that the verdict asks for, and tell what it gives
     #[arg(long)]
     verify: bool,
+    /// Write a trace of the first STEPS steps, for Perfetto (ui.perfetto.dev) or about:tracing: trace.json in the folder of
+    /// the run; these steps take longer [default STEPS: 100]
+    #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, default_missing_value = TRACED_STEPS)]
+    trace: Option<u64>,
     /// Print every event as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -80,6 +98,9 @@ pub fn run(args: Args) -> Result<()> {
         None => runs::create(&config)?,
     };
     builder = builder.run_dir(&run_dir).began(began, open_data);
+    if let Some(steps) = args.trace {
+        builder = builder.trace(steps);
+    }
     let done_steps;
     (builder, done_steps) = resume(builder, resumed.as_deref())?;
     let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;

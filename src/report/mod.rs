@@ -11,4 +11,5 @@ pub mod memory;
 pub mod page;
 pub mod plot;
 pub mod pulse;
+pub mod trace;
 pub mod verdict;

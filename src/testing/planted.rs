@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::executor::{DeviceInfo, Done, Executor, Wants};
 use crate::graph::Arena;
 use crate::graph::plan::{Pass, Program};
+use crate::report::trace::Tracer;
 use crate::rng::Rng;
 use crate::source::{Cost, Encoding, Sample, Source, SourceInfo, Synthetic, Target};
 use crate::train::event::Summary;
@@ -218,5 +219,9 @@ impl Executor for Planted {
 
     fn objects_created(&self) -> usize {
         self.inner.objects_created()
+    }
+
+    fn trace(&mut self, _tracer: Arc<Tracer>) -> Result<()> {
+        Ok(())
     }
 }

@@ -32,6 +32,7 @@ use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation, Split};
 use crate::quarantine::{OnBadSample, Quarantine};
+use crate::report::trace::Tracer;
 use crate::report::verdict::Settings;
 use crate::sampler::Sampler;
 use crate::source::cache::CacheKind;
@@ -51,6 +52,7 @@ pub struct TrainerBuilder {
     loss: Option<Loss>,
     run_dir: Option<PathBuf>,
     resume: Option<Checkpoint>,
+    traced_steps: Option<u64>,
     began: Instant,
     open_data: Duration,
     open_device: OpenDevice,
@@ -67,6 +69,7 @@ impl TrainerBuilder {
             loss: None,
             run_dir: None,
             resume: None,
+            traced_steps: None,
             began: Instant::now(),
             open_data: Duration::ZERO,
             open_device: None,
@@ -101,6 +104,13 @@ impl TrainerBuilder {
     /// Keeps metrics, verdict and checkpoints in this folder.
     pub fn run_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.run_dir = Some(dir.into());
+        self
+    }
+
+    /// Writes a trace of the first `steps` steps into the run folder, see [`trace`](crate::report::trace). They take longer
+    /// than others.
+    pub fn trace(mut self, steps: u64) -> Self {
+        self.traced_steps = Some(steps);
         self
     }
 
@@ -237,6 +247,10 @@ impl TrainerBuilder {
             .quarantine(quarantine.clone())
             .watched(self.witness(&program));
         let lr = config.learning_rate(total_steps);
+        let tracer = match (&self.run_dir, self.traced_steps) {
+            (Some(dir), Some(steps)) => Some(Arc::new(Tracer::create(dir, steps)?)),
+            _ => None,
+        };
         let abandoned = Arc::new(AtomicBool::new(false));
         let terms = Terms {
             began: self.began,
@@ -280,7 +294,7 @@ impl TrainerBuilder {
             supply: config.supply(slots * program.slot.slot_bytes)?,
         };
         let ring = executor.take_slots()?;
-        let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
+        let pipeline = Pipeline::start_traced(ring, agenda, preparation, tracer, move |ends| {
             Engine::new(executor, ends, messages, book, run, sources, first).run();
         })?;
         Ok(Trainer::new(Parts {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvError, TryRecvError, select};
 use futures_channel::oneshot;
+use serde_json::json;
 
 use super::book::{Book, Listener};
 use super::event::{Event, FirstStep, StepReport, Summary};
@@ -20,6 +21,7 @@ use crate::graph::Arena;
 use crate::graph::plan::Pass;
 use crate::pipeline::{DeviceEnds, Filled, Split, Work};
 use crate::report::pulse::PULSE_EVERY;
+use crate::report::trace::{Tracer, Track};
 use crate::report::verdict::Depths;
 use crate::source::Source;
 
@@ -58,6 +60,17 @@ pub(super) struct DeviceTimes {
     pub copied_s: f64,
     pub passes: u64,
     pub queues: Depths,
+}
+
+impl DeviceTimes {
+    /// Notes how deep the queues are, now that a pass is submitted.
+    fn look(&mut self, ends: Option<&DeviceEnds>, in_flight: usize) {
+        if let Some(ends) = ends.filter(|_| MEASURES) {
+            self.queues.full.look(ends.full.len());
+            self.queues.empty.look(ends.empty.len());
+            self.queues.in_flight.look(in_flight);
+        }
+    }
 }
 
 /// How far a run has come.
@@ -117,6 +130,10 @@ pub(super) struct Engine {
     checkpoint_asked: bool,
     times: DeviceTimes,
     meter: Meter,
+    /// When the passes in flight were submitted, how many have come back, and the first step; of a run that is traced.
+    submitted: VecDeque<Instant>,
+    traced: u64,
+    traced_from: Option<u64>,
     first: FirstStep,
     started: Instant,
     summary: Option<Summary>,
@@ -151,6 +168,9 @@ impl Engine {
             checkpoint_asked: false,
             times: DeviceTimes::default(),
             meter: Meter::new(shares_thread),
+            submitted: VecDeque::new(),
+            traced: 0,
+            traced_from: None,
             first,
             started: Instant::now(),
             summary: None,
@@ -159,6 +179,10 @@ impl Engine {
 
     /// Runs until the trainer is gone.
     pub fn run(mut self) {
+        let tracer = self.ends.as_ref().and_then(|ends| ends.gauges.tracer.clone());
+        if let Some(Err(error)) = tracer.map(|tracer| self.executor.trace(tracer)) {
+            self.fail(error);
+        }
         while let Ok(()) = self.turn() {}
     }
 
@@ -245,7 +269,13 @@ impl Engine {
         if self.executor.in_flight() > 0 {
             let began = Stamp::now();
             let done = self.executor.collect(PATIENCE)?;
-            self.times.wait_s += began.elapsed().as_secs_f64();
+            let ended = Stamp::now();
+            self.times.wait_s += began.until(ended).as_secs_f64();
+            if let Some(tracer) = tracing(&self.ends)
+                && let (Some(began), Some(ended)) = (began.instant(), ended.instant())
+            {
+                tracer.span(Track::Thread, "wait for a result", began, ended, json!({}));
+            }
             return done.map_or(Ok(()), |done| self.finish(done));
         }
         self.answer_questions();
@@ -303,22 +333,25 @@ impl Engine {
         }
         let output = self.run.submitting(&work);
         let wants = Wants { output, snapshot, ..Wants::default() };
-        self.look_at_queues();
+        self.times.look(self.ends.as_ref(), self.executor.in_flight());
+        let index = slot.index;
+        let args = || json!({ "pass": self.times.passes, "step": work.step, "epoch": work.epoch });
+        if let Some(tracer) = tracing(&self.ends) {
+            tracer.slot(index, "wait for the device", args());
+        }
         let began = Stamp::now();
         self.executor.submit(work.pass, slot, wants)?;
-        self.times.launch_s += began.elapsed().as_secs_f64();
+        let ended = Stamp::now();
+        if let Some(tracer) = tracing(&self.ends)
+            && let (Some(began), Some(ended)) = (began.instant(), ended.instant())
+        {
+            tracer.span(Track::Thread, "submit", began, ended, args());
+            self.submitted.push_back(began);
+        }
+        self.times.launch_s += began.until(ended).as_secs_f64();
         self.times.passes += 1;
         self.flying.push_back(work);
         Ok(())
-    }
-
-    /// Notes how deep the queues are, now that a pass is submitted.
-    fn look_at_queues(&mut self) {
-        if let Some(ends) = self.ends.as_ref().filter(|_| MEASURES) {
-            self.times.queues.full.look(ends.full.len());
-            self.times.queues.empty.look(ends.empty.len());
-            self.times.queues.in_flight.look(self.executor.in_flight());
-        }
     }
 
     /// Enters a finished pass into the books, answers its promise and gives its slot back.
@@ -333,6 +366,7 @@ impl Engine {
             self.first.total_s = self.book.terms.began.elapsed().as_secs_f64();
         }
         let snapshot = done.snapshot.take();
+        self.trace_finished(&work, done.slot.index)?;
         self.run.finished(&work, &done, &self.sources);
         let epochs = self.book.epochs;
         let report = self.book.enter(&work, &done)?;
@@ -372,6 +406,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Writes into the trace that a pass has come back, and ends the trace after its last step.
+    fn trace_finished(&mut self, work: &Work, slot: usize) -> Result<()> {
+        let Some(tracer) = tracing(&self.ends) else { return Ok(()) };
+        let Some(began) = self.submitted.pop_front() else { return Ok(()) };
+        let name = match work.split {
+            Split::Train => format!("step {}", work.step + 1),
+            Split::Validation => format!("validation after step {}", work.step),
+        };
+        let number = self.traced;
+        let args = json!({ "pass": number, "step": work.step, "micro_step": work.micro_step });
+        tracer.slot(slot, "on the device", args.clone());
+        tracer.span(Track::Passes(slot), &name, began, Instant::now(), args);
+        if let Some(ends) = &self.ends {
+            let flying = self.executor.in_flight();
+            tracer.counter("queues", json!({ "full": ends.full.len(), "in flight": flying }));
+        }
+        self.traced += 1;
+        let first = *self.traced_from.get_or_insert(work.step);
+        let done = work.split == Split::Train && work.pass == Pass::Train;
+        if done && work.step + 1 - first >= tracer.steps() {
+            return tracer.finish();
+        }
+        Ok(())
+    }
+
     /// Tells of the checkpoints that have reached the disk; waits for the one under way if asked.
     fn tell_saved(&mut self, wait: bool) -> Result<()> {
         for saved in self.run.saved(wait)? {
@@ -400,6 +459,7 @@ impl Engine {
         let Some(ends) = &self.ends else { return Ok(()) };
         let gauges = ends.gauges.clone();
         let began = Stamp::now();
+        let waiting = Instant::now();
         let message = select! {
             recv(self.mailbox) -> message => Some(message?),
             recv(ends.full) -> filled => {
@@ -412,6 +472,10 @@ impl Engine {
             }
             default(PULSE_EVERY) => None,
         };
+        if let Some(tracer) = gauges.tracing() {
+            let args = json!({});
+            tracer.span(Track::Thread, "wait for a batch", waiting, Instant::now(), args);
+        }
         if self.credits > 0 && self.times.passes > 0 {
             gauges.starved.add(began.elapsed());
         }
@@ -431,6 +495,9 @@ impl Engine {
     fn end(&mut self, stopped: bool) -> Result<()> {
         let wall_s = self.started.elapsed().as_secs_f64();
         self.take_pulse(true)?;
+        if let Some(tracer) = tracing(&self.ends) {
+            tracer.finish()?;
+        }
         let gauges = self.ends.take().map(|ends| ends.gauges);
         self.phase = Phase::Over;
         self.pending = None;
@@ -487,6 +554,11 @@ impl Engine {
             let _ = reply.send(Err(error.clone()));
         }
     }
+}
+
+/// The tracer of a run that is being traced.
+fn tracing(ends: &Option<DeviceEnds>) -> Option<&Tracer> {
+    ends.as_ref()?.gauges.tracing()
 }
 
 /// What the loop waits for when nothing is in flight.

@@ -173,7 +173,7 @@ impl Run {
     pub fn testify(&mut self, sources: &Sources) -> Result<()> {
         match &mut self.kept {
             Some(Kept { folder, witness: Some(witness), .. }) => {
-                witness.testify(folder.path(), sources)
+                witness.testify(folder.path(), sources, &self.quarantine)
             }
             _ => Ok(()),
         }

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::executor::Done;
 use crate::graph::plan::{Pass, Program};
 use crate::pipeline::{Split, Work};
+use crate::quarantine::Quarantine;
 use crate::report::answers::{ANSWERS, Answers, CLASSES_MAX, Counting};
 use crate::report::folder::write_json;
 use crate::report::gallery;
@@ -73,8 +74,8 @@ impl Witness {
         }
     }
 
-    /// Writes all of it into the run folder at the end of a run.
-    pub fn testify(&mut self, dir: &Path, sources: &Sources) -> Result<()> {
+    /// Writes all of it into the run folder at the end of a run. Samples that are known to be bad are not tried again.
+    pub fn testify(&mut self, dir: &Path, sources: &Sources, bad: &Quarantine) -> Result<()> {
         if let (Some(answers), Some(held_out)) = (&mut self.answers, &sources.validation) {
             for mistake in &mut answers.worst {
                 mistake.origin = held_out.origin(mistake.index);
@@ -87,6 +88,9 @@ impl Witness {
         if let Some((epoch, indices)) = &self.first
             && sources.train.len() != ENDLESS
         {
+            let bad = bad.part(Split::Train);
+            let indices: Vec<usize> =
+                indices.iter().copied().filter(|&index| !bad.is_known(index)).collect();
             let batch = (*epoch, &indices[..]);
             let (train, lacks) = (&*sources.train, self.lacks_transforms);
             gallery::keep_samples(dir, train, &mut self.train, batch, lacks)?;
