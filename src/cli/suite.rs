@@ -247,12 +247,16 @@ fn compare_all(files: &[PathBuf], json: bool) -> Result<()> {
 }
 
 fn show_comparison(found: &Comparison) {
-    print::data(format!("time of {} by that of {}; above 1 is slower", found.other, found.base));
+    print::data(format!(
+        "time of {} by that of {}: above 1 it takes longer",
+        found.other, found.base
+    ));
     let line = |name: &str, ratio: &inflight::bench::stats::Estimate, p: String, told: &str| {
-        format!(
+        let line = format!(
             "{name:<NAME$}{:>6.3} [{:.3} .. {:.3}] {p:>7} {told}",
             ratio.median, ratio.low, ratio.high
-        )
+        );
+        line.trim_end().to_string()
     };
     let told = |difference| match difference {
         Difference::Same => "",
