@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use rayon::ScopeFifo;
+use serde_json::json;
 
 use crate::batch::{SharedSlot, Slot};
 use crate::error::{Error, Result};
@@ -105,6 +106,9 @@ impl<'a> Assembly<'a> {
         slot: Slot,
         filler: Filler<'a>,
     ) {
+        if let Some(tracer) = self.gauges.tracing() {
+            tracer.slot(slot.index, "empty", json!({}));
+        }
         let samples = work.indices.len();
         let chunk = chunk_len(samples, self.workers);
         let slot = SharedSlot::new(slot, filler.layout(), samples);
@@ -147,7 +151,9 @@ impl<'a> Assembly<'a> {
                 && first < batch.failed_at.load(Ordering::Relaxed);
             if needed {
                 let indices = &batch.work.indices[first..first + windows.len()];
-                let filled = batch.filler.fill_chunk(&mut windows, indices, &self.gauges.stages);
+                let traced = self.gauges.tracing().map(|tracer| (tracer, batch.number));
+                let stages = &self.gauges.stages;
+                let filled = batch.filler.fill_chunk(&mut windows, indices, stages, traced);
                 if let Err((at, error)) = filled {
                     self.failed.fetch_min(batch.number, Ordering::Relaxed);
                     batch.fail(first + at, error);
@@ -184,6 +190,10 @@ impl<'a> Assembly<'a> {
     /// Whoever lets go of a batch as the last finishes it.
     fn let_go(&self, desk: &mut Desk<'a>, batch: Arc<Batch<'a>>) {
         if let Some(batch) = Arc::into_inner(batch) {
+            if let Some(tracer) = self.gauges.tracing() {
+                let args = json!({ "batch": batch.number, "step": batch.work.step });
+                tracer.slot(batch.slot.index(), "fill", args);
+            }
             let (number, result) = batch.into_result();
             self.finish(desk, number, result);
         }

@@ -364,6 +364,11 @@ pub struct SharedSlot {
 pub type Rows<'a> = (usize, Vec<Window<'a>>);
 
 impl SharedSlot {
+    /// The slot's place in the ring.
+    pub fn index(&self) -> usize {
+        self.slot.index
+    }
+
     /// Opens the first `rows` rows of a slot; those after them are padding and become zeros.
     ///
     /// # Panics

@@ -2,6 +2,7 @@
 //! and gives the slots back with what came out. There are two, [`gpu`](crate::gpu) and [`cpu`](crate::cpu).
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::Slot;
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::Arena;
 use crate::graph::op::{CONTROL_LEN, METRICS_LEN};
 use crate::graph::plan::Pass;
+use crate::report::trace::Tracer;
 
 /// The device a program runs on.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -143,6 +145,14 @@ pub trait Executor: Send {
     /// # Errors
     /// When the device is lost.
     fn store(&mut self, arena: Arena) -> Result<Vec<f32>>;
+
+    /// Has passes from now on written into a trace, dispatch by dispatch, on the host's clock, until the trace is over.
+    /// The results stay the same bit by bit; the passes may take longer. Passes are numbered in the order of
+    /// submission, from 0.
+    ///
+    /// # Errors
+    /// When the device lacks the memory for it.
+    fn trace(&mut self, tracer: Arc<Tracer>) -> Result<()>;
 
     /// How many device objects (buffers, pipelines, bind groups) were created so far; it must not grow
     /// from step to step.

@@ -1,8 +1,10 @@
 //! What is measured while batches are prepared, and how many are at work on them; read at any moment.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::prepare::{StageCounters, TimeSum};
+use crate::report::trace::Tracer;
 use crate::source::supply::Stores;
 use crate::tuner::Sizes;
 
@@ -46,9 +48,16 @@ pub struct Gauges {
     pub at_work: AtWork,
     /// What stands between the sources and the workers.
     pub stores: Stores,
+    /// Where it is written what happens when, for as long as the run is traced.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Gauges {
+    /// The tracer of a run that is being traced.
+    pub(crate) fn tracing(&self) -> Option<&Tracer> {
+        self.tracer.as_deref().filter(|tracer| !tracer.is_over())
+    }
+
     /// Has so many be at work from now on.
     pub(crate) fn set_at_work(&self, sizes: Sizes) {
         self.at_work.set(sizes);
@@ -58,7 +67,6 @@ impl Gauges {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -76,7 +84,7 @@ mod tests {
         let ahead = Arc::new(ReadAhead::start(source, 4, Room::new(1 << 20)).expect("starts"));
         ahead.set_readers(0);
         let stores = Stores { ahead: vec![ahead.clone()], caches: Vec::new() };
-        let gauges = Gauges { stores, ..Gauges::default() };
+        let gauges = Gauges { stores, ..Default::default() };
         ahead.announce(&[3]);
         let sizes = Sizes { readers: 2, slots: 5, workers: 3 };
         gauges.set_at_work(sizes);

@@ -14,9 +14,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::assembly::Assembly;
 use crate::batch::{Slot, SlotLayout};
@@ -26,6 +28,7 @@ use crate::gauges::Gauges;
 use crate::graph::plan::Pass;
 use crate::prepare::{Filler, Keys, panicked};
 use crate::quarantine::Quarantine;
+use crate::report::trace::{Tracer, Track};
 use crate::source::supply::{READERS_MAX, Supply};
 use crate::source::{ReadAhead, Source};
 use crate::transform::Transform;
@@ -142,9 +145,23 @@ impl Pipeline {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(
+        slots: Vec<Slot>,
+        agenda: impl Iterator<Item = Work> + Send + 'static,
+        preparation: Preparation,
+        device: impl FnOnce(DeviceEnds) + Send + 'static,
+    ) -> Result<Self> {
+        Self::start_traced(slots, agenda, preparation, None, device)
+    }
+
+    /// As [`Pipeline::start`], with all that happens written into a trace.
+    ///
+    /// # Errors
+    /// As [`Pipeline::start`].
+    pub fn start_traced(
         mut slots: Vec<Slot>,
         agenda: impl Iterator<Item = Work> + Send + 'static,
         mut preparation: Preparation,
+        tracer: Option<Arc<Tracer>>,
         device: impl FnOnce(DeviceEnds) + Send + 'static,
     ) -> Result<Self> {
         // Bound: the ring itself. No more batches can exist than slots, so no send ever waits on these.
@@ -155,7 +172,7 @@ impl Pipeline {
         let Preparation { train, validation, supply, .. } = &mut preparation;
         let supplied = supply.set_up(train.clone(), validation.clone())?;
         (*train, *validation) = (supplied.train, supplied.validation);
-        let gauges = Arc::new(Gauges { stores: supplied.stores, ..Gauges::default() });
+        let gauges = Arc::new(Gauges { stores: supplied.stores, tracer, ..Gauges::default() });
         let ends = DeviceEnds { full: full_out, empty: empty_in, gauges: gauges.clone() };
         let sources = [Some(&preparation.train), preparation.validation.as_ref()];
         let sources = Sources(sources.into_iter().flatten().cloned().collect());
@@ -226,7 +243,12 @@ fn prepare_loop(
     let assembly = &assembly;
     pool.in_place_scope_fifo(|scope| {
         for (number, work) in (0..).zip(agenda) {
+            let waiting = Instant::now();
             let Some(slot) = ring.next() else { return assembly.stop() };
+            if let Some(tracer) = gauges.tracing() {
+                let (name, args) = ("wait for an empty slot", json!({ "batch": number }));
+                tracer.span(Track::Thread, name, waiting, Instant::now(), args);
+            }
             if !assembly.begin() {
                 return;
             }

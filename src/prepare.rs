@@ -17,6 +17,7 @@ use crate::batch::{DType, Slot, SlotLayout, TargetSpec, Window, WriteOnly};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::framing::Framing;
 use crate::quarantine::{BadSamples, Faults};
+use crate::report::trace::Tracer;
 use crate::rng::Rng;
 use crate::source::{Encoding, Source, Target, cache};
 use crate::transform::{Effort, Image, ImageMemory, Transform, apply_all, deferrable};
@@ -140,7 +141,7 @@ pub fn fill(
         .enumerate()
         .filter(|(i, _)| i * chunk < failed_at.load(Relaxed))
         .filter_map(|(i, (windows, indices))| {
-            let (at, error) = filler.fill_chunk(windows, indices, times).err()?;
+            let (at, error) = filler.fill_chunk(windows, indices, times, None).err()?;
             failed_at.fetch_min(i * chunk + at, Relaxed);
             Some((i * chunk + at, error))
         })
@@ -287,12 +288,13 @@ impl Failure {
 }
 
 impl Filler<'_> {
-    /// Fills a run of windows; an error comes with its place in the run.
+    /// Fills a run of windows of the batch that is `traced`, if any; an error comes with its place in the run.
     pub(crate) fn fill_chunk(
         &self,
         windows: &mut [Window<'_>],
         indices: &[usize],
         times: &StageCounters,
+        traced: Option<(&Tracer, u64)>,
     ) -> Result<(), (usize, Error)> {
         let start = Instant::now();
         let mut scratch = SCRATCH.take().unwrap_or_default();
@@ -307,7 +309,13 @@ impl Filler<'_> {
         }
         let effort = scratch.image.take_effort();
         SCRATCH.set(Some(scratch));
-        times.add(laps.stretched_to(start.elapsed()).with(effort));
+        let end = Instant::now();
+        let laps = laps.stretched_to(end - start).with(effort);
+        times.add(laps);
+        if let Some((tracer, batch)) = traced {
+            let parts = [laps.read, laps.decode, laps.augment, laps.write];
+            tracer.chunk(batch, indices.len(), [start, end], parts);
+        }
         times.copied_bytes.fetch_add(effort.bytes, Relaxed);
         filled
     }

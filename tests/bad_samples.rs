@@ -140,7 +140,7 @@ fn run(
                 drop(fit);
                 return Ok(Outcome { steps, epochs, summary: *summary });
             }
-            Event::Checkpoint(_) => {}
+            Event::Checkpoint(_) | Event::Pulse(_) => {}
         }
     }
     panic!("the run ended without a summary");

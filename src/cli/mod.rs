@@ -14,6 +14,7 @@ mod predict;
 mod predict_rows;
 pub mod print;
 mod progress;
+mod report;
 mod runs;
 mod sampling;
 mod train;
@@ -43,6 +44,8 @@ enum Command {
     Predict(predict::Args),
     /// Measure a device: its kernels and whole steps, beside what it can do at best
     Bench(bench::Args),
+    /// Make a page about a run
+    Report(report::Args),
     /// List the devices of this machine
     Devices(devices::Args),
     /// Show what a data set holds
@@ -63,6 +66,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Report(args) => report::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),

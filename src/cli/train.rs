@@ -19,6 +19,9 @@ use super::progress::{FetchProgress, TrainProgress, measures};
 use super::runs::{self, Inputs};
 use super::{plan, print};
 
+/// Steps of a trace if nobody says how many.
+const TRACED_STEPS: &str = "100";
+
 /// Exit code of a second Ctrl-C, as shells report a program ended by it.
 const INTERRUPTED: i32 = 130;
 
@@ -37,6 +40,10 @@ pub struct Args {
     /// Show what would run, and stop
     #[arg(long)]
     dry_run: bool,
+    /// Write a trace of the first STEPS steps, for Perfetto (ui.perfetto.dev) or about:tracing: trace.json in the folder of
+    /// the run; these steps take longer [default STEPS: 100]
+    #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, default_missing_value = TRACED_STEPS)]
+    trace: Option<u64>,
     /// Print every event as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -75,6 +82,9 @@ pub fn run(args: Args) -> Result<()> {
         None => runs::create(&config)?,
     };
     builder = builder.run_dir(&run_dir).began(began, open_data);
+    if let Some(steps) = args.trace {
+        builder = builder.trace(steps);
+    }
     let done_steps;
     (builder, done_steps) = resume(builder, resumed.as_deref())?;
     let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;
@@ -245,13 +255,14 @@ fn follow(trainer: &Trainer, done_steps: u64, json: bool) -> Result<Summary> {
     let mut progress = TrainProgress::new(steps, done_steps, steps.div_ceil(per_epoch), json);
     for event in events {
         let event = event.inspect_err(|_| progress.finish())?;
-        if json {
+        // Pulses are for whoever looks on.
+        if json && !matches!(event, Event::Pulse(_)) {
             print::json(&event)?;
         }
         match &event {
             Event::Step(report) => progress.step(report),
             Event::Epoch(report) => progress.epoch(report),
-            Event::Checkpoint(_) | Event::Done(_) => {}
+            Event::Checkpoint(_) | Event::Pulse(_) | Event::Done(_) => {}
         }
     }
     progress.finish();

@@ -12,9 +12,10 @@ use super::real::Real;
 use crate::batch::{Slot, StepHeader};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::executor::{self, DeviceInfo, Done, Snapshot, Wants};
-use crate::graph::Arena;
 use crate::graph::op::{CONTROL_LEN, METRICS_LEN};
-use crate::graph::plan::{Pass, Program};
+use crate::graph::plan::{Pass, Plan, Program};
+use crate::graph::{Arena, Node};
+use crate::report::trace::{Dispatched, Tracer};
 
 /// Runs a program on the twins, in `f32` unless asked for `f64`.
 ///
@@ -32,6 +33,34 @@ pub struct Executor<T: Real = f32> {
     done: VecDeque<Done>,
     pool: Option<Arc<ThreadPool>>,
     open_s: f64,
+    tracing: Option<Tracing>,
+}
+
+/// What a trace of the twins is made of.
+#[derive(Debug)]
+struct Tracing {
+    tracer: Arc<Tracer>,
+    names: BTreeMap<Pass, Vec<String>>,
+    /// When each operation of the pass ended.
+    ends: Vec<Instant>,
+    passes: u64,
+}
+
+impl Tracing {
+    /// Writes the pass that began at `start`.
+    fn write(&mut self, pass: Pass, start: Instant) {
+        let us = |at: &Instant| self.tracer.us(*at);
+        let starts = std::iter::once(&start).chain(&self.ends);
+        let names = self.names.get(&pass).into_iter().flatten();
+        let dispatches = starts.zip(&self.ends).zip(names).map(|((from, to), name)| Dispatched {
+            name,
+            from_us: us(from),
+            to_us: us(to),
+        });
+        let dispatches: Vec<_> = dispatches.collect();
+        self.tracer.device_pass(&format!("{pass:?}"), self.passes, &dispatches);
+        self.passes += 1;
+    }
 }
 
 impl Executor {
@@ -78,6 +107,7 @@ impl<T: Real> Executor<T> {
             pool: None,
             program,
             open_s: start.elapsed().as_secs_f64(),
+            tracing: None,
         })
     }
 
@@ -137,11 +167,26 @@ impl<T: Real> Executor<T> {
         }
         self.memory.stage(&self.program, bytes);
         let (memory, scratch) = (&mut self.memory, &self.scratch);
-        let mut work = || steps.iter().for_each(|step| memory.run(step, bytes, &header, scratch));
+        let mut tracing = self.tracing.as_mut().filter(|tracing| !tracing.tracer.is_over());
+        if let Some(tracing) = &mut tracing {
+            tracing.ends.clear();
+        }
+        let start = Instant::now();
+        let mut work = || {
+            for step in steps {
+                memory.run(step, bytes, &header, scratch);
+                if let Some(tracing) = &mut tracing {
+                    tracing.ends.push(Instant::now());
+                }
+            }
+        };
         // The whole pass runs inside the pool: entering it anew for each operation costs a wake-up each.
         match &self.pool {
             Some(pool) => pool.install(work),
             None => rayon::scope(|_| work()),
+        }
+        if let Some(tracing) = tracing {
+            tracing.write(pass, start);
         }
         Ok(())
     }
@@ -224,6 +269,17 @@ impl<T: Real> executor::Executor for Executor<T> {
 
     fn store(&mut self, arena: Arena) -> Result<Vec<f32>> {
         Ok(to_f32(self.arena(arena)))
+    }
+
+    fn trace(&mut self, tracer: Arc<Tracer>) -> Result<()> {
+        let name =
+            |node: &Node| format!("{} {}", node.op.name(), node.scope).trim_end().to_string();
+        let names = |plan: &Plan| plan.nodes.iter().map(name).collect::<Vec<_>>();
+        let names: BTreeMap<Pass, Vec<String>> =
+            self.program.plans.iter().map(|(&pass, plan)| (pass, names(plan))).collect();
+        let ends = Vec::with_capacity(names.values().map(Vec::len).max().unwrap_or(0));
+        self.tracing = Some(Tracing { tracer, names, ends, passes: 0 });
+        Ok(())
     }
 
     fn objects_created(&self) -> usize {

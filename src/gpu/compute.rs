@@ -66,6 +66,8 @@ struct Step {
     pipeline: usize,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
+    /// What it is, for a trace.
+    name: String,
     /// Moved to reading before it, so that dispatches that follow need no barrier for them.
     readied: Vec<wgpu::Buffer>,
 }
@@ -117,11 +119,49 @@ impl Compiled {
         encoder: &mut wgpu::CommandEncoder,
         timestamp_writes: Option<wgpu::ComputePassTimestampWrites>,
     ) -> Result<()> {
-        let steps = self.passes.get(&pass).ok_or_else(|| {
-            Error::graph(format!("{pass:?}"), "the program has no plan for this pass")
-        })?;
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
         let mut recording = encoder.begin_compute_pass(&descriptor);
+        self.record(self.steps(pass)?, &mut recording);
+        Ok(())
+    }
+
+    /// Encodes a pass with a compute pass for each of the first `timed` dispatches, with its timestamps, and one for the
+    /// others.
+    ///
+    /// # Errors
+    /// When the program has no such pass.
+    pub(super) fn encode_apart<'a>(
+        &self,
+        pass: Pass,
+        encoder: &mut wgpu::CommandEncoder,
+        timed: usize,
+        writes: impl Fn(usize) -> wgpu::ComputePassTimestampWrites<'a>,
+    ) -> Result<()> {
+        let (timed, rest) = self.steps(pass)?.split_at(timed);
+        for (at, step) in timed.iter().enumerate() {
+            let timestamp_writes = Some(writes(at));
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            self.record(std::slice::from_ref(step), &mut encoder.begin_compute_pass(&descriptor));
+        }
+        if !rest.is_empty() {
+            self.record(rest, &mut encoder.begin_compute_pass(&Default::default()));
+        }
+        Ok(())
+    }
+
+    /// The names of the dispatches of each pass.
+    pub(super) fn names(&self) -> BTreeMap<Pass, Vec<String>> {
+        let names = |steps: &Vec<Step>| steps.iter().map(|step| step.name.clone()).collect();
+        self.passes.iter().map(|(&pass, steps)| (pass, names(steps))).collect()
+    }
+
+    fn steps(&self, pass: Pass) -> Result<&[Step]> {
+        self.passes.get(&pass).map(Vec::as_slice).ok_or_else(|| {
+            Error::graph(format!("{pass:?}"), "the program has no plan for this pass")
+        })
+    }
+
+    fn record(&self, steps: &[Step], recording: &mut wgpu::ComputePass<'_>) {
         let mut current = None;
         for step in steps {
             if current != Some(step.pipeline) {
@@ -140,7 +180,6 @@ impl Compiled {
             let [x, y, z] = step.workgroups;
             recording.dispatch_workgroups(x, y, z);
         }
-        Ok(())
     }
 }
 
@@ -183,7 +222,8 @@ impl<'a> Binder<'a> {
                 Error::device(&self.node.scope, message).caused_by(cause)
             })?;
         objects.created += 1;
-        Ok(Step { pipeline, bind_group, workgroups: dispatch.workgroups, readied: vec![] })
+        let name = format!("{} {}", dispatch.shader.name, self.node.scope).trim_end().to_string();
+        Ok(Step { pipeline, bind_group, workgroups: dispatch.workgroups, name, readied: vec![] })
     }
 
     fn resolve(&self, binding: Binding) -> Result<wgpu::BufferBinding<'a>> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::compute::Compiled;
 use super::context::{Context, PollFailure};
+use super::dispatch_clock::DispatchClock;
 use super::lowering::Lowering;
 use super::objects::Objects;
 use super::readback::{Arrivals, Arrived, Kind, Pool, Read, map_on_submit};
@@ -18,6 +19,7 @@ use crate::executor::{self, DeviceInfo, Done, Snapshot, Tune, Wants};
 use crate::graph::Arena;
 use crate::graph::op::{CONTROL_LEN, METRICS_LEN};
 use crate::graph::plan::{Pass, Program};
+use crate::report::trace::Tracer;
 
 /// A pass that takes longer than this means that the device hangs: drivers reset one long before, and
 /// the slowest step of any model that fits a software adapter takes a fraction of it.
@@ -37,6 +39,7 @@ pub struct Executor {
     ring: Ring,
     pool: Pool,
     timestamps: Option<Timestamps>,
+    dispatch_clock: Option<DispatchClock>,
     in_flight: VecDeque<InFlight>,
     /// When the oldest pass in flight began to be the oldest.
     oldest_since: Instant,
@@ -55,6 +58,8 @@ struct InFlight {
     reads: Vec<Read>,
     recorded: Duration,
     handed_over: Duration,
+    /// Since when, if its dispatches are timed.
+    traced: Option<Instant>,
 }
 
 impl Executor {
@@ -105,6 +110,7 @@ impl Executor {
             ring,
             pool,
             timestamps,
+            dispatch_clock: None,
             in_flight: VecDeque::with_capacity(slots),
             oldest_since: start,
             compile_s,
@@ -155,6 +161,7 @@ impl Executor {
         encoder: &mut wgpu::CommandEncoder,
         slot: usize,
         reads: &[Read],
+        traced: bool,
     ) -> Result<()> {
         let arenas = &self.compiled.memory.arenas;
         for read in reads {
@@ -170,7 +177,7 @@ impl Executor {
                     if let Some(from) = arenas.get(&Arena::Metrics) {
                         read.copy(encoder, (from, 0), control, metrics);
                     }
-                    if let Some(timestamps) = &self.timestamps {
+                    if let Some(timestamps) = self.timestamps.as_ref().filter(|_| !traced) {
                         timestamps.resolve(slot, encoder, read, control + metrics);
                     }
                 }
@@ -226,6 +233,11 @@ impl Executor {
     fn done(&mut self, pass: InFlight) -> Result<Done> {
         let lost = |error: wgpu::MapRangeError| self.objects.context.broken(error);
         let slot = self.ring.lend(pass.slot).map_err(lost)?;
+        let context = Arc::clone(&self.objects.context);
+        let traced_s = match (pass.traced, &mut self.dispatch_clock) {
+            (Some(since), Some(clock)) => clock.finish(&context, pass.pass, pass.slot, since)?,
+            _ => None,
+        };
         let mut done = Done {
             pass: pass.pass,
             slot,
@@ -249,7 +261,10 @@ impl Executor {
                     let (metrics, times) = rest.split_at(METRICS_LEN);
                     done.control.copy_from_slice(&floats(control));
                     done.metrics.copy_from_slice(&floats(metrics));
-                    done.device_busy = self.timestamps.as_ref().and_then(|t| t.elapsed(times));
+                    done.device_busy = match pass.traced {
+                        Some(_) => traced_s.map(Duration::from_secs_f64),
+                        None => self.timestamps.as_ref().and_then(|t| t.elapsed(times)),
+                    };
                 }
                 Kind::Output => done.output = Some(self.pool.finish(read).map_err(lost)?),
                 Kind::Arena(arena) => {
@@ -299,10 +314,16 @@ impl executor::Executor for Executor {
         let mut encoder = self.context().device.create_command_encoder(&Default::default());
         let (slot, batch) = (self.ring.buffer(index), &self.compiled.memory.batch);
         encoder.copy_buffer_to_buffer(slot, 0, batch, 0, Some(slot.size()));
-        let timestamp_writes = self.timestamps.as_ref().map(|t| t.writes(index));
-        self.compiled.encode(pass, &mut encoder, timestamp_writes)?;
-        self.copy_results(&mut encoder, index, &reads)?;
         let arrivals = Arc::new(Arrivals::default());
+        let clock = self.dispatch_clock.as_ref().filter(|clock| clock.is_on());
+        match clock {
+            Some(clock) => clock.encode(&self.compiled, pass, index, &mut encoder, &arrivals)?,
+            None => {
+                let timestamp_writes = self.timestamps.as_ref().map(|t| t.writes(index));
+                self.compiled.encode(pass, &mut encoder, timestamp_writes)?;
+            }
+        }
+        self.copy_results(&mut encoder, index, &reads, clock.is_some())?;
         map_on_submit(&encoder, slot, wgpu::MapMode::Write, &arrivals);
         reads.iter().for_each(|read| read.map_on_submit(&encoder, &arrivals));
         let commands = encoder.finish();
@@ -310,6 +331,10 @@ impl executor::Executor for Executor {
         let submission = self.context().queue.submit([commands]);
         let handed_over = start.elapsed() - recorded;
         self.context().check()?;
+        let traced = clock.map(|clock| {
+            clock.submitted([start, start + recorded, start + recorded + handed_over]);
+            start
+        });
         if self.in_flight.is_empty() {
             self.oldest_since = Instant::now();
         }
@@ -321,6 +346,7 @@ impl executor::Executor for Executor {
             reads,
             recorded,
             handed_over,
+            traced,
         });
         Ok(())
     }
@@ -381,6 +407,12 @@ impl executor::Executor for Executor {
         }
         let context = Arc::clone(&self.objects.context);
         self.pool.finish(read).map_err(|error| context.broken(error))
+    }
+
+    fn trace(&mut self, tracer: Arc<Tracer>) -> Result<()> {
+        let slots = self.ring.len();
+        self.dispatch_clock = DispatchClock::new(tracer, slots, &self.compiled, &mut self.objects)?;
+        Ok(())
     }
 
     fn objects_created(&self) -> usize {

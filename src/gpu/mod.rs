@@ -11,6 +11,7 @@ pub mod survey;
 pub mod tune;
 
 mod compute;
+mod dispatch_clock;
 mod executor;
 mod lowering;
 mod memory_size;

@@ -1,47 +1,93 @@
-//! The folder of a run: `metrics.jsonl` with a line for every step, and `verdict.json` at the end.
+//! The folder of a run: lines of JSON while it goes on, `metrics.jsonl` for steps, `epochs.jsonl` for epochs and
+//! `timeline.jsonl` for pulses; and `summary.json` and `verdict.json` at the end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::pulse::{Pulse, Thinning};
 use crate::durable::replace_file;
 use crate::error::{Error, ErrorKind, Result, Stage};
-use crate::train::event::{StepReport, Summary};
+use crate::train::event::{EpochReport, StepReport, Summary};
 
-/// Bytes of metrics that may wait in memory: some hundred steps.
-const METRICS_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of lines that may wait in memory: some hundred steps.
+const LINES_BUFFER_BYTES: usize = 64 << 10;
+
+/// A line for every step: [`StepReport`].
+pub const METRICS: &str = "metrics.jsonl";
+/// A line for every epoch: [`EpochReport`]. Of two for one epoch the later one counts.
+pub const EPOCHS: &str = "epochs.jsonl";
+/// What the stages did over time: [`Pulse`], longer ones as the run grows longer.
+pub const TIMELINE: &str = "timeline.jsonl";
+/// The end of the run: [`Summary`].
+pub const SUMMARY: &str = "summary.json";
+/// The verdict of the run, which is in its summary as well.
+pub const VERDICT: &str = "verdict.json";
 
 /// The open folder of a run under way.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    metrics: BufWriter<File>,
+    metrics: Lines,
+    epochs: Lines,
+    timeline: Lines,
+    thinning: Thinning,
 }
 
-/// What the truncation of metrics needs of a line.
+/// A file of lines of JSON that grows.
+#[derive(Debug)]
+struct Lines {
+    path: PathBuf,
+    writer: BufWriter<File>,
+}
+
+impl Lines {
+    /// Opens a file, from which lines of steps after `first_step` are cut off.
+    fn open(path: PathBuf, first_step: u64) -> Result<Self> {
+        if path.exists() {
+            keep_steps(&path, first_step)?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.map_err(|e| unwritable(&path, e))?;
+        Ok(Self { path, writer: BufWriter::with_capacity(LINES_BUFFER_BYTES, file) })
+    }
+
+    fn add(&mut self, line: &impl Serialize) -> Result<()> {
+        serde_json::to_writer(&mut self.writer, line)
+            .map_err(std::io::Error::from)
+            .and_then(|()| self.writer.write_all(b"\n"))
+            .map_err(|e| unwritable(&self.path, e))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.writer.flush().map_err(|e| unwritable(&self.path, e))
+    }
+}
+
+/// What cutting lines off needs of one.
 #[derive(Deserialize)]
 struct StepLine {
     step: u64,
 }
 
 impl RunFolder {
-    /// Opens the folder `path`, which is made if needed. Metrics of steps after `first_step` are cut off:
+    /// Opens the folder `path`, which is made if needed. Lines of steps after `first_step` are cut off:
     /// they belong to work that was lost, or to another run.
     ///
     /// # Errors
-    /// When the folder cannot be made, or metrics there cannot be read or replaced.
+    /// When the folder cannot be made, or lines there cannot be read or replaced.
     pub fn open(path: &Path, first_step: u64) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(|e| unwritable(path, e))?;
-        let file = path.join("metrics.jsonl");
-        if file.exists() {
-            keep_steps(&file, first_step)?;
-        }
-        let metrics = OpenOptions::new().create(true).append(true).open(&file);
-        let metrics = metrics.map_err(|e| unwritable(&file, e))?;
-        let metrics = BufWriter::with_capacity(METRICS_BUFFER_BYTES, metrics);
-        Ok(Self { path: path.to_path_buf(), metrics })
+        let lines = |name| Lines::open(path.join(name), first_step);
+        Ok(Self {
+            path: path.to_path_buf(),
+            metrics: lines(METRICS)?,
+            epochs: lines(EPOCHS)?,
+            timeline: lines(TIMELINE)?,
+            thinning: Thinning::default(),
+        })
     }
 
     /// Where it is.
@@ -54,36 +100,63 @@ impl RunFolder {
     /// # Errors
     /// When the disk is full or fails.
     pub fn record(&mut self, report: &StepReport) -> Result<()> {
-        serde_json::to_writer(&mut self.metrics, report)
-            .map_err(std::io::Error::from)
-            .and_then(|()| self.metrics.write_all(b"\n"))
-            .map_err(|e| unwritable(&self.path.join("metrics.jsonl"), e))
+        self.metrics.add(report)
     }
 
-    /// Hands all metrics so far to the operating system; a checkpoint does this first, so that its steps
+    /// Adds an epoch, and hands all lines so far to the operating system.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn record_epoch(&mut self, report: &EpochReport) -> Result<()> {
+        self.epochs.add(report)?;
+        self.flush()
+    }
+
+    /// Adds a pulse to the timeline, which may wait for the next ones.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn record_pulse(&mut self, pulse: Pulse) -> Result<()> {
+        self.thinning.take(pulse).map_or(Ok(()), |pulse| self.timeline.add(&pulse))
+    }
+
+    /// Hands all lines so far to the operating system; a checkpoint does this first, so that its steps
     /// are never missing.
     ///
     /// # Errors
     /// When the disk is full or fails.
     pub fn flush(&mut self) -> Result<()> {
-        self.metrics.flush().map_err(|e| unwritable(&self.path.join("metrics.jsonl"), e))
+        [&mut self.metrics, &mut self.epochs, &mut self.timeline]
+            .into_iter()
+            .try_for_each(Lines::flush)
     }
 
-    /// Writes the verdict of a finished run.
+    /// Writes summary and verdict of a finished run.
     ///
     /// # Errors
     /// When the disk is full or fails.
     pub fn finish(&mut self, summary: &Summary) -> Result<()> {
+        if let Some(rest) = self.thinning.rest() {
+            self.timeline.add(&rest)?;
+        }
         self.flush()?;
-        let path = self.path.join("verdict.json");
-        let mut json = serde_json::to_vec_pretty(&summary.verdict)
-            .map_err(|e| unwritable(&path, std::io::Error::from(e)))?;
-        json.push(b'\n');
-        replace_file(&path, &json)
+        write_json(&self.path.join(SUMMARY), summary)?;
+        write_json(&self.path.join(VERDICT), &summary.verdict)
     }
 }
 
-/// Cuts metrics off after the line of step `last`, or before one that was torn by a crash.
+/// Writes a file of JSON for people and tools, whole or not at all.
+///
+/// # Errors
+/// When the disk is full or fails.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut json =
+        serde_json::to_vec_pretty(value).map_err(|e| unwritable(path, std::io::Error::from(e)))?;
+    json.push(b'\n');
+    replace_file(path, &json)
+}
+
+/// Cuts lines off after those of step `last`, or before one that was torn by a crash.
 fn keep_steps(path: &Path, last: u64) -> Result<()> {
     let failed = |e| unwritable(path, e);
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
@@ -141,5 +214,25 @@ mod tests {
         drop(folder);
         RunFolder::open(dir.path(), 0).expect("opens a third time");
         assert!(steps_of(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn epochs_and_timeline_are_cut_off_with_the_metrics() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut folder = RunFolder::open(dir.path(), 0).expect("opens");
+        for step in [4, 8] {
+            let epoch = EpochReport { epoch: step / 4 - 1, step, ..Default::default() };
+            folder.record_epoch(&epoch).expect("writes");
+            let pulse = Pulse { step, over_s: 1.0, ..Default::default() };
+            folder.record_pulse(pulse).expect("writes");
+        }
+        folder.flush().expect("flushes");
+        drop(folder);
+        drop(RunFolder::open(dir.path(), 5).expect("opens again"));
+        for name in [EPOCHS, TIMELINE] {
+            let text = std::fs::read_to_string(dir.path().join(name)).expect("is there");
+            assert_eq!(text.lines().count(), 1, "{name}: {text}");
+            assert!(text.contains("\"step\":4"), "{name}: {text}");
+        }
     }
 }

@@ -1,5 +1,12 @@
-//! What a run leaves behind for people and tools: its folder, its verdict, its memory.
+//! What a run leaves behind for people and tools: its folder, its verdict, its memory, and pictures of them.
 
+pub mod answers;
+pub mod curve;
 pub mod folder;
+pub mod gallery;
 pub mod memory;
+pub mod page;
+pub mod plot;
+pub mod pulse;
+pub mod trace;
 pub mod verdict;

@@ -2,7 +2,7 @@
 
 use image::{Rgb, RgbImage};
 
-use crate::batch::DType;
+use crate::batch::{DType, SampleSpec};
 use crate::error::{Error, Result};
 use crate::source::{Source, Target, Viewer};
 
@@ -92,10 +92,7 @@ fn first_of_rows(
 /// A sheet that samples are pasted into.
 struct Grid {
     sheet: RgbImage,
-    dtype: DType,
-    channels: usize,
-    height: usize,
-    width: usize,
+    look: Look,
     /// Height and width of a sample on the sheet.
     tile: [u32; 2],
     /// Pixels more after the first column.
@@ -105,26 +102,18 @@ struct Grid {
 impl Grid {
     fn new(source: &dyn Source, rows: usize, columns: usize, first_gap: u32) -> Result<Self> {
         let spec = source.spec();
-        let [channels @ 1..=4, height, width] = spec.input_shape[..] else {
-            return Err(Error::data(
-                &source.info().name,
-                format!(
-                    "found samples of shape {:?}, expected images [channels, height, width]",
-                    spec.input_shape
-                ),
-            ));
-        };
-        let longer = (height.max(width) as u32).max(1);
-        let shown = match longer {
-            small if small <= TILE_PIXELS => TILE_PIXELS / small * small,
-            other => other.min(TILE_PIXELS_MAX),
-        };
-        let side = |side: usize| (side as u32 * shown / longer).max(1);
-        let tile @ [tile_h, tile_w] = [side(height), side(width)];
+        let look = Look::new(spec, TILE_PIXELS_MAX).ok_or_else(|| {
+            let shape = &spec.input_shape;
+            let message = format!(
+                "found samples of shape {shape:?}, expected images [channels, height, width]"
+            );
+            Error::data(&source.info().name, message)
+        })?;
+        let tile @ [tile_h, tile_w] = look.size();
         let sheet_w = columns as u32 * (tile_w + GAP) + GAP + first_gap;
         let sheet_h = rows as u32 * (tile_h + GAP) + GAP;
         let sheet = RgbImage::from_pixel(sheet_w, sheet_h, BACKGROUND);
-        Ok(Self { sheet, dtype: spec.input_dtype, channels, height, width, tile, first_gap })
+        Ok(Self { sheet, look, tile, first_gap })
     }
 
     /// Shows a sample: `input` is as it lies in a slot.
@@ -132,15 +121,59 @@ impl Grid {
         let [tile_h, tile_w] = self.tile;
         let x0 = GAP + column as u32 * (tile_w + GAP) + if column > 0 { self.first_gap } else { 0 };
         let y0 = GAP + row as u32 * (tile_h + GAP);
-        let bytes = displayable(self.dtype, input);
-        for y in 0..tile_h {
-            for x in 0..tile_w {
-                let from = |at: u32, tile: u32, len: usize| (at as usize * len) / tile as usize;
-                let at = from(y, tile_h, self.height) * self.width + from(x, tile_w, self.width);
-                let plane = self.height * self.width;
-                self.sheet.put_pixel(x0 + x, y0 + y, colour(&bytes, self.channels, plane, at));
-            }
+        let tile = self.look.tile(input);
+        image::imageops::replace(&mut self.sheet, &tile, x0.into(), y0.into());
+    }
+}
+
+/// How samples of a specification are shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    dtype: DType,
+    channels: usize,
+    height: usize,
+    width: usize,
+    /// Height and width of a tile.
+    tile: [u32; 2],
+}
+
+impl Look {
+    /// Tiles at most `longest` pixels long, to which small images are enlarged; none for what is no image of one to four
+    /// channels.
+    pub(crate) fn new(spec: &SampleSpec, longest: u32) -> Option<Self> {
+        let [channels @ 1..=4, height @ 1..=usize::MAX, width @ 1..=usize::MAX] =
+            spec.input_shape[..]
+        else {
+            return None;
+        };
+        if !matches!(spec.input_dtype, DType::U8 | DType::F32) {
+            return None;
         }
+        let longer = height.max(width) as u32;
+        let shown = match longer {
+            small if small <= TILE_PIXELS => TILE_PIXELS / small * small,
+            other => other.min(longest),
+        };
+        let side = |side: usize| (side as u32 * shown / longer).max(1);
+        let tile = [side(height), side(width)];
+        Some(Self { dtype: spec.input_dtype, channels, height, width, tile })
+    }
+
+    /// Height and width of a tile.
+    pub(crate) fn size(&self) -> [u32; 2] {
+        self.tile
+    }
+
+    /// The tile of a sample: `input` is as it lies in a slot.
+    pub(crate) fn tile(&self, input: &[u8]) -> RgbImage {
+        let [tile_h, tile_w] = self.tile;
+        let bytes = displayable(self.dtype, input);
+        let plane = self.height * self.width;
+        RgbImage::from_fn(tile_w, tile_h, |x, y| {
+            let from = |at: u32, tile: u32, len: usize| (at as usize * len) / tile as usize;
+            let at = from(y, tile_h, self.height) * self.width + from(x, tile_w, self.width);
+            colour(&bytes, self.channels, plane, at)
+        })
     }
 }
 

@@ -43,6 +43,7 @@ mod with_info;
 
 pub use concat::Concat;
 pub use config::{DataConfig, Task};
+pub(crate) use contact_sheet::Look;
 pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
 pub use open::{Dataset, OpenOptions, open, open_rows};

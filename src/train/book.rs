@@ -156,6 +156,8 @@ pub(super) struct Book {
     /// The loss scale of the next step, where the loss is scaled.
     pub loss_scale: Option<f64>,
     pub last_epoch: Option<EpochReport>,
+    /// Epochs that ended in this process.
+    pub epochs: u64,
     /// When the last result came, or work began: time since belongs to the next result.
     clock: Option<Instant>,
 }
@@ -177,6 +179,7 @@ impl Book {
             bad: 0,
             loss_scale: None,
             last_epoch: progress.last_epoch,
+            epochs: 0,
             clock: None,
         }
     }
@@ -304,6 +307,7 @@ impl Book {
         };
         (self.epoch_samples, self.epoch_s) = (0, 0.0);
         self.last_epoch = Some(report);
+        self.epochs += 1;
         self.tell(&Event::Epoch(report));
     }
 }

@@ -17,6 +17,7 @@ use super::event::{FirstStep, Input};
 use super::run::{Run, Saving};
 use super::trainer::{MAILBOX_LEN, Parts, Trainer};
 use super::weights;
+use super::witness::Witness;
 use crate::batch::TargetSpec;
 use crate::config::RunConfig;
 use crate::device;
@@ -30,8 +31,9 @@ use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
 use crate::pipeline::{Pipeline, Preparation, Split};
 use crate::quarantine::{OnBadSample, Quarantine};
+use crate::report::trace::Tracer;
 use crate::sampler::Sampler;
-use crate::source::{ENDLESS, Source, no_stream};
+use crate::source::{ENDLESS, Source, Viewer, no_stream};
 use crate::transform::{self, Augment, Transform, TransformConfig, deferrable};
 
 /// Describes a training; see [`Trainer::builder`].
@@ -44,6 +46,7 @@ pub struct TrainerBuilder {
     loss: Option<Loss>,
     run_dir: Option<PathBuf>,
     resume: Option<Checkpoint>,
+    traced_steps: Option<u64>,
     began: Instant,
     open_data: Duration,
 }
@@ -59,6 +62,7 @@ impl TrainerBuilder {
             loss: None,
             run_dir: None,
             resume: None,
+            traced_steps: None,
             began: Instant::now(),
             open_data: Duration::ZERO,
         }
@@ -92,6 +96,13 @@ impl TrainerBuilder {
     /// Keeps metrics, verdict and checkpoints in this folder.
     pub fn run_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.run_dir = Some(dir.into());
+        self
+    }
+
+    /// Writes a trace of the first `steps` steps into the run folder, see [`trace`](crate::report::trace). They take longer
+    /// than others.
+    pub fn trace(mut self, steps: u64) -> Self {
+        self.traced_steps = Some(steps);
         self
     }
 
@@ -208,8 +219,13 @@ impl TrainerBuilder {
             .any(|part| part.waits());
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
             .input(Input::planned(config, slots, waits))
-            .quarantine(quarantine.clone());
+            .quarantine(quarantine.clone())
+            .watched(self.witness(&program));
         let lr = config.learning_rate(total_steps);
+        let tracer = match (&self.run_dir, self.traced_steps) {
+            (Some(dir), Some(steps)) => Some(Arc::new(Tracer::create(dir, steps)?)),
+            _ => None,
+        };
         let abandoned = Arc::new(AtomicBool::new(false));
         let terms = Terms {
             began: self.began,
@@ -253,7 +269,7 @@ impl TrainerBuilder {
             supply: config.supply(slots * program.slot.slot_bytes)?,
         };
         let ring = executor.take_slots()?;
-        let pipeline = Pipeline::start(ring, agenda, preparation, move |ends| {
+        let pipeline = Pipeline::start_traced(ring, agenda, preparation, tracer, move |ends| {
             Engine::new(executor, ends, messages, book, run, sources, first).run();
         })?;
         Ok(Trainer::new(Parts {
@@ -265,6 +281,18 @@ impl TrainerBuilder {
             steps_per_epoch,
             pipeline,
         }))
+    }
+
+    /// Who watches for the page of the run. What the program adds to the transforms cannot be shown there.
+    fn witness(&self, program: &Program) -> Witness {
+        let config = &self.config;
+        let viewer = |list: &[TransformConfig]| {
+            Viewer::of(list.iter().filter_map(TransformConfig::build).collect(), config.seed)
+        };
+        let (train, held_out) = (viewer(&config.transforms), viewer(&config.eval_transforms));
+        let mut witness = Witness::new(program, train, held_out);
+        witness.lacks_transforms = !self.transforms.is_empty();
+        witness
     }
 
     fn quarantine(&self) -> Result<Quarantine> {

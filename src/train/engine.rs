@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvError, TryRecvError, select};
 use futures_channel::oneshot;
+use serde_json::json;
 
 use super::book::{Book, Listener};
 use super::event::{Event, FirstStep, StepReport, Summary};
+use super::meter::Meter;
 use super::run::Run;
 use crate::batch::StepHeader;
 use crate::error::{Error, Result};
@@ -17,6 +19,8 @@ use crate::executor::{Done, Executor, Snapshot, Wants};
 use crate::graph::Arena;
 use crate::graph::plan::Pass;
 use crate::pipeline::{DeviceEnds, Filled, Split, Work};
+use crate::report::pulse::PULSE_EVERY;
+use crate::report::trace::{Tracer, Track};
 use crate::source::Source;
 
 /// How long the device thread waits for a result before it looks for the next batch and for messages.
@@ -110,6 +114,11 @@ pub(super) struct Engine {
     sources: Sources,
     checkpoint_asked: bool,
     times: DeviceTimes,
+    meter: Meter,
+    /// When the passes in flight were submitted, how many have come back, and the first step; of a run that is traced.
+    submitted: VecDeque<Instant>,
+    traced: u64,
+    traced_from: Option<u64>,
     first: FirstStep,
     started: Instant,
     summary: Option<Summary>,
@@ -125,6 +134,7 @@ impl Engine {
         sources: Sources,
         first: FirstStep,
     ) -> Self {
+        let shares_thread = matches!(executor.device().kind.as_str(), "twins" | "software");
         Self {
             executor,
             ends: Some(ends),
@@ -142,6 +152,10 @@ impl Engine {
             sources,
             checkpoint_asked: false,
             times: DeviceTimes::default(),
+            meter: Meter::new(shares_thread),
+            submitted: VecDeque::new(),
+            traced: 0,
+            traced_from: None,
             first,
             started: Instant::now(),
             summary: None,
@@ -150,6 +164,10 @@ impl Engine {
 
     /// Runs until the trainer is gone.
     pub fn run(mut self) {
+        let tracer = self.ends.as_ref().and_then(|ends| ends.gauges.tracer.clone());
+        if let Some(Err(error)) = tracer.map(|tracer| self.executor.trace(tracer)) {
+            self.fail(error);
+        }
         while let Ok(()) = self.turn() {}
     }
 
@@ -236,7 +254,11 @@ impl Engine {
         if self.executor.in_flight() > 0 {
             let began = Instant::now();
             let done = self.executor.collect(PATIENCE)?;
-            self.times.wait_s += began.elapsed().as_secs_f64();
+            let ended = Instant::now();
+            self.times.wait_s += (ended - began).as_secs_f64();
+            if let Some(tracer) = tracing(&self.ends) {
+                tracer.span(Track::Thread, "wait for a result", began, ended, json!({}));
+            }
             return done.map_or(Ok(()), |done| self.finish(done));
         }
         self.answer_questions();
@@ -292,9 +314,20 @@ impl Engine {
         if completes && self.credits != u64::MAX {
             self.credits = self.credits.saturating_sub(1);
         }
+        let wants = Wants { output: self.run.submitting(&work), snapshot };
+        let index = slot.index;
+        let args = || json!({ "pass": self.times.passes, "step": work.step, "epoch": work.epoch });
+        if let Some(tracer) = tracing(&self.ends) {
+            tracer.slot(index, "wait for the device", args());
+        }
         let began = Instant::now();
-        self.executor.submit(work.pass, slot, Wants { output: false, snapshot })?;
-        self.times.launch_s += began.elapsed().as_secs_f64();
+        self.executor.submit(work.pass, slot, wants)?;
+        let ended = Instant::now();
+        self.times.launch_s += (ended - began).as_secs_f64();
+        if let Some(tracer) = tracing(&self.ends) {
+            tracer.span(Track::Thread, "submit", began, ended, args());
+            self.submitted.push_back(began);
+        }
         self.times.passes += 1;
         self.flying.push_back(work);
         Ok(())
@@ -311,8 +344,17 @@ impl Engine {
             self.first.total_s = self.book.terms.began.elapsed().as_secs_f64();
         }
         let snapshot = done.snapshot.take();
+        self.trace_finished(&work, done.slot.index)?;
+        self.run.finished(&work, &done, &self.sources);
+        let epochs = self.book.epochs;
         let report = self.book.enter(&work, &done)?;
+        if self.book.epochs > epochs
+            && let Some(epoch) = &self.book.last_epoch
+        {
+            self.run.record_epoch(epoch)?;
+        }
         if let Some(ends) = &self.ends {
+            self.meter.look(work.epoch, ends.full.len(), 1 + self.executor.in_flight());
             // The prepare thread may already have ended.
             let _ = ends.empty.send(done.slot);
         }
@@ -328,7 +370,43 @@ impl Engine {
         if let Some(snapshot) = snapshot {
             self.run.save(snapshot, self.book.progress())?;
         }
-        self.tell_saved(false)
+        self.tell_saved(false)?;
+        self.take_pulse(false)
+    }
+
+    /// Tells how the run is, if it is time to, or its `last` pulse.
+    fn take_pulse(&mut self, last: bool) -> Result<()> {
+        let Some(ends) = &self.ends else { return Ok(()) };
+        let pulse = self.meter.pulse(&self.book, &self.times, &ends.gauges, last);
+        let Some(pulse) = pulse else { return Ok(()) };
+        self.run.record_pulse(pulse)?;
+        self.book.tell(&Event::Pulse(Box::new(pulse)));
+        Ok(())
+    }
+
+    /// Writes into the trace that a pass has come back, and ends the trace after its last step.
+    fn trace_finished(&mut self, work: &Work, slot: usize) -> Result<()> {
+        let Some(tracer) = tracing(&self.ends) else { return Ok(()) };
+        let Some(began) = self.submitted.pop_front() else { return Ok(()) };
+        let name = match work.split {
+            Split::Train => format!("step {}", work.step + 1),
+            Split::Validation => format!("validation after step {}", work.step),
+        };
+        let number = self.traced;
+        let args = json!({ "pass": number, "step": work.step, "micro_step": work.micro_step });
+        tracer.slot(slot, "on the device", args.clone());
+        tracer.span(Track::Passes(slot), &name, began, Instant::now(), args);
+        if let Some(ends) = &self.ends {
+            let flying = self.executor.in_flight();
+            tracer.counter("queues", json!({ "full": ends.full.len(), "in flight": flying }));
+        }
+        self.traced += 1;
+        let first = *self.traced_from.get_or_insert(work.step);
+        let done = work.split == Split::Train && work.pass == Pass::Train;
+        if done && work.step + 1 - first >= tracer.steps() {
+            return tracer.finish();
+        }
+        Ok(())
     }
 
     /// Tells of the checkpoints that have reached the disk; waits for the one under way if asked.
@@ -359,6 +437,7 @@ impl Engine {
         let Some(ends) = &self.ends else { return Ok(()) };
         let gauges = ends.gauges.clone();
         let began = Instant::now();
+        let waiting = Instant::now();
         let message = select! {
             recv(self.mailbox) -> message => Some(message?),
             recv(ends.full) -> filled => {
@@ -369,9 +448,17 @@ impl Engine {
                 }
                 None
             }
+            default(PULSE_EVERY) => None,
         };
+        if let Some(tracer) = gauges.tracing() {
+            let args = json!({});
+            tracer.span(Track::Thread, "wait for a batch", waiting, Instant::now(), args);
+        }
         if self.credits > 0 && self.times.passes > 0 {
             gauges.starved.add(began.elapsed());
+        }
+        if let Err(error) = self.take_pulse(false) {
+            self.fail(error);
         }
         message.map_or(Ok(()), |message| self.receive(message))
     }
@@ -385,6 +472,10 @@ impl Engine {
     /// The run is over: the last checkpoint, the summary, the answers.
     fn end(&mut self, stopped: bool) -> Result<()> {
         let wall_s = self.started.elapsed().as_secs_f64();
+        self.take_pulse(true)?;
+        if let Some(tracer) = tracing(&self.ends) {
+            tracer.finish()?;
+        }
         let gauges = self.ends.take().map(|ends| ends.gauges);
         self.phase = Phase::Over;
         self.pending = None;
@@ -398,6 +489,7 @@ impl Engine {
         let hash = self.run.parameter_hash(&snapshot);
         self.run.save_last(snapshot, self.book.progress())?;
         self.tell_saved(true)?;
+        self.run.testify(&self.sources)?;
         let device = self.executor.device();
         let summary = self.run.summary(super::run::Closing {
             book: &self.book,
@@ -423,6 +515,8 @@ impl Engine {
 
     /// Answers everything with the error; the pipeline behind it ends.
     fn fail(&mut self, error: Error) {
+        // What there is of the run's lines belongs on the disk, whatever comes of it.
+        let _ = self.run.flush();
         self.phase = Phase::Over;
         self.ends = None;
         self.pending = None;
@@ -438,6 +532,11 @@ impl Engine {
             let _ = reply.send(Err(error.clone()));
         }
     }
+}
+
+/// The tracer of a run that is being traced.
+fn tracing(ends: &Option<DeviceEnds>) -> Option<&Tracer> {
+    ends.as_ref()?.gauges.tracing()
 }
 
 /// What the loop waits for when nothing is in flight.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::RunConfig;
 use crate::executor::DeviceInfo;
 use crate::pipeline::Find;
+use crate::report::pulse::Pulse;
 use crate::report::verdict::Verdict;
 use crate::source::cache::CacheCounts;
 use crate::tuner::SLOTS_FIRST;
@@ -22,18 +23,21 @@ pub enum Event {
     Epoch(EpochReport),
     /// A checkpoint is on disk.
     Checkpoint(CheckpointReport),
+    /// What the stages did since the pulse before; several times a second.
+    Pulse(Box<Pulse>),
     /// The run is over.
     Done(Box<Summary>),
 }
 
 /// One optimizer step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// Steps applied up to and including this one.
     pub step: u64,
     /// Epoch it belongs to, from 0.
     pub epoch: u64,
     /// Mean loss over the samples of the step.
+    #[serde(deserialize_with = "super::book::null_is_nan")]
     pub loss: f64,
     /// Share of correct predictions, for classifiers.
     pub accuracy: Option<f64>,
@@ -42,6 +46,7 @@ pub struct StepReport {
     /// Samples in the step.
     pub samples: u64,
     /// Global norm of the gradients before clipping.
+    #[serde(deserialize_with = "super::book::null_is_nan")]
     pub grad_norm: f64,
     /// Whether the update was skipped because a gradient was not finite.
     pub skipped: bool,

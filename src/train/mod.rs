@@ -2,8 +2,10 @@
 
 mod builder;
 mod engine;
+mod meter;
 mod run;
 mod trainer;
+mod witness;
 
 pub mod agenda;
 pub mod book;

@@ -7,10 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::book::{Book, Progress};
 use super::checkpoint::CheckpointWriter;
-use super::engine::DeviceTimes;
-use super::event::{CheckpointReport, FirstStep, Input, StepReport, Summary};
+use super::engine::{DeviceTimes, Sources};
+use super::event::{CheckpointReport, EpochReport, FirstStep, Input, StepReport, Summary};
+use super::witness::Witness;
 use crate::error::Result;
-use crate::executor::{DeviceInfo, Snapshot};
+use crate::executor::{DeviceInfo, Done, Snapshot};
 use crate::gauges::Gauges;
 use crate::graph::Arena;
 use crate::graph::plan::Program;
@@ -18,6 +19,7 @@ use crate::pipeline::Work;
 use crate::quarantine::Quarantine;
 use crate::report::folder::RunFolder;
 use crate::report::memory::{peak_memory_bytes, processor_time_s};
+use crate::report::pulse::Pulse;
 use crate::report::verdict::{StageTimes, Verdict};
 use crate::tuner::Sizes;
 
@@ -33,6 +35,7 @@ pub(super) struct Saving {
 /// The run folder of a run that keeps one.
 struct Kept {
     folder: RunFolder,
+    witness: Option<Witness>,
     writer: CheckpointWriter,
     every: u64,
 }
@@ -76,7 +79,7 @@ impl Run {
             .map(|Saving { dir, every, keep }| -> Result<Kept> {
                 let folder = RunFolder::open(&dir, first_step)?;
                 let writer = CheckpointWriter::start(&dir, program.clone(), seed, keep)?;
-                Ok(Kept { folder, writer, every })
+                Ok(Kept { folder, witness: None, writer, every })
             })
             .transpose()?;
         let arenas = program.persistent_arenas().collect();
@@ -92,6 +95,14 @@ impl Run {
             processor_began_s,
             kept,
         })
+    }
+
+    /// Has somebody watch for what the page of the run shows, where the run has a folder.
+    pub fn watched(mut self, witness: Witness) -> Self {
+        if let Some(kept) = &mut self.kept {
+            kept.witness = Some(witness);
+        }
+        self
     }
 
     /// Has the summary tell of bad samples.
@@ -116,6 +127,45 @@ impl Run {
 
     pub fn record(&mut self, report: &StepReport) -> Result<()> {
         self.kept.as_mut().map_or(Ok(()), |kept| kept.folder.record(report))
+    }
+
+    pub fn record_epoch(&mut self, report: &EpochReport) -> Result<()> {
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.folder.record_epoch(report))
+    }
+
+    pub fn record_pulse(&mut self, pulse: Pulse) -> Result<()> {
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.folder.record_pulse(pulse))
+    }
+
+    /// Hands all lines so far to the operating system.
+    pub fn flush(&mut self) -> Result<()> {
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.folder.flush())
+    }
+
+    fn witness(&mut self) -> Option<&mut Witness> {
+        self.kept.as_mut()?.witness.as_mut()
+    }
+
+    /// Whether the output of a pass that is about to be submitted is wanted.
+    pub fn submitting(&mut self, work: &Work) -> bool {
+        self.witness().is_some_and(|witness| witness.submitting(work))
+    }
+
+    /// Looks at a pass that has come back.
+    pub fn finished(&mut self, work: &Work, done: &Done, sources: &Sources) {
+        if let Some(witness) = self.witness() {
+            witness.finished(work, done, sources);
+        }
+    }
+
+    /// Writes what was seen of the data into the run folder, at the end of a run.
+    pub fn testify(&mut self, sources: &Sources) -> Result<()> {
+        match &mut self.kept {
+            Some(Kept { folder, witness: Some(witness), .. }) => {
+                witness.testify(folder.path(), sources, &self.quarantine)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Hands a snapshot to the checkpoint thread; waits only if the one before is still being written.

@@ -1,7 +1,9 @@
 //! The command line as a user sees it: what it prints where, its exit codes, its one-line errors.
 
+mod browser;
 mod data;
 mod pictures;
+mod report;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
