@@ -373,7 +373,6 @@ fn free_bytes(folder: &Path) -> Option<u64> {
     let status = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) };
     // SAFETY: zeroed integers are a valid `statvfs`, and on success all of it was written.
     let stat = (status == 0).then(|| unsafe { stat.assume_init() })?;
-    #[expect(clippy::unnecessary_cast, reason = "other systems have other types")]
     Some(stat.f_bavail as u64 * stat.f_frsize as u64)
 }
 

@@ -173,6 +173,8 @@ fn print_json(results: &Results) -> Result<()> {
 
 /// Columns for the name of a workload.
 const NAME: usize = 46;
+/// And where results are compared.
+const COMPARED: usize = 41;
 
 fn show(results: &Results) {
     print::data(format!(
@@ -185,7 +187,7 @@ fn show(results: &Results) {
     for workload in &results.workloads {
         print::data(format!(
             "{:<NAME$}{:>11}{:>7.1}%  {:>13}",
-            clipped(&workload.id),
+            clipped(&workload.id, NAME),
             print::duration(workload.time_s.median),
             100.0 * workload.time_s.spread(),
             behind(workload),
@@ -203,11 +205,11 @@ fn behind(workload: &Workload) -> String {
 }
 
 /// The beginning of a name that is too long for its column.
-fn clipped(name: &str) -> String {
-    if name.chars().count() < NAME {
+fn clipped(name: &str, width: usize) -> String {
+    if name.chars().count() < width {
         return name.into();
     }
-    let kept: String = name.chars().take(NAME - 2).collect();
+    let kept: String = name.chars().take(width - 2).collect();
     format!("{kept}…")
 }
 
@@ -253,8 +255,11 @@ fn show_comparison(found: &Comparison) {
     ));
     let line = |name: &str, ratio: &inflight::bench::stats::Estimate, p: String, told: &str| {
         let line = format!(
-            "{name:<NAME$}{:>6.3} [{:.3} .. {:.3}] {p:>7} {told}",
-            ratio.median, ratio.low, ratio.high
+            "{:<COMPARED$}{:>6.3} [{:.3} .. {:.3}] {p:>7} {told}",
+            clipped(name, COMPARED),
+            ratio.median,
+            ratio.low,
+            ratio.high
         );
         line.trim_end().to_string()
     };
@@ -265,7 +270,7 @@ fn show_comparison(found: &Comparison) {
     };
     for row in &found.rows {
         let p = format!("p {:.3}", row.p);
-        print::data(line(&clipped(&row.id), &row.ratio, p, told(row.difference)));
+        print::data(line(&row.id, &row.ratio, p, told(row.difference)));
     }
     let told = match found.verdict {
         Difference::Same => "the same",
