@@ -149,6 +149,8 @@ mod tests {
             (129, 65, 31),
             (64, 130, 1),
             (9, 37, 130),
+            // Columns of a transposed b that fall into the same lines of a cache, in two panels.
+            (3, 40, 512),
         ] {
             check::<f32>(m, n, k, 1e-6);
             check::<f64>(m, n, k, 1e-13);

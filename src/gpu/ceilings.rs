@@ -17,7 +17,7 @@ const COPY_BYTES_MIN: usize = 1 << 20;
 const MOVES: [usize; 3] = [1, 8, 64];
 /// Sums of an invocation that do not wait for one another, in the forms that are tried: a processor wants
 /// as many as its registers hold, a GPU hides waiting by other invocations.
-const CHAINS: [usize; 4] = [1, 2, 4, 8];
+const CHAINS: [usize; 5] = [1, 2, 3, 4, 8];
 /// Multiply-adds of four numbers that follow one another in a round, as `multiply_add.wgsl` has it.
 const STEPS: usize = 16;
 

@@ -166,7 +166,7 @@ impl Conv {
 
 /// Every kind of geometry: strides, padding, uneven kernels and images, planes and kernels of a
 /// multiple of four and not, one tap, one pixel, groups, depthwise.
-const CONVOLUTIONS: [Conv; 14] = [
+const CONVOLUTIONS: [Conv; 19] = [
     Conv::new([3, 1, 8, 8], 16, [3, 3]).with([1, 1], [1, 1], 1),
     Conv::new([2, 3, 5, 7], 5, [1, 1]),
     Conv::new([3, 2, 9, 6], 33, [3, 3]).with([2, 2], [1, 1], 1),
@@ -177,6 +177,12 @@ const CONVOLUTIONS: [Conv; 14] = [
     Conv::new([3, 6, 6, 5], 10, [3, 3]).with([1, 1], [1, 1], 2),
     Conv::new([2, 6, 6, 8], 6, [3, 3]).with([2, 2], [1, 1], 6),
     Conv::new([3, 3, 5, 5], 6, [1, 1]).with([1, 1], [0, 0], 3),
+    // Pixel by pixel: planes and channels of a multiple of four and not, one past a tile, in groups.
+    Conv::new([2, 36, 6, 6], 65, [1, 1]),
+    Conv::new([3, 129, 3, 4], 6, [1, 1]),
+    Conv::new([5, 8, 7, 7], 33, [1, 1]),
+    Conv::new([2, 8, 4, 5], 12, [1, 1]).with([1, 1], [0, 0], 2),
+    Conv::new([2, 4, 5, 4], 4, [1, 1]).with([1, 1], [0, 1], 1),
     // Each channel a group of its own, with one output and with two.
     Conv::new([2, 70, 7, 9], 70, [3, 3]).with([1, 1], [1, 1], 70),
     Conv::new([5, 4, 23, 31], 8, [5, 3]).with([2, 1], [2, 0], 4),

@@ -44,6 +44,12 @@ impl Shapes {
         self.kernel[0] * self.kernel[1]
     }
 
+    /// Whether each pixel of y comes from the same pixel of x alone.
+    fn pointwise(&self) -> bool {
+        let ConvGeometry { stride, padding, .. } = self.geometry;
+        [self.kernel, stride, padding] == [[1, 1], [1, 1], [0, 0]]
+    }
+
     /// What `shared/dense_geometry.wgsl` takes, and the elements of the plane that a part counts by.
     pub fn constants(&self, plane: usize) -> Vec<(&'static str, f64)> {
         let ConvGeometry { stride, padding, .. } = self.geometry;
@@ -95,6 +101,7 @@ pub(super) fn forward(
     let types = types(bound, [1, 0]);
     let types = if packed { Types { a: DType::F32, ..types } } else { types };
     let plane = Shapes::plane(shapes.y);
+    let fours = plane.is_multiple_of(4);
     let product = Product {
         groups: geometry.groups,
         rows: shapes.outputs(),
@@ -106,7 +113,10 @@ pub(super) fn forward(
         cut: true,
         epilogue,
         constants: shapes.constants(plane),
-        variant: Variant::conv2d(types, plane.is_multiple_of(4)),
+        variant: match shapes.pointwise() {
+            true => Variant::pointwise(types, false, fours),
+            false => Variant::conv2d(types, fours),
+        },
     };
     let mut work = Work::default();
     if packed {
@@ -127,6 +137,9 @@ pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps
     if winograd::suits(&shapes, bound, caps) {
         return winograd::convolution(&shapes, Epilogue::default(), true);
     }
+    if let Some(product) = pointwise_input_grad(&shapes, bound) {
+        return product.into();
+    }
     let [sy, sx] = geometry.stride;
     let phases = (0..sy).flat_map(|y| (0..sx).map(move |x| [y, x]));
     let phases: Vec<Phase> = phases.filter_map(|first| Phase::new(first, &shapes)).collect();
@@ -143,6 +156,26 @@ pub(super) fn input_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCaps
         work.products.push(product);
     }
     work
+}
+
+/// As a product with the weights as they are stored, where a pixel of x reaches its own pixel alone.
+fn pointwise_input_grad(shapes: &Shapes, bound: Bound) -> Option<Product> {
+    let [rows, inner] = [shapes.inputs(), shapes.outputs()];
+    let suits = shapes.pointwise() && shapes.geometry.groups == 1 && rows.is_multiple_of(4);
+    let plane = Shapes::plane(shapes.x);
+    suits.then(|| Product {
+        groups: 1,
+        rows,
+        cols: shapes.images * plane,
+        inner,
+        operands: [Binding::Input(1), Binding::Input(0)],
+        output: Binding::Output(0),
+        a_along_inner: false,
+        cut: true,
+        epilogue: Epilogue::default(),
+        constants: shapes.constants(plane),
+        variant: Variant::pointwise(types(bound, [1, 0]), true, plane.is_multiple_of(4)),
+    })
 }
 
 /// Pixels of x that are reached by the same taps of the kernel: all of them, unless the stride is
@@ -205,7 +238,12 @@ impl Phase {
             cut: true,
             epilogue: Epilogue::default(),
             constants,
-            variant: Variant::conv2d_input_grad(types, phase, !phase && plane.is_multiple_of(4)),
+            variant: match shapes.pointwise() {
+                true => Variant::pointwise(types, false, plane.is_multiple_of(4)),
+                false => {
+                    Variant::conv2d_input_grad(types, phase, !phase && plane.is_multiple_of(4))
+                }
+            },
         }
     }
 }
@@ -247,7 +285,10 @@ pub(super) fn weight_grad(geometry: ConvGeometry, bound: Bound, caps: &DeviceCap
         cut: true,
         epilogue: Epilogue::default(),
         constants: shapes.constants(plane),
-        variant: Variant::conv2d_weight_grad(types(bound, [1, 0]), planes, fours),
+        variant: match shapes.pointwise() && planes {
+            true => Variant::pointwise_weight_grad(types(bound, [1, 0]), fours),
+            false => Variant::conv2d_weight_grad(types(bound, [1, 0]), planes, fours),
+        },
     };
     product.into()
 }

@@ -125,6 +125,43 @@ impl Variant {
         }
     }
 
+    /// A convolution with a kernel of one pixel that moves pixel by pixel, or the gradient of its image: a
+    /// product of weights with planes. `turned`: the weights are stored transposed; `fours`: whether planes
+    /// hold a multiple of four.
+    pub fn pointwise(types: Types, turned: bool, fours: bool) -> Self {
+        let a = match turned {
+            false => part!("shared/dense_a_rows4"),
+            true => part!("shared/dense_a_cols4"),
+        };
+        let b = match fours {
+            true => part!("shared/dense_b_planes4"),
+            false => part!("shared/dense_b_planes"),
+        };
+        Self {
+            name: "pointwise",
+            parts: vec![a, b],
+            place: part!("shared/dense_y_planes"),
+            geometry: part!("shared/dense_geometry"),
+            bias: part!("shared/dense_bias_rows"),
+            types,
+            fours: [true, fours, fours],
+        }
+    }
+
+    /// The gradient of the weights of such a convolution, where planes hold a multiple of four; `fours`:
+    /// whether columns lie by fours in it.
+    pub fn pointwise_weight_grad(types: Types, fours: bool) -> Self {
+        Self {
+            name: "pointwise_weight_grad",
+            parts: vec![part!("shared/dense_a_planes4"), part!("shared/dense_b_pixels4")],
+            place: part!("matmul"),
+            geometry: part!("shared/dense_geometry"),
+            bias: part!("shared/dense_bias_none"),
+            types,
+            fours: [true, true, fours],
+        }
+    }
+
     /// Whether an operand is f16.
     pub fn half(&self) -> bool {
         [self.types.a, self.types.b].contains(&DType::F16)

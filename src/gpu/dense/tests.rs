@@ -27,12 +27,17 @@ fn with_types(mut trial: Trial, inputs: &[DType], output: DType) -> Trial {
     trial
 }
 
-/// A convolution of images `x`, and the gradients of its image and its weights.
-fn convolutions(x: [usize; 4], outputs: usize, geometry: ConvGeometry) -> [Trial; 3] {
+/// A convolution of images `x` by a square kernel, and the gradients of its image and its weights.
+fn convolutions(
+    x: [usize; 4],
+    outputs: usize,
+    kernel: usize,
+    geometry: ConvGeometry,
+) -> [Trial; 3] {
     let ConvGeometry { stride, padding, groups } = geometry;
-    let side = |i: usize| (x[2 + i] + 2 * padding[i] - 3) / stride[i] + 1;
-    let [x, w, y] =
-        [x, [outputs, x[1] / groups, 3, 3], [x[0], outputs, side(0), side(1)]].map(|shape| shape);
+    let side = |i: usize| (x[2 + i] + 2 * padding[i] - kernel) / stride[i] + 1;
+    let w = [outputs, x[1] / groups, kernel, kernel];
+    let y = [x[0], outputs, side(0), side(1)];
     let trial = |op, inputs: [[usize; 4]; 2], output: [usize; 4]| Trial {
         op,
         inputs: inputs.iter().map(|shape| tensor(shape, DType::F32)).collect(),
@@ -73,7 +78,40 @@ fn a_tile_never_changes_a_bit_of_a_matrix_product() {
 #[test]
 fn a_tile_never_changes_a_bit_of_a_convolution() {
     let geometry = ConvGeometry { stride: [2, 1], padding: [0, 1], groups: 2 };
-    convolutions([2, 8, 11, 10], 66, geometry).iter().for_each(expect_the_same_bits);
+    convolutions([2, 8, 11, 10], 66, 3, geometry).iter().for_each(expect_the_same_bits);
+}
+
+const POINTWISE: ConvGeometry = ConvGeometry { stride: [1, 1], padding: [0, 0], groups: 1 };
+
+#[test]
+fn a_tile_never_changes_a_bit_of_a_pointwise_convolution() {
+    for x in [[2, 68, 6, 6], [3, 9, 5, 5]] {
+        convolutions(x, 65, 1, POINTWISE).iter().for_each(expect_the_same_bits);
+    }
+}
+
+#[test]
+fn pointwise_convolutions_have_shaders_of_their_own() {
+    let name_of = |trial: &Trial| {
+        let lowered = trial.with_bound(|bound| lower(&trial.op, bound, &UNITS, None));
+        let names: Vec<&str> = lowered.dispatches.iter().map(|d| d.shader.name).collect();
+        names.join(" ")
+    };
+    let names = |x, geometry| convolutions(x, 8, 1, geometry).map(|trial| name_of(&trial));
+    // Planes of a multiple of four: weights are read as they are, nothing is packed.
+    let own = ["pointwise", "pointwise", "pointwise_weight_grad"];
+    assert_eq!(names([2, 16, 8, 8], POINTWISE), own);
+    let odd = ["pointwise", "pointwise", "conv2d_weight_grad"];
+    assert_eq!(names([2, 16, 7, 7], POINTWISE), odd);
+    // Weights of 6 channels do not come by fours.
+    let packed = ["conv2d_pack pointwise", "conv2d_pack pointwise", "pointwise_weight_grad"];
+    assert_eq!(names([2, 6, 8, 8], POINTWISE), packed);
+    for other in [
+        ConvGeometry { stride: [2, 1], ..POINTWISE },
+        ConvGeometry { padding: [0, 1], ..POINTWISE },
+    ] {
+        assert!(names([2, 16, 8, 8], other).iter().all(|name| !name.contains("pointwise")));
+    }
 }
 
 const MIXES: [([DType; 3], DType); 4] = [
@@ -113,11 +151,13 @@ fn matrix_products_of_halves() {
 #[test]
 fn convolutions_of_halves() {
     let geometry = ConvGeometry { stride: [2, 1], padding: [1, 1], groups: 1 };
-    for op in 0..3 {
-        expect_the_same_of_halves(|| {
-            let [forward, input_grad, weight_grad] = convolutions([2, 4, 7, 8], 9, geometry);
-            [forward, input_grad, weight_grad].into_iter().nth(op).expect("one of three")
-        });
+    for (kernel, geometry) in [(3, geometry), (1, POINTWISE)] {
+        for op in 0..3 {
+            expect_the_same_of_halves(|| {
+                let trials = convolutions([2, 4, 7, 8], 9, kernel, geometry);
+                trials.into_iter().nth(op).expect("one of three")
+            });
+        }
     }
 }
 
@@ -149,8 +189,9 @@ fn expect_valid(dispatch: &Dispatch) {
 #[test]
 fn every_shader_for_gpus_is_valid() {
     let plain = ConvGeometry { stride: [1, 1], padding: [1, 1], groups: 1 };
-    let conv = |op: usize, channels, outputs| {
-        let trials = convolutions([2, channels, 8, 8], outputs, plain);
+    let conv = |op: usize, kernel, channels, outputs| {
+        let geometry = if kernel == 1 { POINTWISE } else { plain };
+        let trials = convolutions([2, channels, 8, 8], outputs, kernel, geometry);
         trials.into_iter().nth(op).expect("one of three")
     };
     let mut trials: Vec<Trial> = Vec::new();
@@ -163,7 +204,9 @@ fn every_shader_for_gpus_is_valid() {
         }
         for op in 0..3 {
             for channels in [68, 63] {
-                trials.push(with_types(conv(op, channels, 70), &[dtype, dtype], dtype));
+                for kernel in [1, 3] {
+                    trials.push(with_types(conv(op, kernel, channels, 70), &[dtype, dtype], dtype));
+                }
             }
         }
     }
