@@ -299,7 +299,7 @@ mod tests {
         };
         let expected = |bytes: &[u8]| {
             let crc = crc(bytes);
-            ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8).to_le_bytes()
+            crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
         };
         let mut events = Vec::new();
         while !bytes.is_empty() {
