@@ -7,6 +7,9 @@ pub mod gallery;
 pub mod memory;
 pub mod page;
 pub mod plot;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 pub mod pulse;
+pub mod tensorboard;
 pub mod trace;
 pub mod verdict;
