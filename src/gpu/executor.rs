@@ -11,6 +11,7 @@ use super::lowering::Lowering;
 use super::objects::Objects;
 use super::readback::{Arrivals, Arrived, Kind, Pool, Read, map_on_submit};
 use super::survey::DeviceMemory;
+use super::timestamps::{TIMESTAMP_BYTES, Timestamps};
 use super::tune::Tuner;
 use super::upload::Ring;
 use crate::batch::Slot;
@@ -27,8 +28,8 @@ const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Bytes of a report: control, metrics, and two timestamps.
 pub(super) const REPORT_BYTES: usize = 4 * (CONTROL_LEN + METRICS_LEN) + TIMESTAMP_BYTES;
-/// Bytes of the timestamps of a pass.
-pub(super) const TIMESTAMP_BYTES: usize = 16;
+/// Reports that each slot has: of its pass in flight, and of the next one, which is recorded meanwhile.
+pub(super) const REPORTS: usize = 2;
 
 /// Runs a program on a GPU.
 #[derive(Debug)]
@@ -116,8 +117,8 @@ impl Executor {
         let compile_s = start.elapsed().as_secs_f64();
         let ring = Ring::new(slots, program.slot.slot_bytes, &mut objects)?;
         let mut pool = Pool::default();
-        // For a pass in flight of each slot, and the next one.
-        let reports = (0..2 * slots).map(|_| pool.take(Kind::Report, REPORT_BYTES, &mut objects));
+        let reports =
+            (0..REPORTS * slots).map(|_| pool.take(Kind::Report, REPORT_BYTES, &mut objects));
         for report in reports.collect::<Result<Vec<_>>>()? {
             pool.give_back(report);
         }
@@ -468,55 +469,4 @@ impl executor::Executor for Executor {
 
 fn hang_message(waited: Duration) -> String {
     format!("the device hangs: a pass did not end within {} s", waited.as_secs())
-}
-
-/// The device's clock at the beginning and end of each pass.
-#[derive(Debug)]
-struct Timestamps {
-    queries: wgpu::QuerySet,
-    resolved: wgpu::Buffer,
-    /// Nanoseconds of a tick.
-    period_ns: f32,
-}
-
-impl Timestamps {
-    /// Two timestamps for every slot, where the device has them.
-    fn new(slots: usize, objects: &mut Objects) -> Result<Option<Self>> {
-        let context = Arc::clone(&objects.context);
-        if !context.has_timestamps() {
-            return Ok(None);
-        }
-        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let resolved = objects.buffer("timestamps", TIMESTAMP_BYTES, usage, false)?;
-        let queries = context.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("timestamps"),
-            ty: wgpu::QueryType::Timestamp,
-            count: 2 * slots as u32,
-        });
-        objects.created += 1;
-        Ok(Some(Self { queries, resolved, period_ns: context.queue.get_timestamp_period() }))
-    }
-
-    fn writes(&self, slot: usize) -> wgpu::ComputePassTimestampWrites<'_> {
-        let first = 2 * slot as u32;
-        wgpu::ComputePassTimestampWrites {
-            query_set: &self.queries,
-            beginning_of_pass_write_index: Some(first),
-            end_of_pass_write_index: Some(first + 1),
-        }
-    }
-
-    /// Records the copy of a slot's two timestamps to `offset` of `read`.
-    fn resolve(&self, slot: usize, encoder: &mut wgpu::CommandEncoder, read: &Read, offset: u64) {
-        let first = 2 * slot as u32;
-        encoder.resolve_query_set(&self.queries, first..first + 2, &self.resolved, 0);
-        read.copy(encoder, (&self.resolved, 0), offset, TIMESTAMP_BYTES as u64);
-    }
-
-    /// The time between two timestamps as read back; none where the clock ran backwards.
-    fn elapsed(&self, words: &[u32]) -> Option<Duration> {
-        let tick = |i: usize| u64::from(words[i]) | u64::from(words[i + 1]) << 32;
-        let ticks = tick(2).checked_sub(tick(0))?;
-        Some(Duration::from_nanos((ticks as f64 * f64::from(self.period_ns)) as u64))
-    }
 }
