@@ -101,8 +101,8 @@ pub struct Done {
     pub snapshot: Option<Snapshot>,
     /// Time the device was busy with this pass, where it can be told.
     pub device_busy: Option<Duration>,
-    /// Time this host spent on recording the pass, and on handing it to the driver; a software adapter may
-    /// compute meanwhile. Zero for the twins, whose pass needs neither.
+    /// Time this host spent on recording the pass, mostly while the device was busy with those before it, and on
+    /// handing it to the driver; a software adapter may compute meanwhile. Zero for the twins, whose pass needs neither.
     pub recorded: Duration,
     /// See `recorded`.
     pub handed_over: Duration,

@@ -40,12 +40,29 @@ pub struct Executor {
     pool: Pool,
     timestamps: Option<Timestamps>,
     dispatch_clock: Option<DispatchClock>,
+    /// For each slot its next pass, recorded while the device was still busy with others: what a slot brings
+    /// then waits for no recording.
+    ahead: Vec<Option<Recording>>,
     in_flight: VecDeque<InFlight>,
     /// When the oldest pass in flight began to be the oldest.
     oldest_since: Instant,
     compile_s: f64,
     tune_s: f64,
     tuned: usize,
+}
+
+/// A recorded pass over a slot.
+#[derive(Debug)]
+struct Recording {
+    pass: Pass,
+    wants: Wants,
+    commands: wgpu::CommandBuffer,
+    arrivals: Arc<Arrivals>,
+    reads: Vec<Read>,
+    from: Instant,
+    took: Duration,
+    /// Whether its dispatches are timed.
+    traced: bool,
 }
 
 /// A submitted pass.
@@ -99,7 +116,8 @@ impl Executor {
         let compile_s = start.elapsed().as_secs_f64();
         let ring = Ring::new(slots, program.slot.slot_bytes, &mut objects)?;
         let mut pool = Pool::default();
-        let reports = (0..slots).map(|_| pool.take(Kind::Report, REPORT_BYTES, &mut objects));
+        // For a pass in flight of each slot, and the next one.
+        let reports = (0..2 * slots).map(|_| pool.take(Kind::Report, REPORT_BYTES, &mut objects));
         for report in reports.collect::<Result<Vec<_>>>()? {
             pool.give_back(report);
         }
@@ -111,6 +129,7 @@ impl Executor {
             pool,
             timestamps,
             dispatch_clock: None,
+            ahead: (0..slots).map(|_| None).collect(),
             in_flight: VecDeque::with_capacity(slots),
             oldest_since: start,
             compile_s,
@@ -192,6 +211,42 @@ impl Executor {
             }
         }
         Ok(())
+    }
+
+    /// Records a pass over a slot, and the way of its results.
+    fn record(&mut self, slot: usize, pass: Pass, wants: Wants) -> Result<Recording> {
+        let from = Instant::now();
+        let reads = self.reads(wants)?;
+        let mut encoder = self.context().device.create_command_encoder(&Default::default());
+        let (buffer, batch) = (self.ring.buffer(slot), &self.compiled.memory.batch);
+        encoder.copy_buffer_to_buffer(buffer, 0, batch, 0, Some(buffer.size()));
+        let arrivals = Arc::new(Arrivals::default());
+        let clock = self.dispatch_clock.as_ref().filter(|clock| clock.is_on());
+        let traced = clock.is_some();
+        match clock {
+            Some(clock) => clock.encode(&self.compiled, pass, slot, &mut encoder, &arrivals)?,
+            None => {
+                let timestamp_writes = self.timestamps.as_ref().map(|t| t.writes(slot));
+                self.compiled.encode(pass, &mut encoder, timestamp_writes)?;
+            }
+        }
+        self.copy_results(&mut encoder, slot, &reads, traced)?;
+        map_on_submit(&encoder, buffer, wgpu::MapMode::Write, &arrivals);
+        reads.iter().for_each(|read| read.map_on_submit(&encoder, &arrivals));
+        let commands = encoder.finish();
+        let took = from.elapsed();
+        Ok(Recording { pass, wants, commands, arrivals, reads, from, took, traced })
+    }
+
+    /// What was recorded for this slot while others ran, if that is what is now wanted of it.
+    fn recorded_ahead(&mut self, slot: usize, pass: Pass, wants: Wants) -> Option<Recording> {
+        let recording = self.ahead[slot].take()?;
+        let traced = self.dispatch_clock.as_ref().is_some_and(DispatchClock::is_on);
+        if (recording.pass, recording.wants, recording.traced) == (pass, wants, traced) {
+            return Some(recording);
+        }
+        recording.reads.into_iter().for_each(|read| self.pool.give_back(read));
+        None
     }
 
     /// Waits until `arrivals` are complete, at most `patience`; whether they are.
@@ -308,32 +363,19 @@ impl executor::Executor for Executor {
 
     fn submit(&mut self, pass: Pass, slot: Slot, wants: Wants) -> Result<()> {
         self.context().check()?;
-        let start = Instant::now();
         let index = self.ring.take_back(slot)?;
-        let reads = self.reads(wants)?;
-        let mut encoder = self.context().device.create_command_encoder(&Default::default());
-        let (slot, batch) = (self.ring.buffer(index), &self.compiled.memory.batch);
-        encoder.copy_buffer_to_buffer(slot, 0, batch, 0, Some(slot.size()));
-        let arrivals = Arc::new(Arrivals::default());
-        let clock = self.dispatch_clock.as_ref().filter(|clock| clock.is_on());
-        match clock {
-            Some(clock) => clock.encode(&self.compiled, pass, index, &mut encoder, &arrivals)?,
-            None => {
-                let timestamp_writes = self.timestamps.as_ref().map(|t| t.writes(index));
-                self.compiled.encode(pass, &mut encoder, timestamp_writes)?;
-            }
-        }
-        self.copy_results(&mut encoder, index, &reads, clock.is_some())?;
-        map_on_submit(&encoder, slot, wgpu::MapMode::Write, &arrivals);
-        reads.iter().for_each(|read| read.map_on_submit(&encoder, &arrivals));
-        let commands = encoder.finish();
-        let recorded = start.elapsed();
-        let submission = self.context().queue.submit([commands]);
-        let handed_over = start.elapsed() - recorded;
+        let recording = match self.recorded_ahead(index, pass, wants) {
+            Some(recording) => recording,
+            None => self.record(index, pass, wants)?,
+        };
+        let start = Instant::now();
+        let submission = self.context().queue.submit([recording.commands]);
+        let handed_over = start.elapsed();
         self.context().check()?;
+        let clock = self.dispatch_clock.as_ref().filter(|_| recording.traced);
         let traced = clock.map(|clock| {
-            clock.submitted([start, start + recorded, start + recorded + handed_over]);
-            start
+            clock.submitted([recording.from, start, start + handed_over]);
+            recording.from
         });
         if self.in_flight.is_empty() {
             self.oldest_since = Instant::now();
@@ -342,12 +384,16 @@ impl executor::Executor for Executor {
             pass,
             slot: index,
             submission,
-            arrivals,
-            reads,
-            recorded,
+            arrivals: recording.arrivals,
+            reads: recording.reads,
+            recorded: recording.took,
             handed_over,
             traced,
         });
+        // The next pass of this slot is most likely the same.
+        if wants == Wants::default() && !recording.traced {
+            self.ahead[index] = Some(self.record(index, pass, wants)?);
+        }
         Ok(())
     }
 
