@@ -180,7 +180,8 @@ impl Dashboard {
         Gauge::default()
             .ratio(share.clamp(0.0, 1.0))
             .label(label)
-            .gauge_style(Style::new().fg(Color::Blue).bg(Color::Black))
+            // The label takes the two colours the other way round, and must be read on both.
+            .gauge_style(Style::new().fg(Color::Cyan).bg(Color::Black))
     }
 
     /// Seconds until the last step, as fast as it went lately.
@@ -203,7 +204,7 @@ impl Dashboard {
     }
 
     fn draw_stages(&self, frame: &mut Frame<'_>, area: Rect) {
-        let block = Block::bordered().title(" busy ").border_style(Color::DarkGray);
+        let block = framed(" busy ".into());
         let inner = block.inner(area);
         frame.render_widget(block, area);
         let bar_cells = usize::from(inner.width.saturating_sub(16));
@@ -232,7 +233,7 @@ impl Dashboard {
     }
 
     fn draw_queues(&self, frame: &mut Frame<'_>, area: Rect) {
-        let block = Block::bordered().title(" flow ").border_style(Color::DarkGray);
+        let block = framed(" flow ".into());
         let inner = block.inner(area);
         frame.render_widget(block, area);
         let [text, spark] =
@@ -288,6 +289,12 @@ impl Dashboard {
     }
 }
 
+/// A frame with a title that is brighter than itself.
+fn framed(title: String) -> Block<'static> {
+    let title = Span::styled(title, Color::White);
+    Block::bordered().title(title).border_style(Color::DarkGray)
+}
+
 /// A bar of so many cells, to an eighth of a cell.
 fn bar(share: f64, cells: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
@@ -315,7 +322,7 @@ fn draw_chart(
     let ((x0, x1), (y0, y1)) = (span(|p| p.0), span(|p| p.1));
     let title =
         if val.is_empty() { format!(" {name} ") } else { format!(" {name} · ● validation ") };
-    let block = Block::bordered().title(title).border_style(Color::DarkGray);
+    let block = framed(title);
     if !x0.is_finite() || !y0.is_finite() {
         return frame
             .render_widget(Paragraph::new(" waiting for the first step").block(block), area);
@@ -327,17 +334,17 @@ fn draw_chart(
         Dataset::default()
             .marker(Marker::Braille)
             .graph_type(GraphType::Line)
-            .style(Color::Blue)
+            .style(Color::LightBlue)
             .data(&points),
         Dataset::default()
             .marker(Marker::Dot)
             .graph_type(GraphType::Scatter)
-            .style(Color::Red)
+            .style(Color::LightRed)
             .data(val),
     ];
     let axis = |low: f64, high: f64, unit: Unit| {
         let labels = [low, (low + high) / 2.0, high].map(|x| Line::from(unit.label(x)));
-        Axis::default().bounds([low, high]).labels(labels).style(Color::DarkGray)
+        Axis::default().bounds([low, high]).labels(labels).style(Color::Gray)
     };
     let steps = Axis::default()
         .bounds([x0, x1])
