@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use inflight::batch::DType;
+use inflight::report::words;
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -136,15 +137,7 @@ fn one_line(text: &str) -> String {
 
 /// A whole number with its thousands apart: `60,000`.
 pub fn count(number: impl TryInto<u64>) -> String {
-    let digits = number.try_into().map_or_else(|_| "?".into(), |n: u64| n.to_string());
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    number.try_into().map_or_else(|_| "?".into(), words::count)
 }
 
 /// A rate, rounded to a whole number unless it is small.

@@ -13,3 +13,4 @@ pub mod pulse;
 pub mod tensorboard;
 pub mod trace;
 pub mod verdict;
+pub mod words;
