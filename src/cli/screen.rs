@@ -1,6 +1,6 @@
 //! The terminal while a dashboard has it: taken over, drawn on, and given back whatever happens.
 
-use std::io::{IsTerminal, Stderr, stderr};
+use std::io::{IsTerminal, Stderr, stderr, stdin};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -63,6 +63,10 @@ impl Screen {
 
     /// Whether Ctrl-C was pressed, which a terminal in this state does not turn into a signal.
     pub fn interrupted(&self) -> bool {
+        // A terminal that is gone has its end to read, again and again, and a poll would not come back.
+        if !stdin().is_terminal() {
+            return false;
+        }
         let mut interrupted = false;
         while event::poll(Duration::ZERO).unwrap_or(false) {
             let Ok(Event::Key(key)) = event::read() else { continue };
