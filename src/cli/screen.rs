@@ -20,7 +20,8 @@ static HOOK: Once = Once::new();
 
 /// The terminal, taken over until this is dropped.
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<Stderr>>,
+    /// There until this is dropped.
+    terminal: Option<Terminal<CrosstermBackend<Stderr>>>,
     drawn: Option<Instant>,
 }
 
@@ -44,7 +45,7 @@ impl Screen {
         let entered = execute!(stderr(), terminal::EnterAlternateScreen, cursor::Hide);
         let terminal = entered.and_then(|()| Terminal::new(CrosstermBackend::new(stderr())));
         match terminal {
-            Ok(terminal) => Ok(Some(Self { terminal, drawn: None })),
+            Ok(terminal) => Ok(Some(Self { terminal: Some(terminal), drawn: None })),
             Err(error) => {
                 restore();
                 Err(failed(error))
@@ -58,7 +59,7 @@ impl Screen {
             return;
         }
         self.drawn = Some(Instant::now());
-        let _ = self.terminal.draw(draw);
+        let _ = self.terminal.as_mut().map(|terminal| terminal.draw(draw));
     }
 
     /// Whether Ctrl-C was pressed, which a terminal in this state does not turn into a signal.
@@ -80,6 +81,11 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
+        let terminal = self.terminal.take();
+        if !stderr().is_terminal() {
+            // Dropped without a terminal it would print an error, and panic over that.
+            std::mem::forget(terminal);
+        }
         restore();
     }
 }
