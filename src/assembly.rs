@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::Sender;
 use rayon::ScopeFifo;
 use serde_json::json;
+use tracing::trace_span;
 
 use crate::batch::{SharedSlot, Slot};
 use crate::clock::Stamp;
@@ -153,7 +154,9 @@ impl<'a> Assembly<'a> {
                 let indices = &batch.work.indices[first..first + windows.len()];
                 let traced = self.gauges.tracing().map(|tracer| (tracer, batch.number));
                 let stages = &self.gauges.stages;
-                let filled = batch.filler.fill_chunk(&mut windows, indices, stages, traced);
+                let span = trace_span!("fill", batch = batch.number, samples = indices.len());
+                let fill = || batch.filler.fill_chunk(&mut windows, indices, stages, traced);
+                let filled = span.in_scope(fill);
                 if let Err((at, error)) = filled {
                     self.failed.fetch_min(batch.number, Ordering::Relaxed);
                     batch.fail(first + at, error);

@@ -108,8 +108,8 @@ pub struct Done {
     pub device_busy: Option<Duration>,
     /// Time the device took to copy the slot before that, where it can be told; not part of `device_busy`.
     pub copied: Option<Duration>,
-    /// Time this host spent on recording the pass, and on handing it to the driver; a software adapter may
-    /// compute meanwhile. Zero for the twins, whose pass needs neither.
+    /// Time this host spent on recording the pass, mostly while the device was busy with those before it, and on
+    /// handing it to the driver; a software adapter may compute meanwhile. Zero for the twins, whose pass needs neither.
     pub recorded: Duration,
     /// See `recorded`.
     pub handed_over: Duration,

@@ -35,6 +35,51 @@ fn no_device_object_is_created_per_step() {
     }
 }
 
+/// Passes are recorded before they are asked for; another one than was expected must come out as asked.
+#[test]
+fn each_pass_is_the_one_that_was_asked_for() {
+    let plain = (Pass::Eval, Wants::default());
+    let output = (Pass::Eval, Wants { output: true, ..Wants::default() });
+    let train = (Pass::Train, Wants::default());
+    let snapshot = (Pass::Train, Wants { snapshot: true, ..Wants::default() });
+    let asked = [train, train, output, train, plain, plain, output, snapshot, train, train, plain];
+    let run = |name: &str| -> Vec<[f32; 4]> {
+        let source = rows(64);
+        let builder = Trainer::builder(model(source.spec()), source).config(config(name));
+        let program = Arc::new(builder.program().expect("compiles"));
+        let mut executor = device::open(name, program, 2).expect("opens");
+        let mut slots = executor.take_slots().expect("a ring");
+        let pass = |(step, (pass, wants)): (usize, (Pass, Wants))| {
+            let mut slot = slots.remove(0);
+            let header = StepHeader {
+                count: 16,
+                step: step as u32,
+                lr: 0.01,
+                weight: 1.0,
+                ..Default::default()
+            };
+            slot.write_header(&header);
+            executor.submit(pass, slot, wants).expect("submits");
+            let done = executor.collect(Duration::from_secs(60)).expect("no fault");
+            let done = done.expect("a result within a minute");
+            assert_eq!((done.pass, done.output.is_some()), (pass, wants.output), "{name} {step}");
+            assert_eq!(done.snapshot.is_some(), wants.snapshot, "{name} {step}");
+            slots.push(done.slot);
+            done.metrics
+        };
+        asked.into_iter().enumerate().map(pass).collect()
+    };
+    let twins = run("cpu");
+    for name in devices() {
+        for (step, (found, expected)) in run(name).iter().zip(&twins).enumerate() {
+            for (found, expected) in found.iter().zip(expected) {
+                let near = (found - expected).abs() <= 1e-4 * expected.abs().max(1.0);
+                assert!(near, "{name}, pass {step}: {found} for {expected}");
+            }
+        }
+    }
+}
+
 /// Numbers with a NaN in every sample from `poisoned_from` on.
 struct Poisoned {
     poisoned_from: usize,

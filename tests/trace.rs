@@ -8,7 +8,6 @@ use std::path::Path;
 
 use common::{config, devices, model, rows};
 use inflight::report::trace::{EVENTS_MAX, TRACE};
-use inflight::source::Source;
 use inflight::train::event::Summary;
 use inflight::{RunConfig, Trainer};
 use serde_json::Value;

@@ -3,6 +3,8 @@
 
 mod bench;
 mod convert;
+#[cfg(feature = "tui")]
+mod dashboard;
 mod devices;
 mod doctor;
 mod eval;
@@ -19,10 +21,13 @@ mod progress;
 mod report;
 mod runs;
 mod sampling;
+#[cfg(feature = "tui")]
+mod screen;
 mod stalls;
 mod suite;
 mod train;
 mod verify;
+mod view;
 
 use clap::{Parser, Subcommand};
 use inflight::Result;
@@ -43,6 +48,9 @@ First steps:
 Exit codes: 0 done · 2 usage or config · 3 data · 4 device · 5 training diverged · 6 checkpoint ·
 75 stopped by a signal after a checkpoint was saved, run again with --resume")]
 pub struct Cli {
+    /// How lines for people are written to stderr
+    #[arg(long, global = true, value_name = "F", value_enum, default_value_t)]
+    log_format: print::LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -82,6 +90,7 @@ enum Command {
 /// Runs a command.
 pub fn run(cli: Cli) -> Result<()> {
     quiet_desktop_layer();
+    cli.log_format.apply();
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(args),

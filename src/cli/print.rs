@@ -2,8 +2,12 @@
 
 use std::error::Error as _;
 use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use inflight::batch::DType;
+use inflight::report::words;
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -22,9 +26,92 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
+/// Whether what people read is written as lines of JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Lines that a dashboard shows instead, while there is one.
+static CAPTURED: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// How lines for people are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// As they are
+    #[default]
+    Text,
+    /// Each as an object of JSON with time, level and message; epochs and checkpoints with their numbers
+    Json,
+}
+
+impl LogFormat {
+    /// From now on.
+    pub fn apply(self) {
+        JSON.store(self == LogFormat::Json, Ordering::Relaxed);
+    }
+}
+
+/// Whether what people read is written as lines of JSON.
+pub fn logs_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
 /// A line for people, to stderr. Whoever closed stderr does not want it.
 pub fn note(line: impl std::fmt::Display) {
+    if logs_json() {
+        return log_message("info", &line.to_string());
+    }
+    if let Some(captured) = &mut *captive() {
+        return captured.push(line.to_string());
+    }
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn captive() -> MutexGuard<'static, Option<Vec<String>>> {
+    CAPTURED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has lines for people wait for [`captured`] from now on, until [`release`].
+#[cfg(feature = "tui")]
+pub fn capture() {
+    *captive() = Some(Vec::new());
+}
+
+/// The lines since the last call.
+#[cfg(feature = "tui")]
+pub fn captured() -> Vec<String> {
+    captive().as_mut().map(std::mem::take).unwrap_or_default()
+}
+
+/// Writes lines for people again, those that still wait first.
+#[cfg(feature = "tui")]
+pub fn release() {
+    let waiting = captive().take();
+    waiting.into_iter().flatten().for_each(note);
+}
+
+/// Something with numbers for a log of JSON, to stderr.
+pub fn log(value: &impl Serialize) -> Result<()> {
+    #[derive(Serialize)]
+    struct Entry<'a, T> {
+        time: f64,
+        level: &'static str,
+        #[serde(flatten)]
+        value: &'a T,
+    }
+    let line = serde_json::to_string(&Entry { time: now_s(), level: "info", value })
+        .map_err(|e| Error::config("--log-format", "a value is no JSON").caused_by(e))?;
+    let _ = writeln!(std::io::stderr(), "{line}");
+    Ok(())
+}
+
+fn log_message(level: &str, message: &str) {
+    let entry = serde_json::json!({ "time": now_s(), "level": level, "message": message });
+    let _ = writeln!(std::io::stderr(), "{entry}");
+}
+
+/// Seconds since 1970, to the millisecond.
+fn now_s() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_millis() as f64 / 1e3)
 }
 
 /// An error with its causes, in one line, to stderr.
@@ -35,7 +122,11 @@ pub fn error(error: &Error) {
         line.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    note(one_line(&line));
+    let line = one_line(&line);
+    match logs_json() {
+        true => log_message("error", line.trim_start_matches("error: ")),
+        false => note(line),
+    }
 }
 
 /// Joins the lines of a message that lists things.
@@ -46,15 +137,7 @@ fn one_line(text: &str) -> String {
 
 /// A whole number with its thousands apart: `60,000`.
 pub fn count(number: impl TryInto<u64>) -> String {
-    let digits = number.try_into().map_or_else(|_| "?".into(), |n: u64| n.to_string());
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    number.try_into().map_or_else(|_| "?".into(), words::count)
 }
 
 /// A rate, rounded to a whole number unless it is small.

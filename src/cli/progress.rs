@@ -55,18 +55,7 @@ impl TrainProgress {
 
     /// An epoch ended: a line that stays.
     pub fn epoch(&self, report: &EpochReport) {
-        let train = measures(Some(report.loss), report.accuracy);
-        let test = match report.val_loss {
-            Some(_) => format!(" · test {}", measures(report.val_loss, report.val_accuracy)),
-            None => String::new(),
-        };
-        self.line(format!(
-            "epoch {}/{}: train {train}{test} · {} samples/s · {:.1} s",
-            report.epoch + 1,
-            self.epochs,
-            print::rate(report.samples_per_s),
-            report.elapsed_s,
-        ));
+        self.line(epoch_line(report, self.epochs));
     }
 
     /// A line that stays above the bar.
@@ -78,6 +67,21 @@ impl TrainProgress {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// What is said of an epoch of `epochs`.
+pub fn epoch_line(report: &EpochReport, epochs: u64) -> String {
+    let train = measures(Some(report.loss), report.accuracy);
+    let test = match report.val_loss {
+        Some(_) => format!(" · test {}", measures(report.val_loss, report.val_accuracy)),
+        None => String::new(),
+    };
+    format!(
+        "epoch {}/{epochs}: train {train}{test} · {} samples/s · {:.1} s",
+        report.epoch + 1,
+        print::rate(report.samples_per_s),
+        report.elapsed_s,
+    )
 }
 
 /// `loss 0.2954, accuracy 89.41 %`.

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
 use inflight::report::folder::rewrite_summary;
+use inflight::report::tensorboard::TensorBoard;
 use inflight::source::table::Fitted;
 use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions, Source};
 use inflight::train::checkpoint;
@@ -16,9 +18,10 @@ use inflight::train::{Commands, TrainerBuilder};
 use inflight::{Error, ErrorKind, Result, Stage, Trainer};
 
 use super::flags::Flags;
-use super::progress::{FetchProgress, TrainProgress, measures};
+use super::progress::{FetchProgress, measures};
 use super::runs::{self, Inputs};
 use super::verify::verify;
+use super::view::{Shown, View};
 use super::{plan, print};
 
 /// Steps of a trace if nobody says how many.
@@ -60,6 +63,17 @@ pub struct Args {
     /// the run; these steps take longer [default STEPS: 100]
     #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, default_missing_value = TRACED_STEPS)]
     trace: Option<u64>,
+    /// Write event files for TensorBoard: tensorboard/ in the folder of the run
+    #[arg(long)]
+    tensorboard: bool,
+    /// Show a dashboard on the terminal: curves, what is busy, queues, and when it ends
+    #[cfg(feature = "tui")]
+    #[arg(long, conflicts_with = "json")]
+    tui: bool,
+    /// Let Prometheus scrape the run at http://ADDR/metrics [default ADDR: 127.0.0.1:9464]
+    #[cfg(feature = "prometheus")]
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "127.0.0.1:9464")]
+    prometheus: Option<std::net::SocketAddr>,
     /// Print every event as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -107,7 +121,8 @@ pub fn run(args: Args) -> Result<()> {
     config.save(&run_dir)?;
     Inputs::of(&**train).save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
-    let mut summary = follow(&trainer, done_steps, args.json)?;
+    let watchers = Watchers::new(&args, &run_dir)?;
+    let mut summary = follow(&trainer, done_steps, &args, watchers, &run_dir)?;
     let steps = trainer.steps().0;
     // What it holds of device and memory is needed for others, if the verdict is verified.
     drop(trainer);
@@ -276,40 +291,125 @@ fn schedule_words(schedule: &Schedule) -> &'static str {
     }
 }
 
-/// Runs to the end, showing what happens but for the end itself.
-fn follow(trainer: &Trainer, done_steps: u64, json: bool) -> Result<Summary> {
-    let (steps, per_epoch) = trainer.steps();
-    let events = trainer.events();
-    stop_on_signal(trainer.commands())?;
-    let fit = trainer.fit();
-    let mut progress = TrainProgress::new(steps, done_steps, steps.div_ceil(per_epoch), json);
-    for event in events {
-        let event = event.inspect_err(|_| progress.finish())?;
-        // Pulses are for whoever looks on, and the end may still be verified.
-        if json && !matches!(event, Event::Pulse(_) | Event::Done(_)) {
-            print::json(&event)?;
+/// Those that are told of every event besides whoever looks at the terminal.
+struct Watchers {
+    board: Option<TensorBoard>,
+    #[cfg(feature = "prometheus")]
+    scraped: Option<inflight::report::prometheus::Endpoint>,
+}
+
+impl Watchers {
+    fn new(args: &Args, run_dir: &Path) -> Result<Self> {
+        let board = || {
+            let config = std::fs::read_to_string(run_dir.join("config.toml")).unwrap_or_default();
+            TensorBoard::create(run_dir, &config)
+        };
+        let board = args.tensorboard.then(board).transpose()?;
+        if let Some(board) = &board {
+            print::note(format!("tensorboard: {}", board.path().display()));
         }
-        match &event {
-            Event::Step(report) => progress.step(report),
-            Event::Epoch(report) => progress.epoch(report),
-            Event::Checkpoint(_) | Event::Pulse(_) | Event::Done(_) => {}
+        #[cfg(feature = "prometheus")]
+        let scraped =
+            args.prometheus.map(inflight::report::prometheus::Endpoint::open).transpose()?;
+        #[cfg(feature = "prometheus")]
+        if let Some(address) = args.prometheus {
+            print::note(format!("prometheus: http://{address}/metrics"));
         }
+        Ok(Self {
+            board,
+            #[cfg(feature = "prometheus")]
+            scraped,
+        })
     }
-    progress.finish();
+
+    fn event(&mut self, event: &Event) -> Result<()> {
+        #[cfg(feature = "prometheus")]
+        if let Some(scraped) = &self.scraped {
+            scraped.event(event);
+        }
+        self.board.as_mut().map_or(Ok(()), |board| board.event(event))
+    }
+}
+
+/// Events that may wait for whoever shows them, before the run is held up.
+const EVENTS_MAX: usize = 1024;
+
+/// How long a view waits for an event before it draws again.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Runs to the end, showing what happens.
+fn follow(
+    trainer: &Trainer,
+    done_steps: u64,
+    args: &Args,
+    mut watchers: Watchers,
+    run_dir: &Path,
+) -> Result<Summary> {
+    let (steps, per_epoch) = trainer.steps();
+    let events = trainer.queue(EVENTS_MAX);
+    let interrupt = Interrupt::new(trainer.commands());
+    interrupt.on_signal()?;
+    #[cfg(feature = "tui")]
+    let dashboard = args.tui.then(|| format!("{} · {}", run_dir.display(), trainer.device().name));
+    #[cfg(not(feature = "tui"))]
+    let dashboard = None::<&Path>.map(|_| run_dir.display().to_string());
+    let epochs = steps.div_ceil(per_epoch);
+    let mut view =
+        View::new(Shown { steps, done: done_steps, epochs, json: args.json, dashboard })?;
+    let fit = trainer.fit();
+    let mut watch = || -> Result<()> {
+        loop {
+            match events.recv_timeout(TICK) {
+                Ok(event) => {
+                    let event = event?;
+                    // Pulses are for whoever looks on, and the end may still be verified.
+                    if args.json && !matches!(event, Event::Pulse(_) | Event::Done(_)) {
+                        print::json(&event)?;
+                    }
+                    watchers.event(&event)?;
+                    view.event(&event)?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            view.tick(&interrupt);
+        }
+    };
+    let watched = watch();
+    view.finish();
+    watched?;
     pollster::block_on(fit)
 }
 
 /// The first signal ends the run after the steps in flight and a checkpoint, the second one at once.
-fn stop_on_signal(commands: Commands) -> Result<()> {
-    let asked = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::Relaxed) {
+#[derive(Clone)]
+pub struct Interrupt {
+    commands: Commands,
+    asked: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    fn new(commands: Commands) -> Self {
+        Self { commands, asked: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// As a signal does, or Ctrl-C where it is none.
+    pub fn press(&self) {
+        if self.asked.swap(true, Ordering::Relaxed) {
+            #[cfg(feature = "tui")]
+            super::screen::restore();
             std::process::exit(INTERRUPTED);
         }
         print::note("stopping after the step under way; again to stop at once");
-        commands.stop();
-    })
-    .map_err(|e| Error::config("signals", "the handler of Ctrl-C cannot be installed").caused_by(e))
+        self.commands.stop();
+    }
+
+    fn on_signal(&self) -> Result<()> {
+        let interrupt = self.clone();
+        ctrlc::set_handler(move || interrupt.press()).map_err(|e| {
+            Error::config("signals", "the handler of Ctrl-C cannot be installed").caused_by(e)
+        })
+    }
 }
 
 /// The last lines: how good, how fast, where the time went; an error if the run was stopped.

@@ -11,6 +11,7 @@ use super::lowering::Lowering;
 use super::objects::Objects;
 use super::readback::{Arrivals, Arrived, Kind, Pool, Read, map_on_submit};
 use super::survey::DeviceMemory;
+use super::timestamps::{TIMESTAMP_BYTES, Timestamps, tick};
 use super::tune::Tuner;
 use super::upload::Ring;
 use crate::batch::Slot;
@@ -27,8 +28,8 @@ const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Bytes of a report: control, metrics, and two timestamps.
 pub(super) const REPORT_BYTES: usize = 4 * (CONTROL_LEN + METRICS_LEN) + TIMESTAMP_BYTES;
-/// Bytes of the timestamps of a pass.
-pub(super) const TIMESTAMP_BYTES: usize = 16;
+/// Reports that each slot has: of its pass in flight, and of the next one, which is recorded meanwhile.
+pub(super) const REPORTS: usize = 2;
 
 /// Runs a program on a GPU.
 #[derive(Debug)]
@@ -40,6 +41,9 @@ pub struct Executor {
     pool: Pool,
     timestamps: Option<Timestamps>,
     dispatch_clock: Option<DispatchClock>,
+    /// For each slot its next pass, recorded while the device was still busy with others: what a slot brings
+    /// then waits for no recording.
+    ahead: Vec<Option<Recording>>,
     in_flight: VecDeque<InFlight>,
     /// When the oldest pass in flight began to be the oldest.
     oldest_since: Instant,
@@ -48,6 +52,20 @@ pub struct Executor {
     tuned: usize,
     /// When the last pass that came back ended, by the device's clock.
     last_end: Option<u64>,
+}
+
+/// A recorded pass over a slot.
+#[derive(Debug)]
+struct Recording {
+    pass: Pass,
+    wants: Wants,
+    commands: wgpu::CommandBuffer,
+    arrivals: Arc<Arrivals>,
+    reads: Vec<Read>,
+    from: Instant,
+    took: Duration,
+    /// Whether its dispatches are timed.
+    traced: bool,
 }
 
 /// A submitted pass.
@@ -103,7 +121,8 @@ impl Executor {
         let compile_s = start.elapsed().as_secs_f64();
         let ring = Ring::new(slots, program.slot.slot_bytes, &mut objects)?;
         let mut pool = Pool::default();
-        let reports = (0..slots).map(|_| pool.take(Kind::Report, REPORT_BYTES, &mut objects));
+        let reports =
+            (0..REPORTS * slots).map(|_| pool.take(Kind::Report, REPORT_BYTES, &mut objects));
         for report in reports.collect::<Result<Vec<_>>>()? {
             pool.give_back(report);
         }
@@ -115,6 +134,7 @@ impl Executor {
             pool,
             timestamps,
             dispatch_clock: None,
+            ahead: (0..slots).map(|_| None).collect(),
             in_flight: VecDeque::with_capacity(slots),
             oldest_since: start,
             compile_s,
@@ -197,6 +217,44 @@ impl Executor {
             }
         }
         Ok(())
+    }
+
+    /// Records a pass over a slot, and the way of its results.
+    fn record(&mut self, slot: usize, pass: Pass, wants: Wants) -> Result<Recording> {
+        let from = Instant::now();
+        let reads = self.reads(wants)?;
+        let mut encoder = self.context().device.create_command_encoder(&Default::default());
+        let (buffer, batch) = (self.ring.buffer(slot), &self.compiled.memory.batch);
+        if !wants.resident {
+            encoder.copy_buffer_to_buffer(buffer, 0, batch, 0, Some(buffer.size()));
+        }
+        let arrivals = Arc::new(Arrivals::default());
+        let clock = self.dispatch_clock.as_ref().filter(|clock| clock.is_on());
+        let traced = clock.is_some();
+        match clock {
+            Some(clock) => clock.encode(&self.compiled, pass, slot, &mut encoder, &arrivals)?,
+            None => {
+                let timestamp_writes = self.timestamps.as_ref().map(|t| t.writes(slot));
+                self.compiled.encode(pass, &mut encoder, timestamp_writes)?;
+            }
+        }
+        self.copy_results(&mut encoder, slot, &reads, traced)?;
+        map_on_submit(&encoder, buffer, wgpu::MapMode::Write, &arrivals);
+        reads.iter().for_each(|read| read.map_on_submit(&encoder, &arrivals));
+        let commands = encoder.finish();
+        let took = from.elapsed();
+        Ok(Recording { pass, wants, commands, arrivals, reads, from, took, traced })
+    }
+
+    /// What was recorded for this slot while others ran, if that is what is now wanted of it.
+    fn recorded_ahead(&mut self, slot: usize, pass: Pass, wants: Wants) -> Option<Recording> {
+        let recording = self.ahead[slot].take()?;
+        let traced = self.dispatch_clock.as_ref().is_some_and(DispatchClock::is_on);
+        if (recording.pass, recording.wants, recording.traced) == (pass, wants, traced) {
+            return Some(recording);
+        }
+        recording.reads.into_iter().for_each(|read| self.pool.give_back(read));
+        None
     }
 
     /// Waits until `arrivals` are complete, at most `patience`; whether they are.
@@ -324,34 +382,19 @@ impl executor::Executor for Executor {
 
     fn submit(&mut self, pass: Pass, slot: Slot, wants: Wants) -> Result<()> {
         self.context().check()?;
-        let start = Instant::now();
         let index = self.ring.take_back(slot)?;
-        let reads = self.reads(wants)?;
-        let mut encoder = self.context().device.create_command_encoder(&Default::default());
-        let (slot, batch) = (self.ring.buffer(index), &self.compiled.memory.batch);
-        if !wants.resident {
-            encoder.copy_buffer_to_buffer(slot, 0, batch, 0, Some(slot.size()));
-        }
-        let arrivals = Arc::new(Arrivals::default());
-        let clock = self.dispatch_clock.as_ref().filter(|clock| clock.is_on());
-        match clock {
-            Some(clock) => clock.encode(&self.compiled, pass, index, &mut encoder, &arrivals)?,
-            None => {
-                let timestamp_writes = self.timestamps.as_ref().map(|t| t.writes(index));
-                self.compiled.encode(pass, &mut encoder, timestamp_writes)?;
-            }
-        }
-        self.copy_results(&mut encoder, index, &reads, clock.is_some())?;
-        map_on_submit(&encoder, slot, wgpu::MapMode::Write, &arrivals);
-        reads.iter().for_each(|read| read.map_on_submit(&encoder, &arrivals));
-        let commands = encoder.finish();
-        let recorded = start.elapsed();
-        let submission = self.context().queue.submit([commands]);
-        let handed_over = start.elapsed() - recorded;
+        let recording = match self.recorded_ahead(index, pass, wants) {
+            Some(recording) => recording,
+            None => self.record(index, pass, wants)?,
+        };
+        let start = Instant::now();
+        let submission = self.context().queue.submit([recording.commands]);
+        let handed_over = start.elapsed();
         self.context().check()?;
+        let clock = self.dispatch_clock.as_ref().filter(|_| recording.traced);
         let traced = clock.map(|clock| {
-            clock.submitted([start, start + recorded, start + recorded + handed_over]);
-            start
+            clock.submitted([recording.from, start, start + handed_over]);
+            recording.from
         });
         if self.in_flight.is_empty() {
             self.oldest_since = Instant::now();
@@ -361,12 +404,16 @@ impl executor::Executor for Executor {
             slot: index,
             submission,
             queued: !self.in_flight.is_empty(),
-            arrivals,
-            reads,
-            recorded,
+            arrivals: recording.arrivals,
+            reads: recording.reads,
+            recorded: recording.took,
             handed_over,
             traced,
         });
+        // The next pass of this slot is most likely the same.
+        if wants == Wants::default() && !recording.traced {
+            self.ahead[index] = Some(self.record(index, pass, wants)?);
+        }
         Ok(())
     }
 
@@ -441,64 +488,4 @@ impl executor::Executor for Executor {
 
 fn hang_message(waited: Duration) -> String {
     format!("the device hangs: a pass did not end within {} s", waited.as_secs())
-}
-
-/// The device's clock at the beginning and end of each pass.
-#[derive(Debug)]
-struct Timestamps {
-    queries: wgpu::QuerySet,
-    resolved: wgpu::Buffer,
-    /// Nanoseconds of a tick.
-    period_ns: f32,
-}
-
-impl Timestamps {
-    /// Two timestamps for every slot, where the device has them.
-    fn new(slots: usize, objects: &mut Objects) -> Result<Option<Self>> {
-        let context = Arc::clone(&objects.context);
-        if !context.has_timestamps() {
-            return Ok(None);
-        }
-        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let resolved = objects.buffer("timestamps", TIMESTAMP_BYTES, usage, false)?;
-        let queries = context.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("timestamps"),
-            ty: wgpu::QueryType::Timestamp,
-            count: 2 * slots as u32,
-        });
-        objects.created += 1;
-        Ok(Some(Self { queries, resolved, period_ns: context.queue.get_timestamp_period() }))
-    }
-
-    fn writes(&self, slot: usize) -> wgpu::ComputePassTimestampWrites<'_> {
-        let first = 2 * slot as u32;
-        wgpu::ComputePassTimestampWrites {
-            query_set: &self.queries,
-            beginning_of_pass_write_index: Some(first),
-            end_of_pass_write_index: Some(first + 1),
-        }
-    }
-
-    /// Records the copy of a slot's two timestamps to `offset` of `read`.
-    fn resolve(&self, slot: usize, encoder: &mut wgpu::CommandEncoder, read: &Read, offset: u64) {
-        let first = 2 * slot as u32;
-        encoder.resolve_query_set(&self.queries, first..first + 2, &self.resolved, 0);
-        read.copy(encoder, (&self.resolved, 0), offset, TIMESTAMP_BYTES as u64);
-    }
-
-    /// The time between two timestamps as read back; none where the clock ran backwards.
-    fn elapsed(&self, words: &[u32]) -> Option<Duration> {
-        self.between(tick(words, 0), tick(words, 2))
-    }
-
-    /// The time from one tick to another; none where the clock ran backwards.
-    fn between(&self, from: u64, to: u64) -> Option<Duration> {
-        let ticks = to.checked_sub(from)?;
-        Some(Duration::from_nanos((ticks as f64 * f64::from(self.period_ns)) as u64))
-    }
-}
-
-/// The tick whose two words begin at `at`.
-fn tick(words: &[u32], at: usize) -> u64 {
-    u64::from(words[at]) | u64::from(words[at + 1]) << 32
 }

@@ -20,6 +20,7 @@ mod pipeline_cache;
 mod pipelines;
 mod readback;
 mod schedule;
+mod timestamps;
 mod upload;
 
 pub use adapters::{AdapterSummary, adapters};

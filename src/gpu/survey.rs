@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::context::Context;
-use super::executor::{REPORT_BYTES, TIMESTAMP_BYTES};
+use super::executor::{REPORT_BYTES, REPORTS};
 use super::lowering::{LoweredPass, Lowering};
 use super::objects::allocated;
+use super::timestamps::TIMESTAMP_BYTES;
 use super::tune::Choices;
 use crate::error::{Error, Result};
 use crate::graph::plan::{Pass, Program};
@@ -79,7 +80,7 @@ impl DeviceMemory {
             activations: program.activations.iter().map(|a| allocated(a.bytes())).sum(),
             scratch: lowering.scratch_bytes.iter().map(|&bytes| allocated(bytes)).sum(),
             batches: (slots as u64 + 1) * allocated(program.slot.slot_bytes),
-            readback: slots as u64 * allocated(REPORT_BYTES) + timestamps,
+            readback: (REPORTS * slots) as u64 * allocated(REPORT_BYTES) + timestamps,
             snapshot: kept.sum(),
         }
     }

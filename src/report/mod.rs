@@ -10,6 +10,10 @@ pub mod histogram;
 pub mod memory;
 pub mod page;
 pub mod plot;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 pub mod pulse;
+pub mod tensorboard;
 pub mod trace;
 pub mod verdict;
+pub mod words;

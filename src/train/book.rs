@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer, Serialize};
+use tracing::{debug, info};
 
 use super::event::{CheckpointReport, EpochReport, Event, StepReport};
 use crate::clock::MEASURES;
@@ -246,6 +247,7 @@ impl Book {
             return Ok(None);
         }
         let report = self.step_report(work, done);
+        debug!(step = report.step, loss = report.loss, lr = report.lr, "step");
         self.tell(&Event::Step(report));
         if work.last && !self.terms.validates {
             self.end_epoch(work.epoch);
@@ -318,6 +320,13 @@ impl Book {
             elapsed_s: self.terms.began.elapsed().as_secs_f64(),
         };
         (self.epoch_samples, self.epoch_s) = (0, 0.0);
+        info!(
+            epoch = number,
+            step = report.step,
+            loss = report.loss,
+            val_loss = report.val_loss,
+            "epoch"
+        );
         self.last_epoch = Some(report);
         self.epochs += 1;
         self.tell(&Event::Epoch(report));

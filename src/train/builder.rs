@@ -215,6 +215,7 @@ impl TrainerBuilder {
         if !self.config.eval {
             self.validation = None;
         }
+        let _span = tracing::info_span!("start").entered();
         let planning = Instant::now();
         let program = Arc::new(self.program()?);
         let config = &self.config;

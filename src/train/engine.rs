@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvError, TryRecvError, select};
 use futures_channel::oneshot;
 use serde_json::json;
+use tracing::{debug_span, info_span};
 
 use super::book::{Book, Listener};
 use super::event::{Event, FirstStep, StepReport, Summary};
@@ -340,7 +341,8 @@ impl Engine {
             tracer.slot(index, "wait for the device", args());
         }
         let began = Stamp::now();
-        self.executor.submit(work.pass, slot, wants)?;
+        debug_span!("submit", pass = ?work.pass, step = work.step, epoch = work.epoch)
+            .in_scope(|| self.executor.submit(work.pass, slot, wants))?;
         let ended = Stamp::now();
         if let Some(tracer) = tracing(&self.ends)
             && let (Some(began), Some(ended)) = (began.instant(), ended.instant())
@@ -499,6 +501,7 @@ impl Engine {
             tracer.finish()?;
         }
         let gauges = self.ends.take().map(|ends| ends.gauges);
+        let _span = info_span!("end", stopped).entered();
         self.phase = Phase::Over;
         self.pending = None;
         if !stopped {

@@ -8,6 +8,9 @@
 //! | stream | [`Trainer::events`] |
 //! | message queues | [`Trainer::commands`] in, [`Trainer::queue`] out |
 //!
+//! Whoever subscribes to `tracing` sees spans `start`, `submit`, `fill` (a chunk of a batch), `checkpoint` and `end` on
+//! the threads where they happen, and events `step` and `epoch`; with no subscriber they cost a load each.
+//!
 //! Preparation begins as soon as a trainer is made: batches wait in the ring before the first step is asked for.
 
 use std::future::Future;

@@ -2,6 +2,7 @@
 
 mod browser;
 mod data;
+mod live;
 mod machine;
 mod pictures;
 mod report;

@@ -8,8 +8,8 @@ use maud::{Markup, html};
 
 use super::lacking;
 use super::record::Record;
-use super::words::{count, number, percent};
 use crate::report::answers::{Answers, Mistake};
+use crate::report::words::{count, number, percent};
 
 /// Classes up to which the whole matrix is shown; of more, only what is mistaken most.
 const MATRIX_MAX: usize = 20;

@@ -3,10 +3,11 @@
 use maud::{Markup, html};
 
 use super::record::Record;
-use super::{chart_card, lacking, words};
+use super::{chart_card, lacking};
 use crate::report::curve::Curve;
 use crate::report::plot::{Bar, Bars, Chart, Line, Strips, Stroke, Unit, WHOLE};
 use crate::report::pulse::Pulse;
+use crate::report::words;
 
 /// Columns of cells in the timeline at most.
 const COLUMNS_MAX: usize = 150;

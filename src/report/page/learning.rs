@@ -2,10 +2,11 @@
 
 use maud::{Markup, html};
 
+use super::chart_card;
 use super::record::{Found, Record, Steps};
-use super::{chart_card, words};
 use crate::report::curve::Curve;
 use crate::report::plot::{Chart, HALF, Line, Stroke, Unit};
+use crate::report::words;
 use crate::train::event::EpochReport;
 
 /// Loss, accuracy, learning rate, norm of the gradients, and a table of epochs.

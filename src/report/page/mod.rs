@@ -8,7 +8,6 @@ mod flow;
 mod learning;
 mod record;
 mod samples;
-mod words;
 
 use std::path::Path;
 
@@ -17,8 +16,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::error::Result;
 use crate::nn::models::ModelConfig;
 use crate::report::plot;
+use crate::report::words::{self, bytes, count, percent, rate, seconds};
 use record::{Found, Lack, Record};
-use words::{bytes, count, percent, rate, seconds};
 
 const STYLE: &str = include_str!("style.css");
 

@@ -43,7 +43,9 @@ impl CheckpointWriter {
         let run_dir = run_dir.to_path_buf();
         let work = move || {
             for Job { snapshot, progress } in todo {
-                let result = save(&run_dir, &program, seed, &snapshot, progress, keep);
+                let span = tracing::info_span!("checkpoint", step = progress.step);
+                let write = || save(&run_dir, &program, seed, &snapshot, progress, keep);
+                let result = span.in_scope(write);
                 // Room for it is certain, unless the writer is gone: then nobody wants to know.
                 if done.send(result).is_err() {
                     break;

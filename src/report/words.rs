@@ -1,4 +1,4 @@
-//! Numbers as a page shows them.
+//! Numbers as pages show them.
 
 /// A time, in the unit that fits.
 pub fn seconds(s: f64) -> String {
