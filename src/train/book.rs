@@ -46,6 +46,15 @@ impl Listener {
     /// Sends into a stream or queue. A full one holds the run up until its owner has caught up, so nothing
     /// is lost and memory stays bounded; unless the trainer itself is gone.
     fn send(&mut self, mut item: Result<Event>, abandoned: &AtomicBool) -> bool {
+        // How things stand is of no use to an owner who is behind, and must not fill what was sized for steps.
+        let behind = match self {
+            Listener::Stream(stream) => !stream.is_empty(),
+            Listener::Queue(queue) => !queue.is_empty(),
+            _ => false,
+        };
+        if behind && matches!(item, Ok(Event::Pulse(_))) {
+            return true;
+        }
         loop {
             item = match self {
                 Listener::Stream(stream) => match stream.try_send(item) {
