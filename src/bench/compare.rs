@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::results::Results;
+use super::results::{Results, Workload};
 use super::stats::{Estimate, discoveries, mann_whitney};
 use crate::error::{Error, Result};
 
@@ -23,7 +23,7 @@ pub struct Comparison {
     pub other: String,
     /// Workloads that both have.
     pub rows: Vec<Row>,
-    /// The geometric mean of all ratios.
+    /// The same of the geometric means over all workloads, round by round.
     pub overall: Estimate,
     /// Whether all of it together is slower or faster.
     pub verdict: Difference,
@@ -98,9 +98,13 @@ pub fn compare(base: (&str, &Results), other: (&str, &Results)) -> Result<Compar
             Row { id: a.id.clone(), base_s, other_s, ratio, p, difference }
         })
         .collect();
-    let each: Vec<(&[f64], &[f64])> =
-        pairs.iter().map(|(a, b)| (&a.each_s[..], &b.each_s[..])).collect();
-    let overall = Estimate::mean_ratio(&each);
+    let sides = |of: fn(&(&Workload, &Workload)) -> Vec<f64>| {
+        means(&pairs.iter().map(of).collect::<Vec<_>>())
+    };
+    let (base_rounds, other_rounds) =
+        (sides(|(a, _)| a.each_s.clone()), sides(|(_, b)| b.each_s.clone()));
+    let overall = Estimate::ratio(&base_rounds, &other_rounds);
+    let discovered = mann_whitney(&base_rounds, &other_rounds) < FALSE_SHARE;
     let has = |results: &Results, id: &str| results.workloads.iter().any(|w| w.id == id);
     let only = |a: &Results, b: &Results| -> Vec<String> {
         let ids = a.workloads.iter().map(|w| w.id.clone());
@@ -109,12 +113,21 @@ pub fn compare(base: (&str, &Results), other: (&str, &Results)) -> Result<Compar
     Ok(Comparison {
         base: base_name.into(),
         other: other_name.into(),
-        verdict: Difference::of(&overall, true),
+        verdict: Difference::of(&overall, discovered),
         only_one: [only(base, other), only(other, base)].concat(),
         notes: notes(base, other),
         rows,
         overall,
     })
+}
+
+/// The geometric mean over workloads of each round that all of them have: what disturbs a machine for a while disturbs all
+/// workloads of a round, which are no independent witnesses.
+fn means(each: &[Vec<f64>]) -> Vec<f64> {
+    let rounds = each.iter().map(Vec::len).min().unwrap_or(0);
+    let mean =
+        |round: usize| each.iter().map(|times| times[round].ln()).sum::<f64>() / each.len() as f64;
+    (0..rounds).map(|round| mean(round).exp()).collect()
 }
 
 fn refuse(
@@ -168,7 +181,7 @@ fn notes(base: &Results, other: &Results) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::results::{Program, Workload};
+    use crate::bench::results::Program;
     use crate::testing::normal;
 
     /// Results of a machine with 1 % of noise, all times longer by `slowdown`; `offset` for all rounds of a workload.
@@ -210,6 +223,19 @@ mod tests {
             let back = compare(("b", &slow), ("a", &a)).expect("comparable");
             assert_eq!(back.verdict, Difference::Faster);
         }
+    }
+
+    #[test]
+    fn a_disturbed_while_is_not_taken_for_a_difference() {
+        let (a, mut b) = (results(1, 1.0), results(2, 1.0));
+        // For half of the rounds all workloads run at half the speed, here and there.
+        let mut disturbed = a.clone();
+        for workload in disturbed.workloads.iter_mut().chain(&mut b.workloads) {
+            workload.each_s[..4].iter_mut().for_each(|s| *s *= 2.0);
+        }
+        b.workloads.iter_mut().for_each(|w| w.each_s[4] *= 2.0);
+        let found = compare(("a", &disturbed), ("b", &b)).expect("comparable");
+        assert_eq!(found.verdict, Difference::Same, "{:?}", found.overall);
     }
 
     #[test]
