@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 
-use super::results::{Results, Workload};
-use super::stats::{Estimate, discoveries, mann_whitney};
+use super::results::Results;
+use super::stats::{Estimate, discoveries, mann_whitney, median};
 use crate::error::{Error, Result};
 
 /// Expected share of false ones among the differences that are told.
@@ -23,7 +23,7 @@ pub struct Comparison {
     pub other: String,
     /// Workloads that both have.
     pub rows: Vec<Row>,
-    /// The same of the geometric means over all workloads, round by round.
+    /// The same of all workloads together, round by round.
     pub overall: Estimate,
     /// Whether all of it together is slower or faster.
     pub verdict: Difference,
@@ -98,11 +98,9 @@ pub fn compare(base: (&str, &Results), other: (&str, &Results)) -> Result<Compar
             Row { id: a.id.clone(), base_s, other_s, ratio, p, difference }
         })
         .collect();
-    let sides = |of: fn(&(&Workload, &Workload)) -> Vec<f64>| {
-        means(&pairs.iter().map(of).collect::<Vec<_>>())
-    };
-    let (base_rounds, other_rounds) =
-        (sides(|(a, _)| a.each_s.clone()), sides(|(_, b)| b.each_s.clone()));
+    let times: Vec<(&[f64], &[f64])> =
+        pairs.iter().map(|(a, b)| (&a.each_s[..], &b.each_s[..])).collect();
+    let (base_rounds, other_rounds) = scores(&times);
     let overall = Estimate::ratio(&base_rounds, &other_rounds);
     let discovered = mann_whitney(&base_rounds, &other_rounds) < FALSE_SHARE;
     let has = |results: &Results, id: &str| results.workloads.iter().any(|w| w.id == id);
@@ -121,13 +119,21 @@ pub fn compare(base: (&str, &Results), other: (&str, &Results)) -> Result<Compar
     })
 }
 
-/// The geometric mean over workloads of each round that all of them have: what disturbs a machine for a while disturbs all
-/// workloads of a round, which are no independent witnesses.
-fn means(each: &[Vec<f64>]) -> Vec<f64> {
-    let rounds = each.iter().map(Vec::len).min().unwrap_or(0);
-    let mean =
-        |round: usize| each.iter().map(|times| times[round].ln()).sum::<f64>() / each.len() as f64;
-    (0..rounds).map(|round| mean(round).exp()).collect()
+/// How slow each round was, of either side: its median over all workloads, of which each is held against its own median over
+/// both sides. What disturbs a machine for a while disturbs all workloads of a round, which are no independent witnesses.
+fn scores(times: &[(&[f64], &[f64])]) -> (Vec<f64>, Vec<f64>) {
+    let usual: Vec<f64> = times.iter().map(|(a, b)| median(&[*a, *b].concat())).collect();
+    // Workloads that are done are left out of later rounds; those of less than half of them say nothing of all.
+    let of_side = |side: &[&[f64]]| -> Vec<f64> {
+        let slow = |round: usize| {
+            let of = |(times, usual): (&&[f64], &f64)| Some(times.get(round)? / usual);
+            side.iter().zip(&usual).filter_map(of).collect::<Vec<_>>()
+        };
+        let each = (0..).map(slow).take_while(|slow| 2 * slow.len() > side.len());
+        each.map(|slow| median(&slow)).collect()
+    };
+    let (a, b): (Vec<&[f64]>, Vec<&[f64]>) = times.iter().copied().unzip();
+    (of_side(&a), of_side(&b))
 }
 
 fn refuse(
@@ -181,7 +187,7 @@ fn notes(base: &Results, other: &Results) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::results::Program;
+    use crate::bench::results::{Program, Workload};
     use crate::testing::normal;
 
     /// Results of a machine with 1 % of noise, all times longer by `slowdown`; `offset` for all rounds of a workload.
@@ -228,12 +234,14 @@ mod tests {
     #[test]
     fn a_disturbed_while_is_not_taken_for_a_difference() {
         let (a, mut b) = (results(1, 1.0), results(2, 1.0));
-        // For half of the rounds all workloads run at half the speed, here and there.
+        // For some rounds all workloads run at half the speed, here for three of nine, there for six.
+        let slow = |results: &mut Results, rounds: usize| {
+            let times = results.workloads.iter_mut().flat_map(|w| &mut w.each_s[..rounds]);
+            times.for_each(|s| *s *= 2.0);
+        };
         let mut disturbed = a.clone();
-        for workload in disturbed.workloads.iter_mut().chain(&mut b.workloads) {
-            workload.each_s[..4].iter_mut().for_each(|s| *s *= 2.0);
-        }
-        b.workloads.iter_mut().for_each(|w| w.each_s[4] *= 2.0);
+        slow(&mut disturbed, 3);
+        slow(&mut b, 6);
         let found = compare(("a", &disturbed), ("b", &b)).expect("comparable");
         assert_eq!(found.verdict, Difference::Same, "{:?}", found.overall);
     }
