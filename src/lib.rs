@@ -36,6 +36,8 @@ pub mod device;
 pub mod durable;
 pub mod error;
 pub mod executor;
+#[cfg_attr(not(feature = "faults"), doc(hidden))]
+pub mod faults;
 mod foresight;
 pub mod framing;
 pub mod gauges;
