@@ -52,6 +52,7 @@ pub mod report;
 pub mod rng;
 pub mod sampler;
 pub mod source;
+mod sync;
 #[doc(hidden)]
 pub mod testing;
 pub mod train;

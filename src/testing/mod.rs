@@ -2,8 +2,13 @@
 
 pub mod planted;
 
+use std::path::Path;
+
+use crate::error::Result;
 use crate::framing::Framing;
 use crate::rng::Rng;
+use crate::source::manifest::Member;
+use crate::source::unpack::unpack;
 
 /// Compares by `|actual - expected| <= atol + rtol · |expected|`.
 ///
@@ -132,4 +137,14 @@ mod tests {
         let skewed = draw(11);
         assert!(std::panic::catch_unwind(|| assert_even(&skewed)).is_err(), "{skewed:?}");
     }
+}
+
+/// Unpacks exactly the files of these names and lengths out of an archive that was fetched into `dir`.
+///
+/// # Errors
+/// As fetching has them.
+pub fn unpack_archive(archive: &Path, wanted: &[(&str, u64)], dir: &Path) -> Result<()> {
+    let member = |&(path, bytes): &(&str, u64)| Member { path: path.into(), bytes };
+    let members: Vec<Member> = wanted.iter().map(member).collect();
+    unpack(archive, &members, dir)
 }

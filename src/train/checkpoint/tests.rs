@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::graph::Arena;
+use crate::graph::plan::{CONTROL_NAME, Variable};
 use crate::nn::layers::Layer;
 use crate::nn::losses::Loss;
 use crate::nn::optimizers::OptimizerConfig;
@@ -438,7 +439,9 @@ fn a_model_that_is_not_finite_is_never_saved() {
             let (_, values) =
                 save.snapshot.arenas.iter_mut().find(|(found, _)| *found == arena).expect("there");
             let variables = if arena == Arena::State { &program.states } else { &program.params };
-            values[variables[0].range().start] = bad;
+            let is_model = |v: &&Variable| v.name != CONTROL_NAME;
+            let variable = variables.iter().find(is_model).expect("a variable of the model");
+            values[variable.range().start] = bad;
             writer.save(save).expect("accepted");
             let error = writer.saved(true).expect_err("refused");
             assert_eq!(error.kind(), crate::error::ErrorKind::Diverged, "{error}");
