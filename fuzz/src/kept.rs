@@ -111,6 +111,9 @@ fn saved() -> [Vec<u8>; 3] {
 /// When something was written outside of where it belongs, or what is accepted is not what it claims to be.
 pub fn read_kept(kept: Kept, bytes: &[u8], dir: &Path) -> Result<(), String> {
     let message = |error: inflight::Error| error.to_string();
+    // What one leaves is not in the way of another.
+    let dir = &dir.join(format!("{kept:?}"));
+    fs::create_dir_all(dir).expect("makes a folder");
     match kept {
         Kept::Checkpoint => {
             let (manifest, rest) = split(bytes);

@@ -137,9 +137,9 @@ fn assembled(batches: u64, workers: usize, fails: fn(u64, usize) -> bool) {
 
 fn main() {
     rows_are_taken_once();
-    model("two batches, two workers", Some(2), || assembled(2, 2, |_, _| false));
-    model("a bad sample in the first batch", Some(2), || assembled(2, 2, |batch, _| batch == 0));
-    model("a bad sample in the second", Some(2), || assembled(2, 2, |b, s| (b, s) == (1, 1)));
-    model("bad samples in both", Some(2), || assembled(2, 2, |_, sample| sample == 1));
-    model("three workers", Some(1), || assembled(2, 3, |_, _| false));
+    model("two batches, two workers", Some(3), || assembled(2, 2, |_, _| false));
+    model("a bad sample in the first batch", Some(3), || assembled(2, 2, |batch, _| batch == 0));
+    model("a bad sample in the second", Some(3), || assembled(2, 2, |b, s| (b, s) == (1, 1)));
+    model("bad samples in both", Some(3), || assembled(2, 2, |_, sample| sample == 1));
+    model("three workers", Some(2), || assembled(2, 3, |_, _| false));
 }

@@ -102,6 +102,16 @@ pub fn assert_even(counts: &[u32]) {
     assert!(chi <= most, "chi-square {chi:.1} of at most {most:.1}: {counts:?}");
 }
 
+/// Unpacks exactly the files of these names and lengths out of an archive that was fetched into `dir`.
+///
+/// # Errors
+/// As fetching has them.
+pub fn unpack_archive(archive: &Path, wanted: &[(&str, u64)], dir: &Path) -> Result<()> {
+    let member = |&(path, bytes): &(&str, u64)| Member { path: path.into(), bytes };
+    let members: Vec<Member> = wanted.iter().map(member).collect();
+    unpack(archive, &members, dir)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,14 +147,4 @@ mod tests {
         let skewed = draw(11);
         assert!(std::panic::catch_unwind(|| assert_even(&skewed)).is_err(), "{skewed:?}");
     }
-}
-
-/// Unpacks exactly the files of these names and lengths out of an archive that was fetched into `dir`.
-///
-/// # Errors
-/// As fetching has them.
-pub fn unpack_archive(archive: &Path, wanted: &[(&str, u64)], dir: &Path) -> Result<()> {
-    let member = |&(path, bytes): &(&str, u64)| Member { path: path.into(), bytes };
-    let members: Vec<Member> = wanted.iter().map(member).collect();
-    unpack(archive, &members, dir)
 }

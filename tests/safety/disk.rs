@@ -66,7 +66,7 @@ fn a_disk_that_is_full_or_fails_at_any_moment_leaves_the_old_checkpoint() {
         for step in [2, 1] {
             let mut failures = 0;
             for operation in 1.. {
-                let run = tempfile::tempdir().expect("a folder");
+                let run = super::folder();
                 let armed = arm("").expect("a plan");
                 put(run.path(), &program, 1, 1).expect("saves");
                 drop(armed);
@@ -101,7 +101,7 @@ fn a_disk_that_is_full_or_fails_at_any_moment_leaves_the_old_checkpoint() {
 fn a_disk_that_stays_broken_leaves_what_the_next_save_clears_away() {
     let program = program();
     for operation in 1..12 {
-        let run = tempfile::tempdir().expect("a folder");
+        let run = super::folder();
         let armed = arm("").expect("a plan");
         put(run.path(), &program, 1, 1).expect("saves");
         drop(armed);
@@ -134,7 +134,7 @@ fn check_states(disk: &Disk, entries: &[Entry], check: impl Fn(&Path, bool, &str
     let (mut disk, mut states) = (disk.clone(), 0);
     for done in 0..=entries.len() {
         for &luck in &luck {
-            let left = tempfile::tempdir().expect("a folder");
+            let left = super::folder();
             disk.fail(luck, left.path()).expect("writable");
             let what = format!("after {:?}, {luck:?}", done.checked_sub(1).map(|at| &entries[at]));
             check(left.path(), done == entries.len(), &what);
@@ -152,7 +152,7 @@ fn unsynced_writes_lost_at_any_step_of_a_save_leave_the_old_or_the_new_one() {
     let program = program();
     // The first save of a run, the second, one that replaces the same step, and one that removes an older one.
     for (before, step) in [(vec![], 1), (vec![1], 2), (vec![1], 1), (vec![1, 2], 3)] {
-        let run = tempfile::tempdir().expect("a folder");
+        let run = super::folder();
         let armed = arm("").expect("a plan");
         for &step in &before {
             put(run.path(), &program, step, step).expect("saves");
@@ -175,7 +175,7 @@ fn unsynced_writes_lost_at_any_step_of_a_save_leave_the_old_or_the_new_one() {
 
 #[test]
 fn a_file_that_is_replaced_is_the_old_or_the_new_one_whatever_was_not_synced() {
-    let run = tempfile::tempdir().expect("a folder");
+    let run = super::folder();
     let path = run.path().join("config.toml");
     std::fs::write(&path, "old").expect("writable");
     let (disk, entries) = journal(run.path(), || {
