@@ -144,7 +144,7 @@ fn end_at_random(slots: usize, seed: u64) {
     let alive = Arc::new(());
     let pause = rng.below(40);
     let source = Hooked::new(500).on_read(move |index| {
-        if pause > 20 && index as u64 % 7 == 0 {
+        if pause > 20 && index.is_multiple_of(7) {
             std::thread::sleep(Duration::from_micros(pause));
         }
         if pause == 1 && index == 60 {
