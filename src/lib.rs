@@ -37,6 +37,8 @@ pub mod device;
 pub mod durable;
 pub mod error;
 pub mod executor;
+#[cfg_attr(not(feature = "faults"), doc(hidden))]
+pub mod faults;
 mod foresight;
 pub mod framing;
 pub mod gauges;
@@ -52,6 +54,7 @@ pub mod report;
 pub mod rng;
 pub mod sampler;
 pub mod source;
+mod sync;
 #[doc(hidden)]
 pub mod testing;
 pub mod train;

@@ -76,7 +76,8 @@ pub struct EpochReport {
     /// Bad samples that were left out of the validation.
     #[serde(default)]
     pub left_out: u64,
-    /// Training samples a second of this epoch, validation not counted.
+    /// Training samples a second of this epoch, validation not counted; 0 where a run went on right at its end.
+    #[serde(deserialize_with = "super::book::null_is_nan")]
     pub samples_per_s: f64,
     /// Seconds since the run began.
     pub elapsed_s: f64,

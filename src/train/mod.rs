@@ -2,6 +2,7 @@
 
 mod builder;
 mod engine;
+mod keeper;
 mod meter;
 mod run;
 mod trainer;
@@ -14,6 +15,7 @@ pub mod compile;
 pub mod evaluate;
 pub mod event;
 pub mod rate;
+pub mod recovery;
 pub mod weights;
 
 pub use builder::TrainerBuilder;

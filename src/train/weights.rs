@@ -31,6 +31,15 @@ struct Stored {
     values: Vec<f32>,
 }
 
+/// A tensor of a file, to be looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Tensor<'a> {
+    pub dtype: Dtype,
+    pub shape: &'a [usize],
+    /// Empty unless it was stored as `f32`.
+    pub values: &'a [f32],
+}
+
 /// Without the values, which nobody could read.
 impl fmt::Debug for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,6 +89,17 @@ impl Weights {
             (arena, variable.clone(), self.tensors[&variable.name].values.clone())
         };
         Ok(expected.into_iter().map(place).collect())
+    }
+
+    /// The names of all tensors, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor, if it is there.
+    pub(super) fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        let Stored { dtype, shape, values } = self.tensors.get(name)?;
+        Some(Tensor { dtype: *dtype, shape, values })
     }
 
     /// The values of a tensor that is known to be there.
