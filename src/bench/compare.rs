@@ -14,6 +14,9 @@ const FALSE_SHARE: f64 = 0.05;
 /// run do not show (where memory lies, which cores threads run on).
 pub const MARGIN: f64 = 0.03;
 
+/// How far apart the ceilings of a device may be before a machine is no longer taken for the same.
+const CEILINGS_APART: f64 = 1.15;
+
 /// One file of results beside the first one.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
@@ -176,12 +179,28 @@ fn notes(base: &Results, other: &Results) -> Vec<String> {
         let of = |results: &'_ Results| results.host.get(key).unwrap_or(&unknown).clone();
         differ(key, &of(base), &of(other));
     }
+    if base.device.name == other.device.name {
+        notes.extend(
+            base.ceilings
+                .iter()
+                .filter_map(|(name, a)| ceiling(name, *a, *other.ceilings.get(name)?)),
+        );
+    }
     for (results, which) in [(base, "the first"), (other, "the other")] {
         if results.program.planted_slowdown != 1.0 {
             notes.push(format!("{which} is of a test build that lengthens all times"));
         }
     }
     notes
+}
+
+/// What one and the same device could do at best, where that differs: then something else used the machine, or slowed it.
+fn ceiling(name: &str, a: f64, b: f64) -> Option<String> {
+    let differ = a.max(b) > CEILINGS_APART * a.min(b);
+    differ.then(|| {
+        let per_cent = 100.0 * (b / a - 1.0);
+        format!("{name} at best: {per_cent:+.0} %, on the same device; was something else at work?")
+    })
 }
 
 #[cfg(test)]
@@ -244,6 +263,20 @@ mod tests {
         slow(&mut b, 6);
         let found = compare(("a", &disturbed), ("b", &b)).expect("comparable");
         assert_eq!(found.verdict, Difference::Same, "{:?}", found.overall);
+    }
+
+    #[test]
+    fn a_machine_that_was_not_itself_is_told() {
+        let with = |bytes_per_s: f64| Results {
+            ceilings: [("bytes_per_s".to_string(), bytes_per_s)].into(),
+            ..results(1, 1.0)
+        };
+        let notes = |a: f64, b: f64| {
+            compare(("a", &with(a)), ("b", &with(b))).expect("comparable").notes.join(" ")
+        };
+        assert_eq!(notes(46e9, 50e9), "");
+        assert!(notes(46e9, 87e9).starts_with("bytes_per_s at best: +89 %, on the same device"));
+        assert!(notes(87e9, 46e9).starts_with("bytes_per_s at best: -47 %"));
     }
 
     #[test]
