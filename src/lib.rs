@@ -39,6 +39,7 @@ pub mod executor;
 mod foresight;
 pub mod framing;
 pub mod gauges;
+pub mod generate;
 pub mod gpu;
 pub mod graph;
 pub mod nn;
@@ -52,6 +53,7 @@ pub mod sampler;
 pub mod source;
 #[doc(hidden)]
 pub mod testing;
+pub mod tokenizer;
 pub mod train;
 pub mod transform;
 mod tuner;

@@ -18,7 +18,8 @@ use inflight::train::{Commands, TrainerBuilder};
 use inflight::{Error, ErrorKind, Result, Stage, Trainer};
 
 use super::flags::Flags;
-use super::progress::{FetchProgress, measures};
+use super::generate::keep_tokenizer;
+use super::progress::{FetchProgress, measures, text_measures};
 use super::runs::{self, Inputs};
 use super::verify::verify;
 use super::view::{Shown, View};
@@ -119,7 +120,9 @@ pub fn run(args: Args) -> Result<()> {
     (builder, done_steps) = resume(builder, resumed.as_deref())?;
     let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;
     config.save(&run_dir)?;
-    Inputs::of(&**train).save(&run_dir)?;
+    let mut inputs = Inputs::of(&**train);
+    keep_tokenizer(&mut inputs.info.tokenizer, &run_dir)?;
+    inputs.save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
     let watchers = Watchers::new(&args, &run_dir)?;
     let mut summary = follow(&trainer, done_steps, &args, watchers, &run_dir)?;
@@ -423,16 +426,20 @@ fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) ->
     let measured = measures(summary.val_loss, summary.val_accuracy);
     if !measured.is_empty() {
         let part = if dataset.validation.is_some() { "val" } else { "test" };
-        print::note(format!("{part} {measured}"));
+        let text = text_measures(summary.perplexity, summary.bits_per_byte);
+        print::note(format!("{part} {measured}{text}"));
     }
     let first = &summary.first_step;
     let duration = |s: f64| format!("{s:.3} s");
     print::note(format!(
-        "{} samples in {:.1} s of training: {} samples/s · first step after {:.2} s (open data {}, plan {}, \
+        "{} samples in {:.1} s of training: {} samples/s{} · first step after {:.2} s (open data {}, plan {}, \
          adapter {}, tune {}, compile {}, first batch {}, first result {})",
         print::count(summary.samples),
         summary.train_s,
         print::rate(summary.samples_per_s),
+        summary
+            .tokens_per_s
+            .map_or(String::new(), |rate| format!(", {} tokens/s", print::rate(rate))),
         summary.time_to_first_step_s,
         duration(first.open_data_s),
         duration(first.plan_s),

@@ -16,6 +16,7 @@ use super::engine::{Engine, Sources};
 use super::event::{FirstStep, Input};
 use super::run::{Run, Saving};
 use super::trainer::{MAILBOX_LEN, Parts, Trainer};
+use super::units::TextUnits;
 use super::weights;
 use super::witness::Witness;
 use crate::batch::TargetSpec;
@@ -256,6 +257,7 @@ impl TrainerBuilder {
         let terms = Terms {
             began: self.began,
             classifies: program.spec.classes().is_some(),
+            text: TextUnits::of(&program.spec),
             validates: self.validation.is_some(),
             scales_loss: config.precision()? == Precision::F16,
             lr: Box::new(lr),

@@ -2,9 +2,11 @@
 
 mod builder;
 mod engine;
+mod gpt_weights;
 mod meter;
 mod run;
 mod trainer;
+pub mod units;
 mod witness;
 
 pub mod agenda;
