@@ -302,10 +302,12 @@ fn train_eval_and_generate_work_together() {
         std::fs::write(folder.path().join("fox.txt"), text).expect("writes");
         let line = format!(
             "train fox.txt --model gpt-nano --context 16 --batch-size 8 --steps 30 --lr 0.01 --val-split 0.2 \
-             --device {device} --tune off --out run --workers 1"
+             --device {device} --tune off --out run --workers 1 --sample-every 15 --sample-tokens 7"
         );
-        let trained = inflight(folder.path(), &line, &[]);
+        let trained = inflight(folder.path(), &line, &["--sample-prompt", "a quick"]);
         let told = words(&trained.stderr);
+        assert!(told.contains("sample after step 15: a quick"), "{told}");
+        assert!(told.contains("sample after step 30: a quick"), "{told}");
         assert!(trained.status.success(), "{told}");
         assert!(told.contains("perplexity") && told.contains("bits a byte"), "{told}");
         assert!(told.contains("tokens/s"), "{told}");
@@ -324,4 +326,92 @@ fn train_eval_and_generate_work_together() {
         let found = words(&made.stdout);
         assert!(found.starts_with("the quick") && found.trim_end().len() > 10, "{found}");
     }
+}
+
+#[test]
+fn generate_speaks_json_and_stops_where_asked() {
+    let Reference { seed, making, .. } = reference();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    making.weights(seed, folder.path());
+    let sizes = format!(
+        "[model.gpt]\nlayers = {}\nheads = {}\nwidth = {}",
+        making.layers, making.heads, making.width
+    );
+    std::fs::write(folder.path().join("sizes.toml"), sizes).expect("writes");
+    let line = "generate model.safetensors --model sizes.toml --device cpu --temperature 0 --tokens 9 --json";
+    let made = inflight(folder.path(), line, &["--prompt", &making.prompt]);
+    assert!(made.status.success(), "{}", words(&made.stderr));
+    let event: serde_json::Value = serde_json::from_slice(&made.stdout).expect("a line of JSON");
+    assert_eq!(event["tokens"], serde_json::json!(making.tokens[..9]));
+    assert_eq!((&event["event"], &event["finish"]), (&"text".into(), &"length".into()));
+    let found = event["log_probabilities"][8].as_f64().expect("a number");
+    assert_close(&[found], &making.log_probabilities[8..9], 1e-3, 1e-3);
+    // Up to the first 'B', which token 66 is; as pieces with --stream.
+    let at = making.tokens.iter().position(|&token| token == 66).expect("comes");
+    let line = line.replace("--tokens 9", "--tokens 100 --stream --stop B");
+    let made = inflight(folder.path(), &line, &["--prompt", &making.prompt]);
+    let lines: Vec<serde_json::Value> =
+        words(&made.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), at + 2);
+    assert_eq!(lines[at + 1]["finish"], "stop");
+    // Of a file of prompts each is answered, and what comes is what comes alone.
+    std::fs::write(folder.path().join("prompts.txt"), "To be\n\nor not\n").expect("writes");
+    let line = "generate model.safetensors --model sizes.toml --device cpu --prompts prompts.txt --json --temperature 0";
+    let made = inflight(folder.path(), line, &[]);
+    let made = words(&made.stdout);
+    assert_eq!(made.lines().count(), 2);
+    assert!(made.contains("\"prompt\":\"To be\"") && made.contains("\"prompt\":\"or not\""));
+    let refused = |line: &str, last: &[&str], code: i32| {
+        let output = inflight(folder.path(), line, last);
+        assert_eq!(output.status.code(), Some(code), "{}", words(&output.stderr));
+        words(&output.stderr)
+    };
+    let base = "generate model.safetensors --device cpu --model sizes.toml";
+    let long = "x".repeat(65);
+    assert!(refused(base, &["--prompt", &long], 2).contains("found 65 tokens, expected at most"));
+    let error = refused("generate model.safetensors --device cpu", &["--prompt", "a"], 6);
+    assert!(error.contains("heads of 64 do not divide"), "{error}");
+    let error =
+        refused("generate model.safetensors --model gpt-nano --device cpu", &["--prompt", "a"], 6);
+    assert!(error.contains("does not fit the model"), "{error}");
+    std::fs::write(folder.path().join("latin.txt"), b"caf\xe9\n").expect("writes");
+    let error = refused(&format!("{base} --prompts latin.txt"), &[], 3);
+    assert!(error.contains("found no UTF-8 at byte 3"), "{error}");
+}
+
+#[cfg(feature = "tokenizers")]
+#[test]
+fn tinyshakespeare_has_as_many_gpt2_tokens_as_published() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/tinyshakespeare/input.txt");
+    let made = inflight(folder.path(), "tokenize --out tokens --val-share 0.1 --json", &[text]);
+    assert!(made.status.success(), "{}", words(&made.stderr));
+    let event: serde_json::Value = serde_json::from_slice(&made.stdout).expect("a line of JSON");
+    // As nanoGPT's data/shakespeare/readme.md says.
+    assert_eq!((&event["train_tokens"], &event["val_tokens"]), (&301_966.into(), &36_059.into()));
+    let data = DataConfig { context: Some(64), ..Default::default() };
+    let options = OpenOptions { data: Some(&data), offline: true, ..Default::default() };
+    let tokens = folder.path().join("tokens");
+    let dataset = source::open(tokens.to_str().expect("UTF-8"), &options).expect("opens");
+    let spec = dataset.train.spec();
+    let expected = inflight::batch::TargetSpec::Tokens { len: 64, vocabulary: 50_257 };
+    assert_eq!(spec.target, expected);
+    assert_eq!(dataset.train.len(), (301_966 - 1) / 64);
+    assert_eq!(dataset.held_out().map(|source| source.len()), Some((36_059 - 1) / 64));
+    assert_eq!(dataset.train.info().tokenizer.as_deref(), Some("gpt2"));
+    // Two documents with the end of a text between them; and what is no text.
+    std::fs::write(folder.path().join("a.txt"), "Hello world").expect("writes");
+    let line = "tokenize a.txt a.txt --out two --json";
+    let made = inflight(folder.path(), line, &[]);
+    assert!(made.status.success(), "{}", words(&made.stderr));
+    let bin = std::fs::read(folder.path().join("two/train-00000.bin")).expect("is there");
+    let found: Vec<u16> = bin.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
+    assert_eq!(found, [15496, 995, 50256, 15496, 995]);
+    std::fs::write(folder.path().join("b.txt"), b"ab\xff").expect("writes");
+    let made = inflight(folder.path(), "tokenize a.txt b.txt --out three", &[]);
+    assert_eq!(made.status.code(), Some(3));
+    let error = words(&made.stderr);
+    assert!(error.contains("b.txt: found byte 0xff at 2, expected UTF-8"), "{error}");
+    let made = inflight(folder.path(), line, &[]);
+    assert_eq!(made.status.code(), Some(2), "the folder is there already");
 }

@@ -21,6 +21,7 @@ pub mod print;
 mod progress;
 mod report;
 mod runs;
+mod samples;
 mod sampling;
 #[cfg(feature = "tui")]
 mod screen;

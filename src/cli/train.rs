@@ -21,6 +21,7 @@ use super::flags::Flags;
 use super::generate::keep_tokenizer;
 use super::progress::{FetchProgress, measures, text_measures};
 use super::runs::{self, Inputs};
+use super::samples::{SampleFlags, Samples};
 use super::verify::verify;
 use super::view::{Shown, View};
 use super::{plan, print};
@@ -75,6 +76,8 @@ pub struct Args {
     #[cfg(feature = "prometheus")]
     #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "127.0.0.1:9464")]
     prometheus: Option<std::net::SocketAddr>,
+    #[command(flatten)]
+    samples: SampleFlags,
     /// Print every event as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -94,6 +97,7 @@ pub fn run(args: Args) -> Result<()> {
     args.flags.apply_schedule(&mut config, total_steps)?;
     config.validate()?;
     let model = config.model.build(train.spec())?;
+    let samples = args.samples.samples(&mut config, &**train)?;
     let mut builder = Trainer::builder(model.clone(), train.clone()).config(config.clone());
     if let Some(held_out) = dataset.held_out().filter(|_| config.eval) {
         builder = builder.validation(held_out.clone());
@@ -125,6 +129,7 @@ pub fn run(args: Args) -> Result<()> {
     inputs.save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
     let watchers = Watchers::new(&args, &run_dir)?;
+    let watchers = Watchers { samples, ..watchers };
     let mut summary = follow(&trainer, done_steps, &args, watchers, &run_dir)?;
     let steps = trainer.steps().0;
     // What it holds of device and memory is needed for others, if the verdict is verified.
@@ -297,6 +302,7 @@ fn schedule_words(schedule: &Schedule) -> &'static str {
 /// Those that are told of every event besides whoever looks at the terminal.
 struct Watchers {
     board: Option<TensorBoard>,
+    samples: Option<Samples>,
     #[cfg(feature = "prometheus")]
     scraped: Option<inflight::report::prometheus::Endpoint>,
 }
@@ -320,6 +326,7 @@ impl Watchers {
         }
         Ok(Self {
             board,
+            samples: None,
             #[cfg(feature = "prometheus")]
             scraped,
         })
@@ -371,6 +378,11 @@ fn follow(
                     }
                     watchers.event(&event)?;
                     view.event(&event)?;
+                    if let (Some(samples), Event::Checkpoint(saved)) = (&watchers.samples, &event)
+                        && let Some(line) = samples.after(saved, args.json)?
+                    {
+                        view.line(line);
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
