@@ -39,6 +39,13 @@ pub struct DeviceInfo {
     pub half: bool,
 }
 
+impl DeviceInfo {
+    /// Whether it computes on the processor, as twins and software adapters do: beside whatever prepares batches.
+    pub fn shares_cores(&self) -> bool {
+        matches!(self.kind.as_str(), "twins" | "software")
+    }
+}
+
 /// How much to tune: on an adapter, dense operations have variants that differ in nothing but time.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,

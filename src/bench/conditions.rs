@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::report::memory::machine_memory_bytes;
+
 /// What the system tells of itself now, by name: `cpu_mhz`, `load_1min`, `temperature_c/NAME`, and of GPUs whose tools or
 /// drivers tell, `gpu_mhz/NAME`, `gpu_temperature_c/NAME`, `gpu_power_w/NAME`.
 pub(super) fn now() -> BTreeMap<String, f64> {
@@ -32,10 +34,7 @@ pub(super) fn host() -> BTreeMap<String, String> {
     add("cores", std::thread::available_parallelism().ok().map(|n| n.to_string()));
     add("kernel", text(Path::new("/proc/sys/kernel/osrelease")));
     add("governor", text(Path::new("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")));
-    let memory = std::fs::read_to_string("/proc/meminfo").ok();
-    let line = memory.as_deref().and_then(|m| m.lines().find(|l| l.starts_with("MemTotal:")));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    add("memory_bytes", kib.map(|kib| (kib * 1024).to_string()));
+    add("memory_bytes", machine_memory_bytes("MemTotal:").map(|bytes| bytes.to_string()));
     found
 }
 

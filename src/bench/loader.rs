@@ -1,19 +1,62 @@
 //! A preparation whose batches nobody computes on: they are counted, and their slots given back at once.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::batch::Slot;
+use crate::batch::{Slot, SlotLayout};
 use crate::error::{Error, Result};
 use crate::graph::plan::Pass;
 use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
+use crate::quarantine::Quarantine;
 use crate::sampler::Sampler;
+use crate::source::Source;
+use crate::transform::TransformConfig;
 
 /// How long a single batch may take before preparation is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The batches of some epochs, of which the last one says that it is.
+pub(super) fn agenda(sampler: Sampler, epochs: Range<u64>) -> impl Iterator<Item = Work> {
+    let steps = sampler.steps_per_epoch();
+    let end = (epochs.end - 1, steps - 1);
+    let batches = epochs.flat_map(move |epoch| (0..steps).map(move |batch| (epoch, batch)));
+    batches.map(move |(epoch, batch)| Work {
+        pass: Pass::Train,
+        split: Split::Train,
+        epoch,
+        step: batch as u64,
+        micro_step: 0,
+        weight: 1.0,
+        indices: sampler.indices(epoch, batch).collect(),
+        last: (epoch, batch) == end,
+        bad: 0,
+    })
+}
+
+/// How batches of a source are prepared, with nothing read ahead, and every bad sample an error.
+pub(super) fn preparation(
+    source: &Arc<dyn Source>,
+    transforms: &[TransformConfig],
+    layout: SlotLayout,
+    workers: usize,
+) -> Preparation {
+    Preparation {
+        train: source.clone(),
+        validation: None,
+        transforms: transforms.iter().filter_map(TransformConfig::build).collect(),
+        held_out: Vec::new(),
+        layout,
+        seed: 0,
+        workers,
+        find: Default::default(),
+        quarantine: Arc::new(Quarantine::errors()),
+        supply: Default::default(),
+    }
+}
 
 /// Which batches are prepared: epoch after epoch, without end.
 pub(super) struct Pipe {
@@ -38,20 +81,7 @@ impl Loader {
         let Pipe { sampler, slots } = pipe;
         let bytes = preparation.layout.slot_bytes;
         let ring = (0..slots).map(|i| Slot::host(i, bytes)).collect();
-        let per_epoch = sampler.steps_per_epoch();
-        let batches =
-            (0u64..).flat_map(move |epoch| (0..per_epoch).map(move |batch| (epoch, batch)));
-        let agenda = batches.map(move |(epoch, batch)| Work {
-            pass: Pass::Train,
-            split: Split::Train,
-            epoch,
-            step: batch as u64,
-            micro_step: 0,
-            weight: 1.0,
-            indices: sampler.indices(epoch, batch).collect(),
-            last: false,
-            bad: 0,
-        });
+        let agenda = agenda(sampler, 0..u64::MAX);
         let (told, result) = bounded(1);
         let (counts, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let (counting, stopping) = (counts.clone(), stop.clone());

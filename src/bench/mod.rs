@@ -19,6 +19,7 @@ mod ceilings;
 mod conditions;
 mod data;
 mod loader;
+mod ring;
 mod twin;
 
 pub use bed::Bed;

@@ -1,44 +1,32 @@
 //! One self-contained page over results of several devices: bars for every workload, what each device is, what it can do at
 //! best. No script, no network; the same style as the page of a run.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
-use super::results::{Results, Workload, time};
+use super::results::{Results, Workload};
+use crate::report::page::document;
 use crate::report::plot::{self, Bar, Bars};
+use crate::report::words::duration;
 
-const STYLE: &str = include_str!("../report/page/style.css");
+const TITLE: &str = "Devices beside each other";
 
 /// The page of some results, each under its name.
 pub fn page(all: &[(String, Results)]) -> String {
-    let html = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta http-equiv="Content-Security-Policy"
-                    content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
-                title { "Devices beside each other · inflight" }
-                style { (PreEscaped(STYLE)) (PreEscaped(plot::STYLE)) }
-            }
-            body {
-                header.top {
-                    h1 { "Devices beside each other" }
-                    p.sub { (subtitle(all)) }
-                    (legend(all))
-                }
-                main {
-                    (throughput(all, "train/", "Steps of models", "Batches in place; samples a second."))
-                    (throughput(all, "pipeline/", "The pipeline", "Preparing batches, and training with all of it; samples a second."))
-                    (ceilings(all))
-                    (kernels(all))
-                    (devices(all))
-                }
-                footer { "inflight " (env!("CARGO_PKG_VERSION")) " · this page needs no network" }
-            }
+    let head = html! {
+        header.top {
+            h1 { (TITLE) }
+            p.sub { (subtitle(all)) }
+            (legend(all))
         }
     };
-    html.into_string()
+    let main = html! {
+        (throughput(all, "train/", "Steps of models", "Batches in place; samples a second."))
+        (throughput(all, "pipeline/", "The pipeline", "Preparing batches, and training with all of it; samples a second."))
+        (ceilings(all))
+        (kernels(all))
+        (devices(all))
+    };
+    document(TITLE, head, main)
 }
 
 fn subtitle(all: &[(String, Results)]) -> String {
@@ -165,7 +153,7 @@ fn kernels(all: &[(String, Results)]) -> Markup {
 fn cell(workload: Option<&Workload>) -> String {
     let Some(workload) = workload else { return "–".into() };
     let share = workload.share.map(|share| format!(" · {:.0} %", 100.0 * share));
-    format!("{}{}", time(workload.time_s.median), share.unwrap_or_default())
+    format!("{}{}", duration(workload.time_s.median), share.unwrap_or_default())
 }
 
 /// What each result is of.

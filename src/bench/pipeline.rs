@@ -7,17 +7,17 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::loader::{agenda, preparation};
+use super::stats::median;
+
 use crate::batch::{Slot, SlotLayout};
 use crate::decode::DecodeSize;
 use crate::error::{Error, Result};
 use crate::gpu::stopwatch::Lap;
-use crate::graph::plan::Pass;
-use crate::pipeline::{DeviceEnds, Pipeline, Preparation, Split, Work};
-use crate::quarantine::{Budget, OnBadSample, Quarantine};
+use crate::pipeline::{DeviceEnds, Pipeline};
 use crate::report::memory::peak_memory_bytes;
 use crate::rng::Rng;
 use crate::sampler::Sampler;
-use crate::source::supply::Supply;
 use crate::source::{Encoding, Source};
 use crate::transform::{Image, ImageMemory, RandomResizedCrop, Transform, TransformConfig};
 
@@ -115,7 +115,6 @@ pub fn run(source: &Arc<dyn Source>, options: &Options) -> Result<Row> {
         }
         epoch(source, options, workers, i * passes..(i + 1) * passes, &mut found)?;
     }
-    let median = |values: &[f64]| Lap::of(values.to_vec()).median_s;
     let lap = Lap::of(found.epochs_s.clone());
     let samples_per_s = source.len() as f64 / lap.median_s;
     let one_thread = files.is_some().then(|| median(&ceilings));
@@ -169,33 +168,8 @@ fn epoch(
     let sampler = Sampler::new(source.len(), options.batch_size, 0, true, false)?;
     let layout = SlotLayout::new(source.spec(), options.batch_size);
     let slots = (0..options.slots.max(2)).map(|i| Slot::host(i, layout.slot_bytes)).collect();
-    let steps = sampler.steps_per_epoch();
-    let batches = passes.clone().flat_map(move |epoch| (0..steps).map(move |batch| (epoch, batch)));
-    let end = (passes.end - 1, steps - 1);
-    let agenda = batches.map(move |(epoch, batch)| Work {
-        pass: Pass::Train,
-        split: Split::Train,
-        epoch,
-        step: batch as u64,
-        micro_step: 0,
-        weight: 1.0,
-        indices: sampler.indices(epoch, batch).collect(),
-        last: (epoch, batch) == end,
-        bad: 0,
-    });
-    let quarantine = Quarantine::new(OnBadSample::Error, Budget::default(), source.clone(), None);
-    let preparation = Preparation {
-        train: source.clone(),
-        validation: None,
-        transforms: options.transforms.iter().filter_map(TransformConfig::build).collect(),
-        held_out: Vec::new(),
-        layout,
-        seed: 0,
-        workers,
-        find: Default::default(),
-        quarantine: Arc::new(quarantine),
-        supply: Supply::default(),
-    };
+    let agenda = agenda(sampler, passes.clone());
+    let preparation = preparation(source, &options.transforms, layout, workers);
     let (told, hear) = crossbeam_channel::bounded(1);
     let began = Instant::now();
     let pipeline = Pipeline::start(slots, agenda, preparation, move |ends| {

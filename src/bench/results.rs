@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::stats::Estimate;
 use crate::durable::replace_file;
 use crate::error::{Error, Result};
+use crate::report::words::duration;
 
 /// What files of results say of themselves.
 pub const SCHEMA: &str = "inflight-bench";
@@ -209,9 +210,9 @@ impl Results {
                 text,
                 "| `{}` | {} | {} – {} | {} | {} |",
                 w.id,
-                time(w.time_s.median),
-                time(w.time_s.low),
-                time(w.time_s.high),
+                duration(w.time_s.median),
+                duration(w.time_s.low),
+                duration(w.time_s.high),
                 w.per_s().map_or("–".into(), |x| format!("{x:.0}")),
                 w.share.map_or("–".into(), |x| format!("{:.0} %", 100.0 * x)),
             );
@@ -257,14 +258,5 @@ impl Workload {
     /// Samples a second, where it has samples.
     pub fn per_s(&self) -> Option<f64> {
         (self.samples > 0).then(|| self.samples as f64 / self.time_s.median)
-    }
-}
-
-/// A time in the unit that fits.
-pub(super) fn time(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.999_5e-3 => format!("{:.1} µs", 1e6 * s),
-        s if s < 0.999_5 => format!("{:.2} ms", 1e3 * s),
-        s => format!("{s:.3} s"),
     }
 }

@@ -19,19 +19,17 @@ use crossbeam_channel::bounded;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::loader::{Loader, Pipe};
+use super::loader::{Loader, Pipe, preparation};
+use super::ring::{PATIENCE, Ring};
 use super::stats::Estimate;
-use crate::batch::{SampleSpec, Slot, SlotLayout, StepHeader};
+use crate::batch::{SampleSpec, Slot, SlotLayout};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::executor::{DeviceInfo, Executor, Wants};
-use crate::graph::Arena;
-use crate::graph::plan::{Pass, Program};
+use crate::executor::{DeviceInfo, Wants};
+use crate::graph::plan::Program;
 use crate::nn::Module;
-use crate::nn::init::initial_values;
 use crate::pipeline::Preparation;
 use crate::prepare;
-use crate::quarantine::Quarantine;
 use crate::sampler::Sampler;
 use crate::source::owned::OwnedSample;
 use crate::source::supply::Supply;
@@ -47,10 +45,10 @@ pub const ROUNDS_MIN: usize = 5;
 const HELD_BYTES_MAX: u64 = 256 << 20;
 /// Steps of a measurement before those that count, at least.
 const WARM_UP: u64 = 4;
+/// Slots of the ring where their number is not given.
+const SLOTS: usize = 3;
 /// Readers where the source waits and their number is not given.
 const READERS: usize = 8;
-/// How long a single step may take before the device is given up.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What to measure, and for how long.
 #[derive(Clone, Debug)]
@@ -188,7 +186,7 @@ impl Bench {
         let config = RunConfig {
             // Fixed: what is found while a run goes on would differ from round to round.
             workers: config.worker_count(),
-            slots: Some(config.slots.unwrap_or(3)),
+            slots: Some(config.slots.unwrap_or(SLOTS)),
             readers: if waits { config.readers.or(Some(READERS)) } else { config.readers },
             sync: false,
             epochs: None,
@@ -201,6 +199,10 @@ impl Bench {
         let program = Arc::new(builder.program()?);
         let held: Arc<dyn Source> = Arc::new(Held::read(&source, HELD_BYTES_MAX, config.seed)?);
         Ok(Self { source, held, model, config, program, seconds })
+    }
+
+    fn slots(&self) -> usize {
+        self.config.slots.unwrap_or(SLOTS)
     }
 
     /// Times everything once.
@@ -237,7 +239,7 @@ impl Bench {
         let waits = source.waits();
         let trainer =
             Trainer::builder(self.model.clone(), source.clone()).config(config).start()?;
-        let warm_up = WARM_UP.max(2 * self.config.slots.unwrap_or(3) as u64);
+        let warm_up = WARM_UP.max(2 * self.slots() as u64);
         // Of samples that are read, each once: the second time they are in the system's memory.
         let once = (source.len() / self.config.batch_size) as u64;
         let most = if waits { once.saturating_sub(warm_up).max(3) } else { 1 << 20 };
@@ -248,23 +250,12 @@ impl Bench {
     fn preparation(&self, source: &Arc<dyn Source>, seed: u64) -> Result<(Pipe, Preparation)> {
         let config = &self.config;
         let sampler = Sampler::new(source.len(), config.batch_size, seed, true, false)?;
-        let transforms = config.transforms.iter().filter_map(TransformConfig::build).collect();
-        let layout = self.program.slot.clone();
         let supply =
             Supply { readers: config.readers, prefetch: config.prefetch, ..Supply::default() };
-        let preparation = Preparation {
-            train: source.clone(),
-            validation: None,
-            transforms,
-            held_out: Vec::new(),
-            layout,
-            seed,
-            workers: config.workers,
-            find: Default::default(),
-            quarantine: Arc::new(Quarantine::errors()),
-            supply,
-        };
-        Ok((Pipe { sampler, slots: config.slots.unwrap_or(3) }, preparation))
+        let layout = self.program.slot.clone();
+        let plain = preparation(source, &config.transforms, layout, config.workers);
+        let preparation = Preparation { seed, supply, ..plain };
+        Ok((Pipe { sampler, slots: self.slots() }, preparation))
     }
 
     /// Seconds a batch of preparation alone, into slots that come back at once.
@@ -336,7 +327,7 @@ impl Bench {
             device: lane.device.clone(),
             batch_size: self.config.batch_size,
             workers: self.config.workers,
-            slots: self.config.slots.unwrap_or(3),
+            slots: self.slots(),
             readers: if waits { self.config.readers.unwrap_or(0) } else { 0 },
             rounds: whole.len(),
             serial_s: Estimate::of(&rounds.serial),
@@ -374,32 +365,21 @@ impl Bench {
 
 /// A device with prepared batches, without a pipeline.
 struct Lane {
-    executor: Box<dyn Executor>,
+    ring: Ring,
     device: DeviceInfo,
     layout: SlotLayout,
-    free: Vec<Slot>,
     /// Prepared batches, as they lie in slots.
     batches: Vec<Slot>,
     pool: rayon::ThreadPool,
-    header: StepHeader,
 }
 
 impl Lane {
     fn new(bench: &Bench) -> Result<Self> {
         let (config, program) = (&bench.config, &bench.program);
-        let slots = config.slots.unwrap_or(3);
-        let mut executor = device::open_tuned(&config.device, program.clone(), slots, config.tune)?;
-        if !program.consts.is_empty() {
-            executor.load(Arena::Consts, 0, &program.consts)?;
-        }
-        for (arena, variables) in
-            [(Arena::Params, &program.params), (Arena::State, &program.states)]
-        {
-            for variable in variables {
-                let values = initial_values(variable, config.seed);
-                executor.load(arena, variable.offset, &values)?;
-            }
-        }
+        let slots = bench.slots();
+        let executor = device::open_tuned(&config.device, program.clone(), slots, config.tune)?;
+        let device = executor.device();
+        let ring = Ring::new(executor, program, config.seed, 1e-4)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.workers)
             .thread_name(|i| format!("prepare-{i}"))
@@ -421,14 +401,10 @@ impl Lane {
             Ok(slot)
         };
         let batches = (0..slots).map(batch).collect::<Result<Vec<Slot>>>()?;
-        let count = layout.batch_size as u32;
-        let header = StepHeader { count, lr: 1e-4, weight: 1.0, ..Default::default() };
-        let free = executor.take_slots()?;
-        let device = executor.device();
-        let mut lane = Self { executor, device, layout, free, batches, pool, header };
-        for i in 0..lane.free.len() {
-            let Self { pool, layout, batches, free, .. } = &mut lane;
-            copy(pool, layout, &batches[i % slots], &mut free[i]);
+        let mut lane = Self { ring, device, layout, batches, pool };
+        let Self { ring, pool, layout, batches, .. } = &mut lane;
+        for (i, slot) in ring.free.iter_mut().enumerate() {
+            copy(pool, layout, &batches[i % slots], slot);
         }
         Ok(lane)
     }
@@ -436,18 +412,15 @@ impl Lane {
     /// Seconds a step over a batch that stays where it is.
     fn resident(&mut self, seconds: f64) -> Result<f64> {
         // The first pass brings the batch to the device.
-        self.submit(false)?;
-        self.collect()?;
-        self.steps(seconds, true)
-    }
-
-    fn steps(&mut self, seconds: f64, resident: bool) -> Result<f64> {
-        while !self.free.is_empty() {
-            self.submit(resident)?;
+        self.ring.submit(Wants::default())?;
+        self.ring.collect()?;
+        let wants = Wants { resident: true, ..Wants::default() };
+        while !self.ring.free.is_empty() {
+            self.ring.submit(wants)?;
         }
         let (mut done, mut began) = (0, Instant::now());
         loop {
-            self.collect()?;
+            self.ring.collect()?;
             done += 1;
             if done == WARM_UP {
                 began = Instant::now();
@@ -455,22 +428,20 @@ impl Lane {
             if done >= WARM_UP + 3 && began.elapsed().as_secs_f64() > seconds {
                 break;
             }
-            self.submit(resident)?;
+            self.ring.submit(wants)?;
         }
         let took = began.elapsed().as_secs_f64() / (done - WARM_UP) as f64;
-        while self.executor.in_flight() > 0 {
-            self.collect()?;
-        }
+        self.ring.drain()?;
         Ok(took)
     }
 
     /// Seconds a step over prepared batches that are copied into slots, beside the device, and uploaded.
     fn uploading(&mut self, seconds: f64) -> Result<f64> {
-        let slots = self.free.len();
+        let slots = self.ring.free.len();
         let (full_in, full) = bounded::<Slot>(slots);
         let (empty, empty_out) = bounded::<Slot>(slots);
-        let free = std::mem::take(&mut self.free);
-        let Self { executor, layout, batches, pool, header, .. } = self;
+        let free = std::mem::take(&mut self.ring.free);
+        let Self { ring, layout, batches, pool, .. } = self;
         let took = std::thread::scope(|scope| -> Result<(f64, Vec<Slot>)> {
             let copier = std::thread::Builder::new().name("copy".into());
             let copying = copier.spawn_scoped(scope, move || {
@@ -486,19 +457,15 @@ impl Lane {
             let mut back = Vec::with_capacity(slots);
             let (mut done, mut began) = (0, Instant::now());
             loop {
-                while let Ok(mut slot) = full.try_recv() {
-                    slot.write_header(header);
-                    header.step += 1;
-                    executor.submit(Pass::Train, slot, Wants::default())?;
+                while let Ok(slot) = full.try_recv() {
+                    ring.submit_slot(slot, Wants::default())?;
                 }
-                let Some(finished) = executor.collect(Duration::from_micros(200))? else {
-                    if executor.in_flight() == 0 {
-                        // Nothing to compute: the copy is what is waited for.
-                        if let Ok(mut slot) = full.recv_timeout(PATIENCE) {
-                            slot.write_header(header);
-                            header.step += 1;
-                            executor.submit(Pass::Train, slot, Wants::default())?;
-                        }
+                let Some(finished) = ring.executor.collect(Duration::from_micros(200))? else {
+                    // With nothing to compute the copy is what is waited for.
+                    if ring.executor.in_flight() == 0
+                        && let Ok(slot) = full.recv_timeout(PATIENCE)
+                    {
+                        ring.submit_slot(slot, Wants::default())?;
                     }
                     continue;
                 };
@@ -514,37 +481,13 @@ impl Lane {
             }
             let took = began.elapsed().as_secs_f64() / (done - WARM_UP) as f64;
             drop(empty);
-            while executor.in_flight() > 0 {
-                if let Some(finished) = executor.collect(Duration::from_millis(100))? {
-                    back.push(finished.slot);
-                }
-            }
+            ring.drain()?;
             back.extend(full);
             Ok((took, back))
         });
         let (took, back) = took?;
-        self.free = back;
+        self.ring.free.extend(back);
         Ok(took)
-    }
-
-    fn submit(&mut self, resident: bool) -> Result<()> {
-        let missing = || Error::device("slots", "none is free, expected one a step in flight");
-        let mut slot = self.free.pop().ok_or_else(missing)?;
-        slot.write_header(&self.header);
-        self.header.step += 1;
-        self.executor.submit(Pass::Train, slot, Wants { resident, ..Wants::default() })
-    }
-
-    fn collect(&mut self) -> Result<()> {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let Some(done) = self.executor.collect(Duration::from_millis(100))? {
-                self.free.push(done.slot);
-                return Ok(());
-            }
-        }
-        let message = format!("a step did not end within {} s", PATIENCE.as_secs());
-        Err(Error::device("step", message).hint("a smaller --batch-size"))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::kernels::{self, Kernel, Outcome};
-use super::loader::{Loader, Pipe};
+use super::loader::{Loader, Pipe, preparation};
 use super::results::{Device, LeftOut, Program, Results, SCHEMA, SCHEMA_VERSION, Workload};
 use super::stats::{Estimate, median};
 use super::train::Road;
@@ -21,8 +21,6 @@ use crate::executor::Tune;
 use crate::gpu;
 use crate::gpu::stopwatch::Effort;
 use crate::gpu::tune::{Choices, Tuner};
-use crate::pipeline::Preparation;
-use crate::quarantine::Quarantine;
 use crate::rng::Rng;
 use crate::sampler::Sampler;
 use crate::source::{Encoding, Sample, Source, SourceInfo, Target};
@@ -385,18 +383,8 @@ fn prepare_s(
     seconds: f64,
 ) -> Result<f64> {
     let sampler = Sampler::new(source.len(), batch_size, 0, true, true)?;
-    let preparation = Preparation {
-        train: source.clone(),
-        validation: None,
-        transforms: transforms.iter().filter_map(TransformConfig::build).collect(),
-        held_out: Vec::new(),
-        layout: SlotLayout::new(source.spec(), batch_size),
-        seed: 0,
-        workers: cores(),
-        find: Default::default(),
-        quarantine: Arc::new(Quarantine::errors()),
-        supply: Default::default(),
-    };
+    let layout = SlotLayout::new(source.spec(), batch_size);
+    let preparation = preparation(source, transforms, layout, cores());
     Loader::start(Pipe { sampler, slots: 3 }, preparation)?.batch_s(4, seconds, u64::MAX)
 }
 

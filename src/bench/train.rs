@@ -1,21 +1,19 @@
 //! `bench train`: whole steps of models on samples that are in place, through an executor alone.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
+use super::ring::Ring;
 use super::{Bed, Ceilings, Options, Score, program, samples};
-use crate::batch::{Slot, StepHeader};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::executor::{Executor, Wants};
 use crate::gpu::stopwatch::Lap;
 use crate::gpu::survey::Survey;
 use crate::gpu::tune::Tuner;
-use crate::graph::Arena;
 use crate::graph::cost::Cost;
 use crate::graph::plan::{Pass, Program};
-use crate::nn::init::initial_values;
 use crate::source::Source;
 use crate::{cpu, gpu, prepare};
 
@@ -23,8 +21,6 @@ use crate::{cpu, gpu, prepare};
 const SLOTS: usize = 3;
 /// Steps before those that count.
 const WARM_UP: usize = 2;
-/// How long a single step may take before the device is given up.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A line of the results.
 #[derive(Clone, Debug, Serialize)]
@@ -108,11 +104,11 @@ fn steps(bed: &Bed, ceilings: &Ceilings, options: &Options, model: &str) -> Resu
     let mut road = Road::build(bed, &program, options, &*samples(model)?)?;
     let begun = Instant::now();
     road.submit()?;
-    road.collect()?;
+    road.0.collect()?;
     let result_s = begun.elapsed().as_secs_f64();
     let (most, seconds) = if options.quick { (30, 1.0) } else { (300, 10.0) };
     let seen = Seen::of(&road.steps(most, seconds)?);
-    let device = road.executor.device();
+    let device = road.0.executor.device();
     let first_step = FirstStep {
         adapter_s: device.open_s,
         plan_s,
@@ -189,11 +185,7 @@ impl Seen {
 }
 
 /// A model under way: slots that go round, each filled once, and steps over them.
-pub struct Road {
-    executor: Box<dyn Executor>,
-    free: Vec<Slot>,
-    header: StepHeader,
-}
+pub struct Road(Ring);
 
 impl Road {
     /// Compiles the model of this name and fills the slots.
@@ -210,56 +202,26 @@ impl Road {
         options: &Options,
         samples: &dyn Source,
     ) -> Result<Self> {
-        let mut executor: Box<dyn Executor> = match bed {
+        let executor: Box<dyn Executor> = match bed {
             Bed::Gpu(stopwatch) => {
                 let (context, tuner) = (stopwatch.context().clone(), Tuner::new(options.tune));
                 Box::new(gpu::Executor::tuned(context, program.clone(), SLOTS, &tuner)?)
             }
             Bed::Twins => Box::new(cpu::Executor::new(program.clone(), SLOTS)?),
         };
-        let variables = [(Arena::Params, &program.params), (Arena::State, &program.states)];
-        for (arena, variables) in variables {
-            for variable in variables {
-                executor.load(arena, variable.offset, &initial_values(variable, 0))?;
-            }
-        }
+        let mut ring = Ring::new(executor, program, 0, 1e-3)?;
         let layout = &program.slot;
-        let mut free = executor.take_slots()?;
-        for (i, slot) in free.iter_mut().enumerate() {
+        for (i, slot) in ring.free.iter_mut().enumerate() {
             let indices: Vec<usize> =
                 (0..layout.batch_size).map(|k| (i + k) % samples.len()).collect();
             let (keys, times) = Default::default();
             prepare::fill(slot, layout, samples, &[], &indices, keys, &times)?;
         }
-        let count = layout.batch_size as u32;
-        let header = StepHeader { count, lr: 1e-3, weight: 1.0, ..Default::default() };
-        Ok(Self { executor, free, header })
+        Ok(Self(ring))
     }
 
     fn submit(&mut self) -> Result<()> {
-        let missing = || Error::device("slots", "none is free, expected one a step in flight");
-        let mut slot = self.free.pop().ok_or_else(missing)?;
-        slot.write_header(&self.header);
-        self.header.step += 1;
-        self.executor.submit(Pass::Train, slot, Wants::default())
-    }
-
-    /// Waits for the oldest step and takes its slot back.
-    fn collect(&mut self) -> Result<StepTimes> {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let Some(done) = self.executor.collect(Duration::from_millis(100))? {
-                self.free.push(done.slot);
-                return Ok(StepTimes {
-                    interval_s: 0.0,
-                    busy_s: done.device_busy.map(|busy| busy.as_secs_f64()),
-                    record_s: done.recorded.as_secs_f64(),
-                    submit_s: done.handed_over.as_secs_f64(),
-                });
-            }
-        }
-        let message = format!("a step did not end within {} s", PATIENCE.as_secs());
-        Err(Error::device("step", message).hint("a smaller --batch-size"))
+        self.0.submit(Wants::default())
     }
 
     /// Times at most `count` steps with every slot in use; fewer, but at least three, once `seconds` are over.
@@ -273,7 +235,7 @@ impl Road {
         }
         let (mut began, mut last) = (Instant::now(), Instant::now());
         for i in 0.. {
-            let step = self.collect()?;
+            let step = self.0.collect()?;
             let now = Instant::now();
             match i < WARM_UP {
                 true => began = now,
@@ -289,9 +251,7 @@ impl Road {
             }
             self.submit()?;
         }
-        while self.executor.in_flight() > 0 {
-            self.collect()?;
-        }
+        self.0.drain()?;
         Ok(steps)
     }
 }

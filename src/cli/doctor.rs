@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use inflight::gpu::{self, AdapterSummary};
 use inflight::nn::models;
+use inflight::report::memory::machine_memory_bytes;
 use inflight::source::fetch::default_cache_dir;
 use inflight::source::{Source, Synthetic};
 use inflight::{Error, ErrorKind, Result, RunConfig, Stage, Trainer};
@@ -242,12 +243,8 @@ fn memory() -> Finding {
 
 /// Bytes that can be had, and all there are; the limit of a container counts.
 fn memory_bytes() -> Option<(u64, u64)> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let of = |key: &str| -> Option<u64> {
-        let line = text.lines().find(|line| line.starts_with(key))?;
-        Some(1024 * line.split_whitespace().nth(1)?.parse::<u64>().ok()?)
-    };
-    let (mut free, mut all) = (of("MemAvailable:")?, of("MemTotal:")?);
+    let (mut free, mut all) =
+        (machine_memory_bytes("MemAvailable:")?, machine_memory_bytes("MemTotal:")?);
     let number = |file: &str| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
     if let Some(most) = number("/sys/fs/cgroup/memory.max") {
         let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use inflight::batch::DType;
 use inflight::report::words;
+pub use inflight::report::words::{bytes, duration};
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -145,18 +146,6 @@ pub fn rate(per_s: f64) -> String {
     if per_s < 100.0 { format!("{per_s:.1}") } else { count(per_s.round() as u64) }
 }
 
-/// A size in bytes, in decimal units: `30.9 MB`.
-pub fn bytes(size: u64) -> String {
-    let units = ["kB", "MB", "GB", "TB"];
-    let mut shown = size as f64 / 1e3;
-    let mut unit = 0;
-    while shown >= 999.95 && unit + 1 < units.len() {
-        shown /= 1e3;
-        unit += 1;
-    }
-    if size < 1000 { format!("{size} bytes") } else { format!("{shown:.1} {}", units[unit]) }
-}
-
 /// A number with a unit and its prefix: `76.3 Gflop/s`.
 pub fn amount(number: f64, unit: &str) -> String {
     let prefixes = ["", "k", "M", "G", "T", "P"];
@@ -167,15 +156,6 @@ pub fn amount(number: f64, unit: &str) -> String {
         prefix += 1;
     }
     format!("{shown:.1} {}{unit}", prefixes[prefix])
-}
-
-/// A time: `1.25 ms`.
-pub fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.999_5e-3 => format!("{:.1} µs", 1e6 * s),
-        s if s < 0.999_5 => format!("{:.2} ms", 1e3 * s),
-        s => format!("{s:.3} s"),
-    }
 }
 
 /// A share in percent: `91.25 %`.

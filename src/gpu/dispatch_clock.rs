@@ -14,7 +14,8 @@ use serde_json::json;
 use super::compute::Compiled;
 use super::context::Context;
 use super::objects::Objects;
-use super::readback::{Arrivals, Arrived, map_on_submit};
+use super::readback::{Arrivals, Arrived};
+use super::timestamps::Pairs;
 use crate::error::Result;
 use crate::graph::plan::Pass;
 use crate::report::trace::{Dispatched, Tracer, Track};
@@ -22,8 +23,6 @@ use crate::report::trace::{Dispatched, Tracer, Track};
 /// Dispatches of a pass that are timed at most; those after them are one more. Twice as many timestamps are what WebGPU
 /// allows in a set.
 const TIMED_MAX: usize = 2048;
-/// Bytes of the two timestamps of a dispatch.
-const PAIR_BYTES: usize = 16;
 /// Passes that the clocks are compared by.
 const TRIALS: usize = 12;
 
@@ -31,7 +30,8 @@ const TRIALS: usize = 12;
 #[derive(Debug)]
 pub(super) struct DispatchClock {
     tracer: Arc<Tracer>,
-    slots: Vec<SlotClock>,
+    /// Those of the pass over each slot.
+    slots: Vec<Pairs>,
     names: BTreeMap<Pass, Vec<String>>,
     /// Nanoseconds of a tick.
     period_ns: f64,
@@ -39,56 +39,6 @@ pub(super) struct DispatchClock {
     moment: (f64, u64),
     /// Passes that came back.
     passes: u64,
-}
-
-/// The timestamps of the pass over a slot.
-#[derive(Debug)]
-struct SlotClock {
-    queries: wgpu::QuerySet,
-    resolved: wgpu::Buffer,
-    mapped: wgpu::Buffer,
-}
-
-impl SlotClock {
-    fn new(dispatches: usize, objects: &mut Objects) -> Result<Self> {
-        use wgpu::BufferUsages as Usage;
-        let bytes = PAIR_BYTES * dispatches;
-        let usage = Usage::QUERY_RESOLVE | Usage::COPY_SRC;
-        let resolved = objects.buffer("timestamps", bytes, usage, false)?;
-        let mapped =
-            objects.buffer("timestamps", bytes, Usage::MAP_READ | Usage::COPY_DST, false)?;
-        let queries = objects.context.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("dispatches"),
-            ty: wgpu::QueryType::Timestamp,
-            count: 2 * dispatches as u32,
-        });
-        objects.created += 1;
-        Ok(Self { queries, resolved, mapped })
-    }
-
-    /// Where dispatch `at` writes its timestamps.
-    fn writes(&self, at: usize) -> wgpu::ComputePassTimestampWrites<'_> {
-        wgpu::ComputePassTimestampWrites {
-            query_set: &self.queries,
-            beginning_of_pass_write_index: Some(2 * at as u32),
-            end_of_pass_write_index: Some(2 * at as u32 + 1),
-        }
-    }
-
-    /// Records the way of the first `count` pairs to the host.
-    fn resolve(&self, count: usize, encoder: &mut wgpu::CommandEncoder, arrivals: &Arc<Arrivals>) {
-        let bytes = (PAIR_BYTES * count) as u64;
-        encoder.resolve_query_set(&self.queries, 0..2 * count as u32, &self.resolved, 0);
-        encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.mapped, 0, Some(bytes));
-        map_on_submit(encoder, &self.mapped, wgpu::MapMode::Read, arrivals);
-    }
-
-    /// The pairs that have arrived.
-    fn read(&self) -> Result<Vec<[u64; 2]>, wgpu::MapRangeError> {
-        let pairs = bytemuck::pod_collect_to_vec(&self.mapped.get_mapped_range(..)?);
-        self.mapped.unmap();
-        Ok(pairs)
-    }
 }
 
 impl DispatchClock {
@@ -106,8 +56,7 @@ impl DispatchClock {
         }
         let names = compiled.names();
         let most = names.values().map(Vec::len).max().unwrap_or(0).clamp(1, TIMED_MAX);
-        let slots =
-            (0..slots).map(|_| SlotClock::new(most, objects)).collect::<Result<Vec<_>>>()?;
+        let slots = (0..slots).map(|_| Pairs::new(most, objects)).collect::<Result<Vec<_>>>()?;
         let period_ns = f64::from(objects.context.queue.get_timestamp_period());
         let moment = (0.0, 0);
         let mut clock = Self { tracer, slots, names, period_ns, moment, passes: 0 };

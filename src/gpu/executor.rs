@@ -325,19 +325,19 @@ impl Executor {
                     let (metrics, times) = rest.split_at(METRICS_LEN);
                     done.control.copy_from_slice(&floats(control));
                     done.metrics.copy_from_slice(&floats(metrics));
-                    done.device_busy = match pass.traced {
-                        Some(_) => traced_s.map(Duration::from_secs_f64),
-                        None => self.timestamps.as_ref().and_then(|t| t.elapsed(times)),
-                    };
-                    if let Some(timestamps) =
-                        self.timestamps.as_ref().filter(|_| pass.traced.is_none())
-                    {
-                        // A device that had its next pass waiting did nothing between the two but copy its slot.
-                        let ended = self.last_end.filter(|_| pass.queued);
-                        done.copied = ended.and_then(|end| timestamps.between(end, tick(times, 0)));
-                        self.last_end = Some(tick(times, 2));
-                    } else {
-                        self.last_end = None;
+                    match &self.timestamps {
+                        Some(timestamps) if pass.traced.is_none() => {
+                            done.device_busy = timestamps.elapsed(times);
+                            // A device that had its next pass waiting did nothing between the two but copy its slot.
+                            let ended = self.last_end.filter(|_| pass.queued);
+                            done.copied =
+                                ended.and_then(|end| timestamps.between(end, tick(times, 0)));
+                            self.last_end = Some(tick(times, 2));
+                        }
+                        _ => {
+                            done.device_busy = traced_s.map(Duration::from_secs_f64);
+                            self.last_end = None;
+                        }
                     }
                 }
                 Kind::Output => done.output = Some(self.pool.finish(read).map_err(lost)?),

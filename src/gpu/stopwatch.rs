@@ -10,6 +10,7 @@ use super::objects::Objects;
 use super::pipeline_cache::PipelineCache;
 use super::pipelines::Pipelines;
 use super::readback::{Arrivals, Arrived, map_on_submit};
+use super::timestamps::Pairs;
 use crate::batch::DType;
 use crate::error::Result;
 use crate::graph::Tensor;
@@ -23,7 +24,6 @@ const PASS_S: f64 = 1e-3;
 const REPETITIONS_MAX: usize = 200;
 /// Bytes of the pattern that private buffers are filled with by copying.
 const PATTERN_BYTES: usize = 1 << 20;
-const TIMESTAMP_BYTES: u64 = 16;
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
@@ -316,7 +316,7 @@ impl Stopwatch {
         self.record(trial, repetitions, &mut encoder);
         let arrivals = Arc::new(Arrivals::default());
         if let Some(clock) = &self.clock {
-            clock.resolve(&mut encoder, &arrivals);
+            clock.pair.resolve(1, &mut encoder, &arrivals);
         }
         let began = Instant::now();
         self.finish(encoder, &arrivals)?;
@@ -329,7 +329,7 @@ impl Stopwatch {
 
     /// Records a pass without submitting it.
     pub fn record(&self, trial: &Trial, repetitions: usize, encoder: &mut wgpu::CommandEncoder) {
-        let timestamp_writes = self.clock.as_ref().map(Clock::writes);
+        let timestamp_writes = self.clock.as_ref().map(|clock| clock.pair.writes(0));
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
         let mut pass = encoder.begin_compute_pass(&descriptor);
         for _ in 0..repetitions {
@@ -401,57 +401,25 @@ fn pattern(dtype: DType, bytes: usize) -> Option<Vec<u8>> {
 /// The device's clock at the beginning and the end of a pass.
 #[derive(Debug)]
 struct Clock {
-    queries: wgpu::QuerySet,
-    resolved: wgpu::Buffer,
-    mapped: wgpu::Buffer,
+    pair: Pairs,
     /// Nanoseconds of a tick.
     period_ns: f32,
 }
 
 impl Clock {
+    /// Where the device has one.
     fn new(objects: &mut Objects) -> Result<Option<Self>> {
-        use wgpu::BufferUsages as Usage;
-        let context = Arc::clone(&objects.context);
-        if !context.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        if !objects.context.has_timestamps() {
             return Ok(None);
         }
-        let bytes = TIMESTAMP_BYTES as usize;
-        let usage = Usage::QUERY_RESOLVE | Usage::COPY_SRC;
-        let resolved = objects.buffer("timestamps", bytes, usage, false)?;
-        let usage = Usage::MAP_READ | Usage::COPY_DST;
-        let mapped = objects.buffer("timestamps", bytes, usage, false)?;
-        let queries = context.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("stopwatch"),
-            ty: wgpu::QueryType::Timestamp,
-            count: 2,
-        });
-        let period_ns = context.queue.get_timestamp_period();
-        Ok(Some(Self { queries, resolved, mapped, period_ns }))
-    }
-
-    fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {
-        wgpu::ComputePassTimestampWrites {
-            query_set: &self.queries,
-            beginning_of_pass_write_index: Some(0),
-            end_of_pass_write_index: Some(1),
-        }
-    }
-
-    fn resolve(&self, encoder: &mut wgpu::CommandEncoder, arrivals: &Arc<Arrivals>) {
-        encoder.resolve_query_set(&self.queries, 0..2, &self.resolved, 0);
-        let bytes = Some(TIMESTAMP_BYTES);
-        encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.mapped, 0, bytes);
-        map_on_submit(encoder, &self.mapped, wgpu::MapMode::Read, arrivals);
+        let period_ns = objects.context.queue.get_timestamp_period();
+        Ok(Some(Self { pair: Pairs::new(1, objects)?, period_ns }))
     }
 
     /// The time between the two, once mapped; none where the clock ran backwards.
     fn seconds(&self, context: &Context) -> Result<Option<f64>> {
-        let ticks: Vec<u64> = {
-            let view = self.mapped.get_mapped_range(..).map_err(|error| context.broken(error))?;
-            bytemuck::pod_collect_to_vec(&view)
-        };
-        self.mapped.unmap();
-        let ticks = ticks[1].checked_sub(ticks[0]);
+        let pairs = self.pair.read().map_err(|error| context.broken(error))?;
+        let ticks = pairs[0][1].checked_sub(pairs[0][0]);
         Ok(ticks.map(|ticks| ticks as f64 * f64::from(self.period_ns) * 1e-9))
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bound::Bounds;
+use super::bound::{Bounds, LEAST_S};
 use super::verdict::StageTimes;
 use crate::source::supply::READERS_MAX;
 
@@ -185,6 +185,3 @@ impl Case<'_> {
         )
     }
 }
-
-/// Seconds below which a prediction would divide by noise.
-const LEAST_S: f64 = 1e-6;

@@ -30,7 +30,7 @@ const SHARING: f64 = 0.2;
 const BEYOND: f64 = 1.1;
 
 /// Seconds below which a quotient would be noise.
-const LEAST_S: f64 = 1e-6;
+pub(super) const LEAST_S: f64 = 1e-6;
 
 /// What each stage takes alone, in seconds.
 #[derive(Clone, Copy, Debug)]

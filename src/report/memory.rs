@@ -1,4 +1,4 @@
-//! What the operating system knows of this process: resident memory and processor time.
+//! What the operating system knows: resident memory and processor time of this process, memory of the machine.
 
 /// Highest resident memory of the process so far, in bytes, where the system tells it.
 ///
@@ -41,10 +41,19 @@ pub fn processor_time_s() -> Option<f64> {
     None
 }
 
-/// A line of `/proc/self/status` that counts KiB; `None` where there is no such file.
+/// A line of `/proc/meminfo` about the machine, as `MemTotal:`, in bytes; `None` where the system does not tell it.
+pub fn machine_memory_bytes(key: &str) -> Option<u64> {
+    kib_line("/proc/meminfo", key)
+}
+
 fn status_bytes(key: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    kib_line("/proc/self/status", key)
+}
+
+/// A line of a file that counts KiB, in bytes; `None` where there is no such file.
+fn kib_line(path: &str, key: &str) -> Option<u64> {
+    let lines = std::fs::read_to_string(path).ok()?;
+    let line = lines.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

@@ -14,6 +14,15 @@ pub fn seconds(s: f64) -> String {
     }
 }
 
+/// A time with a digit more, for tables: `1.25 ms`.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.999_5e-3 => format!("{:.1} µs", 1e6 * s),
+        s if s < 0.999_5 => format!("{:.2} ms", 1e3 * s),
+        s => format!("{s:.3} s"),
+    }
+}
+
 /// A share in percent.
 pub fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { "—".into() }

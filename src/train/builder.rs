@@ -385,14 +385,7 @@ impl TrainerBuilder {
             }
             return Ok(checkpoint.progress);
         }
-        for (arena, variables) in
-            [(Arena::Params, &program.params), (Arena::State, &program.states)]
-        {
-            for variable in variables {
-                let values = initial_values(variable, self.config.seed);
-                load_variable(program, executor, arena, variable.offset, &values)?;
-            }
-        }
+        load_initial(program, executor, self.config.seed)?;
         if let Some(path) = &self.config.init {
             for (arena, variable, values) in weights::load(path, program)? {
                 load_variable(program, executor, arena, variable.offset, &values)?;
@@ -400,6 +393,24 @@ impl TrainerBuilder {
         }
         Ok(Progress::default())
     }
+}
+
+/// Loads the fresh values that a model begins with under this seed.
+///
+/// # Errors
+/// When the device is lost.
+pub(crate) fn load_initial(
+    program: &Program,
+    executor: &mut dyn Executor,
+    seed: u64,
+) -> Result<()> {
+    for (arena, variables) in [(Arena::Params, &program.params), (Arena::State, &program.states)] {
+        for variable in variables {
+            let values = initial_values(variable, seed);
+            load_variable(program, executor, arena, variable.offset, &values)?;
+        }
+    }
+    Ok(())
 }
 
 /// Loads initial values; a moving average of parameters begins as the parameters.

@@ -150,7 +150,7 @@ impl Engine {
         sources: Sources,
         first: FirstStep,
     ) -> Self {
-        let shares_thread = matches!(executor.device().kind.as_str(), "twins" | "software");
+        let shares_thread = executor.device().shares_cores();
         Self {
             executor,
             ends: Some(ends),

@@ -19,4 +19,5 @@ pub mod rate;
 pub mod weights;
 
 pub use builder::TrainerBuilder;
+pub(crate) use builder::load_initial;
 pub use trainer::{Commands, Events, Fit, Parameter, StepPromise, Trainer};

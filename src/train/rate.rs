@@ -24,8 +24,8 @@ impl Rate {
     /// # Errors
     /// That of the run; or when it ends before three steps are timed.
     pub fn of(trainer: &Trainer, warm_up: u64, steps: u64, patience: Duration) -> Result<Self> {
-        // A queue as long as the steps never holds the run up.
-        let events = trainer.queue(64 + 2 * (warm_up + steps) as usize);
+        // Taken out as they come, so that a short queue does not hold the run up.
+        let events = trainer.queue(64);
         let commands = trainer.commands();
         commands.steps(warm_up + steps);
         let mut timed: Option<Instant> = None;

@@ -278,7 +278,7 @@ impl Run {
         gauges: Option<&Gauges>,
         wall_s: f64,
     ) -> StageTimes {
-        let shared_cores = matches!(device.kind.as_str(), "twins" | "software");
+        let shared_cores = device.shares_cores();
         let busy_s = if times.busy_s > 0.0 { times.busy_s } else { times.wait_s };
         let mut stages = StageTimes {
             wall_s,

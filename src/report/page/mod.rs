@@ -30,13 +30,8 @@ pub struct Page {
     pub lacks: Vec<String>,
 }
 
-/// The page of the run in `dir`.
-///
-/// # Errors
-/// When it is no folder, or has nothing of a run in it. What a run folder lacks is told on the page.
-pub fn page(dir: &Path) -> Result<Page> {
-    let record = Record::read(dir)?;
-    let lacks = record.lacks();
+/// A whole page with this title, its style within it.
+pub(crate) fn document(title: &str, head: Markup, main: Markup) -> String {
     let html = html! {
         (DOCTYPE)
         html lang="en" {
@@ -46,25 +41,36 @@ pub fn page(dir: &Path) -> Result<Page> {
                 // The page fetches nothing: it says so to the browser, which then refuses whatever could.
                 meta http-equiv="Content-Security-Policy"
                     content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
-                title { (record.name) " · inflight" }
+                title { (title) " · inflight" }
                 style { (PreEscaped(STYLE)) (PreEscaped(plot::STYLE)) }
             }
             body {
-                (head(&record))
-                main {
-                    (verdict(&record))
-                    (learning::section(&record))
-                    (answers::section(&record))
-                    (samples::section(&record))
-                    (flow::section(&record))
-                    (config(&record))
-                    (missing(&lacks))
-                }
+                (head)
+                main { (main) }
                 footer { "inflight " (env!("CARGO_PKG_VERSION")) " · this page needs no network" }
             }
         }
     };
-    Ok(Page { html: html.into_string(), lacks })
+    html.into_string()
+}
+
+/// The page of the run in `dir`.
+///
+/// # Errors
+/// When it is no folder, or has nothing of a run in it. What a run folder lacks is told on the page.
+pub fn page(dir: &Path) -> Result<Page> {
+    let record = Record::read(dir)?;
+    let lacks = record.lacks();
+    let main = html! {
+        (verdict(&record))
+        (learning::section(&record))
+        (answers::section(&record))
+        (samples::section(&record))
+        (flow::section(&record))
+        (config(&record))
+        (missing(&lacks))
+    };
+    Ok(Page { html: document(&record.name, head(&record), main), lacks })
 }
 
 /// What the run is, and its most important numbers.

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::config::RunConfig;
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::quarantine::LEDGER_FILE;
 use crate::report::answers::{ANSWERS, Answers};
 use crate::report::curve::Curve;
 use crate::report::folder::{EPOCHS, METRICS, SUMMARY, TIMELINE, VERDICT};
@@ -30,8 +31,6 @@ const PULSES_MAX: usize = 100_000;
 const CONFIG: &str = "config.toml";
 /// What its inputs were.
 const INPUTS: &str = "inputs.json";
-/// Its bad samples, where they are quarantined.
-const QUARANTINE: &str = "quarantine.jsonl";
 
 /// Something from the folder, or why it is not there.
 pub type Found<T> = Result<T, Lack>;
@@ -444,6 +443,6 @@ fn quarantined(dir: &Path) -> u64 {
     let mut count = 0;
     let any = |_: serde::de::IgnoredAny| count += 1;
     // Without the file there are none.
-    let _ = lines(dir, QUARANTINE, &mut Vec::new(), any);
+    let _ = lines(dir, LEDGER_FILE, &mut Vec::new(), any);
     count
 }
