@@ -316,7 +316,8 @@ fn train_eval_and_generate_work_together() {
         let event: serde_json::Value =
             serde_json::from_slice(&evaluated.stdout).expect("a line of JSON");
         let loss = event["loss"].as_f64().expect("a loss");
-        assert!(loss < 3.0, "it has learned something: {loss}");
+        // Without learning anything it would be 5.5.
+        assert!(loss < 4.0, "it has learned something: {loss}");
         assert!((event["perplexity"].as_f64().expect("is told") - loss.exp()).abs() < 1e-9);
         let bits = event["bits_per_byte"].as_f64().expect("is told");
         assert!((bits - loss / std::f64::consts::LN_2).abs() < 1e-9);
@@ -324,7 +325,7 @@ fn train_eval_and_generate_work_together() {
         let made = inflight(folder.path(), &line, &["--prompt", "the quick"]);
         assert!(made.status.success(), "{}", words(&made.stderr));
         let found = words(&made.stdout);
-        assert!(found.starts_with("the quick") && found.trim_end().len() > 10, "{found}");
+        assert!(found.starts_with("the quick") && found.len() > "the quick".len() + 20, "{found}");
     }
 }
 

@@ -252,7 +252,9 @@ fn write(
             let event = "token";
             print::json(&Piece { event, prompt, token: token.id, log_probability, text: &piece })?;
         }
-        if let (Some(finish), Some(text)) = (finish, finish.and(texts.remove(&token.prompt))) {
+        if let Some(finish) = finish
+            && let Some(text) = texts.remove(&token.prompt)
+        {
             generation.finish(token.prompt);
             let Text { text, tokens, log_probabilities, .. } = text;
             let prompt = &prompts[token.prompt];
