@@ -7,8 +7,6 @@
 //! run inside of its own, which then comes back soon.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::Sender;
 use rayon::ScopeFifo;
@@ -22,6 +20,7 @@ use crate::gauges::Gauges;
 use crate::pipeline::{Filled, Work};
 use crate::prepare::{Filler, chunk_len};
 use crate::quarantine::{Faults, Quarantine};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, last};
 
 /// The batches that are being filled, and those that wait for an earlier one.
 pub(crate) struct Assembly<'a> {
@@ -192,7 +191,7 @@ impl<'a> Assembly<'a> {
 
     /// Whoever lets go of a batch as the last finishes it.
     fn let_go(&self, desk: &mut Desk<'a>, batch: Arc<Batch<'a>>) {
-        if let Some(batch) = Arc::into_inner(batch) {
+        if let Some(batch) = last(batch) {
             if let Some(tracer) = self.gauges.tracing() {
                 let args = json!({ "batch": batch.number, "step": batch.work.step });
                 tracer.slot(batch.slot.index(), "fill", args);

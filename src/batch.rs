@@ -4,11 +4,11 @@
 use std::any::Any;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::framing::Framing;
+use crate::sync::{AtomicUsize, Ordering};
 
 /// The type of a sample's elements as they lie in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

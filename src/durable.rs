@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::faults::{self, FileOp};
 
 /// A failure of the file system on the way of saving or loading.
 pub(super) fn io_error(path: &Path, what: &str, cause: std::io::Error) -> Error {
@@ -47,11 +48,49 @@ pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
 /// When it exists, or the disk is full or fails.
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
+        faults::file(FileOp::Create(path))?;
         let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        faults::file(FileOp::Write(path, bytes))?;
         file.write_all(bytes)?;
+        faults::file(FileOp::SyncFile(path))?;
         file.sync_all()
     };
     write().map_err(|cause| io_error(path, "cannot be written", cause))
+}
+
+/// Makes a folder and those it lies in, where they are missing. Their names are on the disk afterwards.
+///
+/// # Errors
+/// When the disk is full or fails.
+pub fn create_folders(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let folder = parent(path);
+    if folder != path {
+        create_folders(folder)?;
+    }
+    create_folder(path)?;
+    sync_folder(folder)
+}
+
+/// Makes a folder, which is there for certain once the one it lies in is synced.
+///
+/// # Errors
+/// When the disk is full or fails.
+pub(super) fn create_folder(path: &Path) -> Result<()> {
+    let made = faults::file(FileOp::CreateFolder(path)).and_then(|()| fs::create_dir(path));
+    match made {
+        // Another process was faster.
+        Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made.map_err(|cause| io_error(path, "cannot be created", cause)),
+    }
+}
+
+/// Gives a file or folder another name, for certain once the folder of that is synced.
+pub(super) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    faults::file(FileOp::Rename(from, to))?;
+    fs::rename(from, to)
 }
 
 /// Puts a file in place, whole or not at all; one that was there before is replaced.
@@ -63,14 +102,13 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
         Error::checkpoint(path.display(), "is not a file name").hint("a path that ends in a file")
     })?;
     let folder = parent(path);
-    fs::create_dir_all(folder).map_err(|cause| io_error(folder, "cannot be created", cause))?;
+    create_folders(folder)?;
     let mut temporary = OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".tmp-{}", std::process::id()));
     let temporary = Temporary::claim(folder.join(temporary))?;
     write_new(temporary.path(), bytes)?;
-    fs::rename(temporary.path(), path)
-        .map_err(|cause| io_error(path, "cannot be replaced", cause))?;
+    rename(temporary.path(), path).map_err(|cause| io_error(path, "cannot be replaced", cause))?;
     sync_folder(folder)
 }
 
@@ -81,7 +119,8 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
 pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     // Elsewhere a folder cannot be opened, and a rename is as durable as it gets.
     if cfg!(unix) {
-        File::open(folder)
+        faults::file(FileOp::SyncFolder(folder))
+            .and_then(|()| File::open(folder))
             .and_then(|folder| folder.sync_all())
             .map_err(|cause| io_error(folder, "cannot be synced", cause))?;
     }
@@ -124,8 +163,10 @@ impl Drop for Temporary {
 /// Removes a file or a folder with all that is in it, if there is one.
 pub(super) fn remove(path: &Path) -> std::io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
+        Ok(metadata) => faults::file(FileOp::Remove(path)).and_then(|()| match metadata.is_dir() {
+            true => fs::remove_dir_all(path),
+            false => fs::remove_file(path),
+        }),
         Err(cause) => Err(cause),
     };
     match removed {

@@ -36,6 +36,8 @@ pub mod device;
 pub mod durable;
 pub mod error;
 pub mod executor;
+#[cfg_attr(not(feature = "faults"), doc(hidden))]
+pub mod faults;
 mod foresight;
 pub mod framing;
 pub mod gauges;
@@ -51,6 +53,7 @@ pub mod report;
 pub mod rng;
 pub mod sampler;
 pub mod source;
+mod sync;
 #[doc(hidden)]
 pub mod testing;
 pub mod tokenizer;

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use crate::batch::{DType, Slot, SlotLayout, TargetSpec, Window, WriteOnly};
 use crate::clock::{Stamp, thread_time};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::faults::{self, At};
 use crate::framing::Framing;
 use crate::quarantine::{BadSamples, Faults};
 use crate::report::trace::Tracer;
@@ -423,7 +424,11 @@ impl Filler<'_> {
         let clock = || laps.is_some().then(Stamp::now);
         let begun = clock();
         let sample = self.source.read(index, &mut scratch.source)?;
+        if faults::due(At::Sample(index)) {
+            return Err(Error::data(self.name(index), "cannot be decoded, as planned by a test"));
+        }
         let read = clock();
+        assert!(!faults::due(At::Transform(index)), "a panic planned by a test");
         let mut framing = Framing::default();
         let mut image = match self.image_shape {
             None => None,

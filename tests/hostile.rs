@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "the fuzz targets use the rest")]
 mod formats;
 
-use formats::{Format, joined, read};
+use formats::{ALL, Format, joined, read, read_kept};
 use inflight::rng::Rng;
 
 /// Damaged copies of each format's seed.
@@ -82,6 +82,32 @@ fn bytes_turned_over_do_no_harm() {
             }
             let _ = read(format, &bytes, dir.path());
         }
+    }
+}
+
+#[test]
+fn what_is_kept_is_whole_or_refused_whatever_was_damaged() {
+    let dir = folder();
+    for (number, kept) in (100..).zip(ALL) {
+        let seed = kept.seed();
+        read_kept(kept, &seed, dir.path()).unwrap_or_else(|e| panic!("{kept:?}: {e}"));
+        let mut refused = 0;
+        for damage in 0..2 * DAMAGES {
+            let mut rng = Rng::keyed(&[number, damage]);
+            let mut bytes = seed.clone();
+            if rng.below(4) == 0 {
+                bytes.truncate(rng.below(seed.len() as u64) as usize);
+            }
+            for _ in 0..=rng.below(3) {
+                if !bytes.is_empty() {
+                    let at = rng.below(bytes.len() as u64) as usize;
+                    bytes[at] =
+                        [0, b'9', b'-', 0x80, 0xff, rng.below(256) as u8][rng.below(6) as usize];
+                }
+            }
+            refused += u64::from(read_kept(kept, &bytes, dir.path()).is_err());
+        }
+        assert!(refused > DAMAGES, "{kept:?}: only {refused} were refused");
     }
 }
 

@@ -302,7 +302,8 @@ fn train_eval_and_generate_work_together() {
         std::fs::write(folder.path().join("fox.txt"), text).expect("writes");
         let line = format!(
             "train fox.txt --model gpt-nano --context 16 --batch-size 8 --steps 30 --lr 0.01 --val-split 0.2 \
-             --device {device} --tune off --out run --workers 1 --sample-every 15 --sample-tokens 7"
+             --device {device} --tune off --out run --workers 1 --sample-every 15 --sample-tokens 7 \
+             --keep 9"
         );
         let trained = inflight(folder.path(), &line, &["--sample-prompt", "a quick"]);
         let told = words(&trained.stderr);

@@ -1,10 +1,14 @@
 //! Any bytes, opened as a data set of some format and read through: the outcome is samples, or an error that names the
 //! file. Shared by the fuzz targets and by `tests/hostile.rs`, which damages each format's [`seed`](Format::seed).
 
+mod kept;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
+
+pub use kept::{ALL, Kept, read_kept};
 
 use inflight::source::{DataConfig, ENDLESS, OpenOptions, Source, Viewer, open};
 
@@ -297,6 +301,16 @@ fn read_samples(source: &dyn Source) -> inflight::Result<usize> {
 
 /// What a fuzz target does with its input: everything in memory, where the system has a file system there.
 pub fn fuzz(format: Format, bytes: &[u8]) {
+    // Both are outcomes; what must not happen is everything else.
+    let _ = in_memory(|dir| read(format, bytes, dir));
+}
+
+/// As [`fuzz`], of what is kept besides data sets.
+pub fn fuzz_kept(kept: Kept, bytes: &[u8]) {
+    let _ = in_memory(|dir| read_kept(kept, bytes, dir));
+}
+
+fn in_memory<T>(act: impl FnOnce(&Path) -> T) -> T {
     thread_local! {
         static DIR: tempfile::TempDir = {
             let memory = Path::new("/dev/shm");
@@ -308,6 +322,5 @@ pub fn fuzz(format: Format, bytes: &[u8]) {
     // The fuzzer's hook ends the process in every panic, also in one that a reader catches and turns into its error.
     // Without it a panic that nobody catches still ends the process, a little later.
     HOOK.call_once(|| drop(std::panic::take_hook()));
-    // Both are outcomes; what must not happen is everything else.
-    let _ = DIR.with(|dir| read(format, bytes, dir.path()));
+    DIR.with(|dir| act(dir.path()))
 }

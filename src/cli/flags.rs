@@ -10,6 +10,8 @@ use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::schedules::Schedule;
 use inflight::source::cache::CacheKind;
 use inflight::source::{DataConfig, StreamFormat, Task};
+use inflight::train::checkpoint::{Cadence, Metric};
+use inflight::train::recovery::OnNan;
 use inflight::transform::{Augment, TransformConfig};
 use inflight::{Error, Result};
 use serde::Deserialize;
@@ -147,12 +149,22 @@ pub struct Flags {
     /// Folder of the run [default: a new one under runs/]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Steps between checkpoints; 0 means at the end of every epoch [default: 0]
-    #[arg(long, value_name = "N")]
-    checkpoint_every: Option<u64>,
-    /// Newest checkpoints that stay [default: 2]
+    /// How often to save: every so many steps, or as 30s or 10m, or epoch [default: epoch]
+    #[arg(long, value_name = "N|TIME|epoch")]
+    checkpoint_every: Option<Cadence>,
+    /// Newest checkpoints that stay, at least 2 [default: 2]
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
+    /// By what the best checkpoint is told, which stays as well: val_loss, val_accuracy or off [default: val_loss]
+    #[arg(long, value_name = "METRIC")]
+    keep_best: Option<Metric>,
+    /// What to do about gradients that are not finite, whose step is left out: skip it, stop, or rollback to the newest
+    /// checkpoint with half the learning rate [default: skip]
+    #[arg(long, value_name = "WHAT")]
+    on_nan: Option<OnNan>,
+    /// Such steps in a row after which the run has diverged [default: 10]
+    #[arg(long, value_name = "N")]
+    nan_limit: Option<u32>,
 }
 
 /// How a data set is read, where its files leave a choice; each overrides the key of the same name under `[data]`.
@@ -315,6 +327,9 @@ impl Flags {
         self.sampling.apply(&mut config.sampling)?;
         set(&mut config.checkpoint_every, self.checkpoint_every);
         set(&mut config.keep, self.keep);
+        set(&mut config.keep_best, self.keep_best);
+        set(&mut config.on_nan, self.on_nan);
+        set(&mut config.nan_limit, self.nan_limit);
         config.lr = self.lr.or(config.lr);
         config.clip_norm = self.clip_norm.or(config.clip_norm);
         config.mixup = self.mixup.or(config.mixup);
@@ -487,7 +502,7 @@ mod tests {
                     --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 --decode reduced \
                     --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 \
                     --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 --on-bad-sample skip --bad-sample-budget 2% \
-                    --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12";
+                    --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12 --keep-best val_accuracy --on-nan rollback --nan-limit 13";
         let found = apply("", line).expect("all flags are known");
         let optimizer = OptimizerConfig::Sgd {
             momentum: 0.1,
@@ -520,8 +535,11 @@ mod tests {
             recompute: true,
             init: Some("/w".into()),
             out: Some("o".into()),
-            checkpoint_every: 11,
+            checkpoint_every: Cadence::Steps(11),
             keep: 12,
+            keep_best: Metric::ValAccuracy,
+            on_nan: OnNan::Rollback,
+            nan_limit: 13,
             eval: false,
             max_slot_bytes: 10,
             cache: CacheKind::Disk,

@@ -2,6 +2,7 @@
 //! prints: people read stderr, data goes to stdout.
 
 mod bench;
+mod checkpoint;
 mod convert;
 #[cfg(feature = "tui")]
 mod dashboard;
@@ -72,6 +73,8 @@ enum Command {
     Bench(bench::Args),
     /// Measure what reading, preparing and uploading add to a training's steps
     Stalls(Box<stalls::Args>),
+    /// Look at checkpoints: list them, verify them, compare two
+    Checkpoint(checkpoint::Args),
     /// Make a page about a run
     Report(report::Args),
     /// List the devices of this machine
@@ -105,6 +108,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Generate(args) => generate::run(*args),
         Command::Bench(args) => bench::run(args),
         Command::Stalls(args) => stalls::run(*args),
+        Command::Checkpoint(args) => checkpoint::run(args),
         Command::Report(args) => report::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use inflight::batch::{DType, SampleSpec};
 use inflight::source::resident::{Inputs as Pixels, Targets};
 use inflight::source::{Encoding, Resident, Sample, Source, SourceInfo, Target, Viewer};
+use inflight::train::checkpoint;
 use inflight::train::evaluate::evaluate;
 use inflight::transform::{Resize, Transform, TransformConfig};
 use inflight::{Error, Result};
@@ -77,7 +78,9 @@ pub fn run(args: Args) -> Result<()> {
     let options = args.device.options(args.files.len().min(BATCH_SIZE_MAX), true)?;
     let path = match &args.run {
         Some(path) => path.clone(),
-        None => runs::newest("any model that was saved", |dir, _| runs::has_checkpoint(dir))?,
+        None => runs::newest("any model that was saved", |dir, _| {
+            checkpoint::any(dir).unwrap_or(false)
+        })?,
     };
     let trained = Trained::open(&path)?;
     let Some(run) = &trained.run else {

@@ -169,12 +169,6 @@ pub fn newest(what: &str, fits: impl Fn(&Path, &RunConfig) -> bool) -> Result<Pa
     })
 }
 
-/// Whether a run has saved anything yet.
-pub fn has_checkpoint(run_dir: &Path) -> bool {
-    let checkpoints = std::fs::read_dir(checkpoint::checkpoints_dir(run_dir));
-    checkpoints.is_ok_and(|mut entries| entries.next().is_some())
-}
-
 /// Makes the folder of a new run: `out`, which must not hold a run yet, or the next free one under `runs/`.
 pub fn create(config: &RunConfig) -> Result<PathBuf> {
     let cannot = |path: &Path, e| {

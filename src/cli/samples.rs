@@ -5,6 +5,7 @@ use inflight::generate::{Generator, Sampling, TextPieces};
 use inflight::nn::gpt::Gpt;
 use inflight::source::Source;
 use inflight::tokenizer::Tokenizer;
+use inflight::train::checkpoint::Cadence;
 use inflight::train::event::CheckpointReport;
 use inflight::{Error, Result};
 use serde::Serialize;
@@ -40,7 +41,7 @@ impl SampleFlags {
                 .hint("--model gpt-nano")
         })?;
         if let Some(every) = self.sample_every {
-            config.checkpoint_every = every;
+            config.checkpoint_every = Cadence::steps(every);
         }
         let name = train.info().tokenizer.clone().unwrap_or_else(|| "bytes".into());
         let prompt = self.sample_prompt.clone().unwrap_or_else(|| PROMPT.into());
@@ -72,7 +73,16 @@ struct Event<'a> {
 impl Samples {
     /// What the model of a checkpoint makes of the prompt: a line of JSON on stdout, or a line for people.
     pub fn after(&self, saved: &CheckpointReport, json: bool) -> Result<Option<String>> {
-        let trained = Trained::open(&saved.path)?;
+        let step = print::count(saved.step);
+        let trained = match Trained::open(&saved.path) {
+            Ok(trained) => trained,
+            // Only the newest checkpoints stay, and steps may be quicker than samples.
+            Err(_) if !saved.path.exists() => {
+                let what = "its checkpoint had to make room for newer ones";
+                return Ok(Some(format!("no sample after step {step}: {what}")));
+            }
+            Err(error) => return Err(error),
+        };
         let mut generator = Generator::new(self.model, &trained.weights, &self.device, 1)?;
         let prompt = self.tokenizer.encode(&self.prompt)?;
         let end = self.tokenizer.end();
@@ -91,6 +101,6 @@ impl Samples {
             print::json(&Event { event: "sample", step, prompt, text })?;
             return Ok(None);
         }
-        Ok(Some(format!("sample after step {}: {}{text}", print::count(saved.step), self.prompt)))
+        Ok(Some(format!("sample after step {step}: {}{text}", self.prompt)))
     }
 }

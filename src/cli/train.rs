@@ -1,8 +1,8 @@
 //! `inflight train`: from flags and files to a run, its events, and its end.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
@@ -14,6 +14,7 @@ use inflight::source::table::Fitted;
 use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions, Source};
 use inflight::train::checkpoint;
 use inflight::train::event::{Event, Summary};
+use inflight::train::recovery::{Recovery, Resumption, TRIES_MAX};
 use inflight::train::{Commands, TrainerBuilder};
 use inflight::{Error, ErrorKind, Result, Stage, Trainer};
 
@@ -98,42 +99,39 @@ pub fn run(args: Args) -> Result<()> {
     config.validate()?;
     let model = config.model.build(train.spec())?;
     let samples = args.samples.samples(&mut config, &**train)?;
-    let mut builder = Trainer::builder(model.clone(), train.clone()).config(config.clone());
-    if let Some(held_out) = dataset.held_out().filter(|_| config.eval) {
-        builder = builder.validation(held_out.clone());
-    }
+    let make_builder = || {
+        let builder = Trainer::builder(model.clone(), train.clone()).config(config.clone());
+        match dataset.held_out().filter(|_| config.eval) {
+            Some(held_out) => builder.validation(held_out.clone()),
+            None => builder,
+        }
+    };
     if args.dry_run {
-        return plan::print(
-            &config,
-            &dataset,
-            &model,
-            builder.program()?,
-            steps_per_epoch,
-            args.json,
-        );
+        let program = make_builder().program()?;
+        return plan::print(&config, &dataset, &model, program, steps_per_epoch, args.json);
     }
     let run_dir = match &resumed {
         Some(dir) => dir.clone(),
         None => runs::create(&config)?,
     };
-    builder = builder.run_dir(&run_dir).began(began, open_data);
+    let mut builder = make_builder().run_dir(&run_dir).began(began, open_data);
     if let Some(steps) = args.trace {
         builder = builder.trace(steps);
     }
+    let mut recovery = Recovery::new(config.on_nan);
     let done_steps;
-    (builder, done_steps) = resume(builder, resumed.as_deref())?;
+    (builder, done_steps) = resume(builder, resumed.as_deref(), &mut recovery)?;
     let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;
     config.save(&run_dir)?;
     let mut inputs = Inputs::of(&**train);
     keep_tokenizer(&mut inputs.info.tokenizer, &run_dir)?;
     inputs.save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
-    let watchers = Watchers::new(&args, &run_dir)?;
-    let watchers = Watchers { samples, ..watchers };
-    let mut summary = follow(&trainer, done_steps, &args, watchers, &run_dir)?;
     let steps = trainer.steps().0;
-    // What it holds of device and memory is needed for others, if the verdict is verified.
-    drop(trainer);
+    // A stream is not sent again.
+    let again = (train.len() != ENDLESS).then_some(|| make_builder().run_dir(&run_dir));
+    let watchers = Watchers { samples, ..Watchers::new(&args, &run_dir)? };
+    let mut summary = run_to_end(trainer, done_steps, &args, &run_dir, watchers, recovery, again)?;
     let verified = match args.verify && !summary.stopped {
         true => verify(&summary, &config, |config| open(config, fitted.as_ref()))?,
         false => None,
@@ -250,16 +248,21 @@ fn steps_per_epoch(config: &RunConfig, train: &dyn Source) -> Result<u64> {
 }
 
 /// Has the run go on from its newest checkpoint; a run that was stopped before its first one starts over.
-fn resume(builder: TrainerBuilder, run_dir: Option<&Path>) -> Result<(TrainerBuilder, u64)> {
+fn resume(
+    builder: TrainerBuilder,
+    run_dir: Option<&Path>,
+    recovery: &mut Recovery,
+) -> Result<(TrainerBuilder, u64)> {
     let Some(run_dir) = run_dir else { return Ok((builder, 0)) };
-    if !runs::has_checkpoint(run_dir) {
+    if !checkpoint::any(run_dir)? {
         print::note("the run has no checkpoint yet: starting from the beginning");
-        return Ok((builder, 0));
+        return Ok((builder.rollbacks(recovery.rollbacks()), 0));
     }
     let latest = checkpoint::latest(run_dir)?;
     runs::tell_damaged(&latest.damaged);
-    let step = latest.checkpoint.progress.step;
-    Ok((builder.resume(latest.checkpoint), step))
+    let progress = latest.checkpoint.progress;
+    recovery.seen(progress.rollbacks);
+    Ok((builder.resume(latest.checkpoint).rollbacks(recovery.rollbacks()), progress.step))
 }
 
 fn introduce(config: &RunConfig, dataset: &Dataset, trainer: &Trainer, run_dir: &Path, done: u64) {
@@ -347,18 +350,78 @@ const EVENTS_MAX: usize = 1024;
 /// How long a view waits for an event before it draws again.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs to the end, showing what happens.
+/// A run goes on from here: steps after this one come again.
+#[derive(serde::Serialize)]
+struct Restart<'a> {
+    event: &'a str,
+    step: u64,
+    cause: String,
+    how: Resumption,
+}
+
+/// Runs to the end, with new trainers from `again` if the device is lost or the run diverges.
+fn run_to_end(
+    mut trainer: Trainer,
+    mut done_steps: u64,
+    args: &Args,
+    run_dir: &Path,
+    mut watchers: Watchers,
+    mut recovery: Recovery,
+    again: Option<impl Fn() -> TrainerBuilder>,
+) -> Result<Summary> {
+    let interrupt = Interrupt::default();
+    interrupt.on_signal()?;
+    loop {
+        interrupt.steer(trainer.commands());
+        let followed = follow(&trainer, done_steps, args, &mut watchers, run_dir, &interrupt);
+        // What it holds of device and memory is needed by whoever comes next, and its last save must be done.
+        drop(trainer);
+        let error = match (followed, &again) {
+            (Err(error), Some(_)) if !interrupt.was_pressed() => error,
+            (followed, _) => return followed,
+        };
+        trainer = loop {
+            let Some((how, again)) = recovery.after(&error).zip(again.as_ref()) else {
+                return Err(error);
+            };
+            let (builder, step) = resume(again(), Some(run_dir), &mut recovery)?;
+            tell_restart(&error, step, how, args.json)?;
+            done_steps = step;
+            match builder.start() {
+                Ok(trainer) => break trainer,
+                // A device may need a while to come back; the loss of it is what is told at last.
+                Err(failed) if failed.kind() == ErrorKind::Device => print::note(failed),
+                Err(failed) => return Err(failed),
+            }
+        };
+    }
+}
+
+fn tell_restart(error: &Error, step: u64, how: Resumption, json: bool) -> Result<()> {
+    print::note(error);
+    let (what, number) = match how {
+        Resumption::Rebuilt(number) => ("opening the device again", number),
+        Resumption::RolledBack(number) => ("halving the learning rate", number),
+    };
+    let step_shown = print::count(step);
+    print::note(format!("{what} ({number} of {TRIES_MAX}), going on after step {step_shown}"));
+    match json {
+        true => print::json(&Restart { event: "restart", step, cause: error.to_string(), how }),
+        false => Ok(()),
+    }
+}
+
+/// Follows a run to its end, showing what happens.
 fn follow(
     trainer: &Trainer,
     done_steps: u64,
     args: &Args,
-    mut watchers: Watchers,
+    watchers: &mut Watchers,
     run_dir: &Path,
+    interrupt: &Interrupt,
 ) -> Result<Summary> {
     let (steps, per_epoch) = trainer.steps();
     let events = trainer.queue(EVENTS_MAX);
-    let interrupt = Interrupt::new(trainer.commands());
-    interrupt.on_signal()?;
     #[cfg(feature = "tui")]
     let dashboard = args.tui.then(|| format!("{} · {}", run_dir.display(), trainer.device().name));
     #[cfg(not(feature = "tui"))]
@@ -387,7 +450,7 @@ fn follow(
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            view.tick(&interrupt);
+            view.tick(interrupt);
         }
     };
     let watched = watch();
@@ -397,26 +460,43 @@ fn follow(
 }
 
 /// The first signal ends the run after the steps in flight and a checkpoint, the second one at once.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Interrupt {
-    commands: Commands,
+    /// Of the trainer at work.
+    commands: Arc<Mutex<Option<Commands>>>,
     asked: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    fn new(commands: Commands) -> Self {
-        Self { commands, asked: Arc::new(AtomicBool::new(false)) }
-    }
-
     /// As a signal does, or Ctrl-C where it is none.
     pub fn press(&self) {
-        if self.asked.swap(true, Ordering::Relaxed) {
+        if self.asked.swap(true, Ordering::SeqCst) {
             #[cfg(feature = "tui")]
             super::screen::restore();
             std::process::exit(INTERRUPTED);
         }
         print::note("stopping after the step under way; again to stop at once");
-        self.commands.stop();
+        self.stop();
+    }
+
+    /// From now on it is this trainer that a signal ends; at once, if one came before.
+    fn steer(&self, commands: Commands) {
+        *self.commands() = Some(commands);
+        if self.was_pressed() {
+            self.stop();
+        }
+    }
+
+    fn stop(&self) {
+        self.commands().as_ref().map(Commands::stop);
+    }
+
+    fn was_pressed(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn commands(&self) -> MutexGuard<'_, Option<Commands>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn on_signal(&self) -> Result<()> {

@@ -21,6 +21,9 @@ use crate::source::cache::CacheKind;
 use crate::source::fetch::default_cache_dir;
 use crate::source::supply::Supply;
 use crate::source::{DataConfig, ENDLESS, Source};
+use crate::train::book::SKIPPED_IN_A_ROW_MAX;
+use crate::train::checkpoint::{Cadence, KEEP_MIN, Metric};
+use crate::train::recovery::OnNan;
 use crate::transform::{Augment, TransformConfig};
 use crate::tuner::SLOTS_FIRST;
 use names::{name_or_table, names_or_tables, some_name_or_table};
@@ -123,10 +126,17 @@ pub struct RunConfig {
     /// does not write over it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
-    /// Steps between checkpoints; 0 means at the end of every epoch. The end of a run always saves.
-    pub checkpoint_every: u64,
-    /// Newest checkpoints that stay.
+    /// How often a run saves: a number of steps, a time (`"30s"`), or `"epoch"`. The end of a run always saves.
+    pub checkpoint_every: Cadence,
+    /// Newest checkpoints that stay, at least two.
     pub keep: usize,
+    /// By what the best checkpoint is told, which stays besides: `val_loss`, `val_accuracy`, or `off`. It needs something
+    /// to validate with.
+    pub keep_best: Metric,
+    /// What is done about steps whose gradients are not finite: `skip`, `stop`, or `rollback`; see [`OnNan`].
+    pub on_nan: OnNan,
+    /// Such steps in a row after which a run has diverged.
+    pub nan_limit: u32,
     /// Whether the test split is evaluated after every epoch.
     pub eval: bool,
     /// Most bytes that the ring of slots may take.
@@ -197,8 +207,11 @@ impl Default for RunConfig {
             recompute: false,
             init: None,
             out: None,
-            checkpoint_every: 0,
-            keep: 2,
+            checkpoint_every: Cadence::Epoch,
+            keep: KEEP_MIN,
+            keep_best: Metric::ValLoss,
+            on_nan: OnNan::Skip,
+            nan_limit: SKIPPED_IN_A_ROW_MAX,
             eval: true,
             max_slot_bytes: 1 << 30,
             cache: CacheKind::Off,
@@ -333,7 +346,9 @@ impl RunConfig {
         in_range("--slots", self.slots.unwrap_or(0) as u64, 0, SLOTS_MAX as u64)?;
         in_range("--readers", self.readers.unwrap_or(0) as u64, 0, WORKERS_MAX as u64)?;
         in_range("--prefetch", self.prefetch.unwrap_or(0) as u64, 0, 1 << 16)?;
-        in_range("--keep", self.keep as u64, 1, 1 << 20)
+        in_range("--nan-limit", self.nan_limit.into(), 1, 1 << 20)?;
+        // One alone may turn out damaged when it is needed.
+        in_range("--keep", self.keep as u64, KEEP_MIN as u64, 1 << 20)
     }
 
     /// The precision that `precision` names.

@@ -12,6 +12,7 @@ use super::real::Real;
 use crate::batch::{Slot, StepHeader};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::executor::{self, DeviceInfo, Done, Snapshot, Wants};
+use crate::faults::{self, At};
 use crate::graph::op::{CONTROL_LEN, METRICS_LEN};
 use crate::graph::plan::{Pass, Plan, Program};
 use crate::graph::{Arena, Node};
@@ -222,6 +223,9 @@ impl<T: Real> executor::Executor for Executor<T> {
 
     fn submit(&mut self, pass: Pass, slot: Slot, wants: Wants) -> Result<()> {
         let start = Instant::now();
+        if faults::due(At::Submission) || faults::due(At::Hang) {
+            return Err(Error::device("twins", "the device was lost, as planned by a test"));
+        }
         self.run(pass, &slot)?;
         let device_busy = Some(start.elapsed());
         let output = match &self.output {

@@ -59,9 +59,9 @@ impl Context {
     fn on(adapter: &wgpu::Adapter, start: Instant) -> Result<Self> {
         let info = adapter.get_info();
         let (experimental_features, required_features) = match has_matrix_units(adapter) {
-            // SAFETY: of what is experimental only matrix units are asked for, and the one kernel
-            // that uses them, dense_coop, keeps to what naga validates and the adapter reports.
             true => {
+                // SAFETY: of what is experimental only matrix units are asked for, and the one kernel
+                // that uses them, dense_coop, keeps to what naga validates and the adapter reports.
                 let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
                 (enabled, adapter.features() & (USED | COOPERATIVE))
             }

@@ -17,6 +17,7 @@ use super::upload::Ring;
 use crate::batch::Slot;
 use crate::error::{Error, Result};
 use crate::executor::{self, DeviceInfo, Done, Snapshot, Tune, Wants};
+use crate::faults::{self, At};
 use crate::graph::Arena;
 use crate::graph::op::{CONTROL_LEN, METRICS_LEN};
 use crate::graph::plan::{Pass, Program};
@@ -45,6 +46,8 @@ pub struct Executor {
     /// then waits for no recording.
     ahead: Vec<Option<Recording>>,
     in_flight: VecDeque<InFlight>,
+    /// How long a pass may take.
+    hang_timeout: Duration,
     /// When the oldest pass in flight began to be the oldest.
     oldest_since: Instant,
     compile_s: f64,
@@ -136,6 +139,7 @@ impl Executor {
             dispatch_clock: None,
             ahead: (0..slots).map(|_| None).collect(),
             in_flight: VecDeque::with_capacity(slots),
+            hang_timeout: HANG_TIMEOUT,
             oldest_since: start,
             compile_s,
             last_end: None,
@@ -387,10 +391,19 @@ impl executor::Executor for Executor {
             Some(recording) => recording,
             None => self.record(index, pass, wants)?,
         };
+        if faults::due(At::Submission) {
+            self.context().destroy();
+        }
         let start = Instant::now();
         let submission = self.context().queue.submit([recording.commands]);
         let handed_over = start.elapsed();
         self.context().check()?;
+        let mut arrivals = recording.arrivals;
+        if faults::due(At::Hang) {
+            // It runs, but nobody is told that it is done.
+            arrivals = Arc::new(Arrivals::never());
+            self.hang_timeout = Duration::ZERO;
+        }
         let clock = self.dispatch_clock.as_ref().filter(|_| recording.traced);
         let traced = clock.map(|clock| {
             clock.submitted([recording.from, start, start + handed_over]);
@@ -404,7 +417,7 @@ impl executor::Executor for Executor {
             slot: index,
             submission,
             queued: !self.in_flight.is_empty(),
-            arrivals: recording.arrivals,
+            arrivals,
             reads: recording.reads,
             recorded: recording.took,
             handed_over,
@@ -423,7 +436,7 @@ impl executor::Executor for Executor {
         };
         if !self.wait(&oldest.arrivals, &oldest.submission, patience)? {
             let waited = self.oldest_since.elapsed();
-            return match waited > HANG_TIMEOUT {
+            return match waited > self.hang_timeout {
                 true => Err(self.context().broken(hang_message(waited))),
                 false => Ok(None),
             };

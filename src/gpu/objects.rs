@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::context::Context;
 use crate::error::{Error, Result};
+use crate::faults::{self, At};
 
 /// Bytes of a buffer that holds `bytes`: copies and mappings go in units of 4, and none may be empty.
 pub(super) fn allocated(bytes: usize) -> u64 {
@@ -43,7 +44,10 @@ impl Objects {
         }
         let descriptor =
             wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation };
-        let made = self.context.scoped(|| self.context.device.create_buffer(&descriptor));
+        let made = match faults::due(At::Buffer) {
+            true => Err(wgpu::Error::OutOfMemory { source: "planned by a test".into() }),
+            false => self.context.scoped(|| self.context.device.create_buffer(&descriptor)),
+        };
         let buffer = made.map_err(|cause| {
             let message = format!(
                 "{size} bytes for {what} cannot be allocated, beside {} bytes that are",

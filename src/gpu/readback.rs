@@ -105,6 +105,11 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
+    /// One that is waited for in vain.
+    pub(super) fn never() -> Self {
+        Self { expected: AtomicUsize::new(1), ..Self::default() }
+    }
+
     fn arrive(&self, failed: bool) {
         if failed {
             self.failed.store(true, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::pulse::{Pulse, Thinning};
-use crate::durable::replace_file;
+use crate::durable::{create_folders, replace_file};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::train::event::{EpochReport, StepReport, Summary};
 
@@ -79,7 +79,7 @@ impl RunFolder {
     /// # Errors
     /// When the folder cannot be made, or lines there cannot be read or replaced.
     pub fn open(path: &Path, first_step: u64) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(|e| unwritable(path, e))?;
+        create_folders(path)?;
         let lines = |name| Lines::open(path.join(name), first_step);
         Ok(Self {
             path: path.to_path_buf(),
@@ -129,6 +129,17 @@ impl RunFolder {
         [&mut self.metrics, &mut self.epochs, &mut self.timeline]
             .into_iter()
             .try_for_each(Lines::flush)
+    }
+
+    /// The files of steps and epochs, for whoever must know that what was flushed is on the disk.
+    ///
+    /// # Errors
+    /// When the process has too many open files.
+    pub fn handles(&self) -> Result<Vec<File>> {
+        let handle = |lines: &Lines| {
+            lines.writer.get_ref().try_clone().map_err(|e| unwritable(&lines.path, e))
+        };
+        [&self.metrics, &self.epochs].into_iter().map(handle).collect()
     }
 
     /// Writes summary and verdict of a finished run.

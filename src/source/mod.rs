@@ -36,7 +36,7 @@ pub mod supply;
 pub mod synthetic;
 pub mod table;
 pub mod tokens;
-mod unpack;
+pub(crate) mod unpack;
 mod viewer;
 pub mod webdataset;
 mod with_info;

@@ -2,8 +2,13 @@
 
 pub mod planted;
 
+use std::path::Path;
+
+use crate::error::Result;
 use crate::framing::Framing;
 use crate::rng::Rng;
+use crate::source::manifest::Member;
+use crate::source::unpack::unpack;
 
 /// Compares by `|actual - expected| <= atol + rtol · |expected|`.
 ///
@@ -95,6 +100,16 @@ pub fn assert_even(counts: &[u32]) {
     let spread = 2.0 / (9.0 * (counts.len() as f64 - 1.0));
     let most = (counts.len() as f64 - 1.0) * (1.0 - spread + 4.0 * spread.sqrt()).powi(3);
     assert!(chi <= most, "chi-square {chi:.1} of at most {most:.1}: {counts:?}");
+}
+
+/// Unpacks exactly the files of these names and lengths out of an archive that was fetched into `dir`.
+///
+/// # Errors
+/// As fetching has them.
+pub fn unpack_archive(archive: &Path, wanted: &[(&str, u64)], dir: &Path) -> Result<()> {
+    let member = |&(path, bytes): &(&str, u64)| Member { path: path.into(), bytes };
+    let members: Vec<Member> = wanted.iter().map(member).collect();
+    unpack(archive, &members, dir)
 }
 
 #[cfg(test)]

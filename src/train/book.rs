@@ -17,7 +17,7 @@ use crate::graph::plan::Pass;
 use crate::pipeline::{Split, Work};
 use crate::report::histogram::Histogram;
 
-/// Updates skipped in a row, because a gradient was not finite, after which a run has diverged.
+/// Updates skipped in a row, because a gradient was not finite, after which a run has diverged; by default.
 pub const SKIPPED_IN_A_ROW_MAX: u32 = 10;
 
 /// Somebody who wants to know. Called on the device thread, so it must be quick.
@@ -122,6 +122,10 @@ pub struct Progress {
     pub epoch: Tally,
     /// The last epoch that ended.
     pub last_epoch: Option<EpochReport>,
+    /// How often the run went back and on with a lower learning rate, see
+    /// [`OnNan::Rollback`](super::recovery::OnNan::Rollback).
+    #[serde(default)]
+    pub rollbacks: u32,
 }
 
 impl Progress {
@@ -143,6 +147,8 @@ pub(super) struct Terms {
     pub validates: bool,
     /// Whether the loss is scaled, as mixed precision does.
     pub scales_loss: bool,
+    /// Updates skipped in a row after which the run has diverged.
+    pub skipped_max: u32,
     /// The learning rate of each step.
     pub lr: Box<dyn Fn(u64) -> f64 + Send>,
     /// Set when the trainer is dropped: nobody will catch up with a full stream any more.
@@ -176,6 +182,7 @@ pub(super) struct Book {
     step_s: f64,
     /// Epochs that ended in this process.
     pub epochs: u64,
+    rollbacks: u32,
     /// When the last result came, or work began: time since belongs to the next result.
     clock: Option<Instant>,
 }
@@ -200,6 +207,7 @@ impl Book {
             step_times: Histogram::default(),
             step_s: 0.0,
             epochs: 0,
+            rollbacks: progress.rollbacks,
             clock: None,
         }
     }
@@ -234,7 +242,8 @@ impl Book {
 
     /// What a checkpoint taken now keeps.
     pub fn progress(&self) -> Progress {
-        Progress { step: self.steps, epoch: self.epoch, last_epoch: self.last_epoch }
+        let (step, epoch, last_epoch) = (self.steps, self.epoch, self.last_epoch);
+        Progress { step, epoch, last_epoch, rollbacks: self.rollbacks }
     }
 
     /// Enters a finished pass; returns the report of the step if it completed one.
@@ -267,9 +276,12 @@ impl Book {
         let in_a_row = done.control[7] as u32;
         // A loss scale above 1 may yet be what is too large, and every skipped step halves it.
         let is_lowering = self.loss_scale.is_some_and(|scale| scale > 1.0);
-        if in_a_row >= SKIPPED_IN_A_ROW_MAX && !is_lowering {
+        if in_a_row >= self.terms.skipped_max && !is_lowering {
             let item = format!("step {}", report.step);
-            let message = format!("the gradients of {in_a_row} steps in a row are not finite");
+            let message = match in_a_row {
+                1 => "its gradients are not finite".into(),
+                _ => format!("the gradients of {in_a_row} steps in a row are not finite"),
+            };
             return Err(Error::new(Stage::Compute, ErrorKind::Diverged, item, message)
                 .hint("a lower --lr, --clip-norm 1, or --warmup-steps"));
         }
@@ -319,7 +331,8 @@ impl Book {
             (std::mem::take(&mut self.epoch), std::mem::take(&mut self.validation));
         let validated = self.terms.validates;
         self.bad += validation.bad;
-        let samples_per_s = self.epoch_samples as f64 / self.epoch_s;
+        let samples_per_s =
+            if self.epoch_s > 0.0 { self.epoch_samples as f64 / self.epoch_s } else { 0.0 };
         let text = self.terms.text;
         let told = if validated { validation.mean() } else { epoch.mean() };
         let report = EpochReport {

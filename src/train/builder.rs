@@ -10,11 +10,13 @@ use crossbeam_channel::bounded;
 
 use super::agenda::Agenda;
 use super::book::{Book, Progress, Terms};
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Metric};
 use super::compile::{Blueprint, Training, compile_with};
 use super::engine::{Engine, Sources};
 use super::event::{FirstStep, Input};
-use super::run::{Run, Saving};
+use super::keeper::Saving;
+use super::recovery::{OnNan, ROLLBACK_LR_FACTOR};
+use super::run::Run;
 use super::trainer::{MAILBOX_LEN, Parts, Trainer};
 use super::units::TextUnits;
 use super::weights;
@@ -53,6 +55,7 @@ pub struct TrainerBuilder {
     loss: Option<Loss>,
     run_dir: Option<PathBuf>,
     resume: Option<Checkpoint>,
+    rollbacks: u32,
     traced_steps: Option<u64>,
     began: Instant,
     open_data: Duration,
@@ -70,6 +73,7 @@ impl TrainerBuilder {
             loss: None,
             run_dir: None,
             resume: None,
+            rollbacks: 0,
             traced_steps: None,
             began: Instant::now(),
             open_data: Duration::ZERO,
@@ -118,6 +122,13 @@ impl TrainerBuilder {
     /// Goes on from a checkpoint, bit for bit, instead of from the start.
     pub fn resume(mut self, checkpoint: Checkpoint) -> Self {
         self.resume = Some(checkpoint);
+        self
+    }
+
+    /// Goes on with a learning rate that was lowered so often since the run began, as
+    /// [`Recovery`](super::recovery::Recovery) says; a checkpoint knows how often it was before it.
+    pub fn rollbacks(mut self, rollbacks: u32) -> Self {
+        self.rollbacks = rollbacks;
         self
     }
 
@@ -230,13 +241,15 @@ impl TrainerBuilder {
             }
         };
         let config = &self.config;
-        let progress = self.load(&program, &mut *executor)?;
+        let mut progress = self.load(&program, &mut *executor)?;
+        progress.rollbacks = progress.rollbacks.max(self.rollbacks);
         let device = executor.device();
         let (total_steps, steps_per_epoch) = (agenda.total_steps(), agenda.steps_per_epoch());
         let saving = self.run_dir.clone().map(|dir| Saving {
             dir,
             every: config.checkpoint_every,
             keep: config.keep,
+            best: self.metric(),
         });
         let quarantine = Arc::new(self.quarantine()?);
         let waits = [Some(&self.train), self.validation.as_ref()]
@@ -249,6 +262,9 @@ impl TrainerBuilder {
             .quarantine(quarantine.clone())
             .watched(self.witness(&program));
         let lr = config.learning_rate(total_steps);
+        // Times 1 changes no bit, and times a power of two no digit.
+        let lowered = ROLLBACK_LR_FACTOR.powi(progress.rollbacks as i32);
+        let lr = move |step| lowered * lr(step);
         let tracer = match (&self.run_dir, self.traced_steps) {
             (Some(dir), Some(steps)) => Some(Arc::new(Tracer::create(dir, steps)?)),
             _ => None,
@@ -260,6 +276,7 @@ impl TrainerBuilder {
             text: TextUnits::of(&program.spec),
             validates: self.validation.is_some(),
             scales_loss: config.precision()? == Precision::F16,
+            skipped_max: if config.on_nan == OnNan::Stop { 1 } else { config.nan_limit },
             lr: Box::new(lr),
             abandoned: abandoned.clone(),
         };
@@ -340,6 +357,12 @@ impl TrainerBuilder {
         let mut witness = Witness::new(program, train, held_out);
         witness.lacks_transforms = !self.transforms.is_empty();
         witness
+    }
+
+    /// By what the best checkpoint is told; nothing where nothing is validated.
+    fn metric(&self) -> Option<Metric> {
+        let metric = self.config.keep_best;
+        self.validation.as_ref().map(|_| metric).filter(|metric| *metric != Metric::Off)
     }
 
     fn quarantine(&self) -> Result<Quarantine> {

@@ -119,7 +119,9 @@ pub fn evaluate(
     let batch_size = options.batch_size.min(source.len()).max(1);
     let program = Arc::new(eval_program(model, &spec, trained_on, batch_size)?);
     let mut executor = device::open(&options.device, program.clone(), options.slots)?;
-    executor.load(Arena::Consts, 0, &program.consts)?;
+    if !program.consts.is_empty() {
+        executor.load(Arena::Consts, 0, &program.consts)?;
+    }
     for (arena, variable, values) in weights.place(&program)? {
         executor.load(arena, variable.offset, &values)?;
     }

@@ -85,7 +85,8 @@ pub struct EpochReport {
     /// Training tokens a second of this epoch, of text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_s: Option<f64>,
-    /// Training samples a second of this epoch, validation not counted.
+    /// Training samples a second of this epoch, validation not counted; 0 where a run went on right at its end.
+    #[serde(deserialize_with = "super::book::null_is_nan")]
     pub samples_per_s: f64,
     /// Seconds since the run began.
     pub elapsed_s: f64,

@@ -3,6 +3,7 @@
 mod builder;
 mod engine;
 mod gpt_weights;
+mod keeper;
 mod meter;
 mod run;
 mod trainer;
@@ -16,6 +17,7 @@ pub mod compile;
 pub mod evaluate;
 pub mod event;
 pub mod rate;
+pub mod recovery;
 pub mod weights;
 
 pub use builder::TrainerBuilder;

@@ -1,14 +1,13 @@
 //! What a run keeps: its folder with metrics and checkpoints, and the summary at its end.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::book::{Book, Progress};
-use super::checkpoint::CheckpointWriter;
 use super::engine::{DeviceTimes, Sources};
 use super::event::{CheckpointReport, EpochReport, FirstStep, Input, StepReport, Summary};
+use super::keeper::{Keeper, Saving};
 use super::witness::Witness;
 use crate::error::Result;
 use crate::executor::{DeviceInfo, Done, Snapshot};
@@ -23,21 +22,11 @@ use crate::report::pulse::Pulse;
 use crate::report::verdict::{Settings, StageTimes, Verdict};
 use crate::tuner::Sizes;
 
-/// Where and how often a run saves.
-pub(super) struct Saving {
-    pub dir: PathBuf,
-    /// Steps between checkpoints; 0: at the end of every epoch.
-    pub every: u64,
-    /// Newest checkpoints that stay.
-    pub keep: usize,
-}
-
 /// The run folder of a run that keeps one.
 struct Kept {
     folder: RunFolder,
     witness: Option<Witness>,
-    writer: CheckpointWriter,
-    every: u64,
+    keeper: Keeper,
 }
 
 /// What stays the same over a run, and what it writes.
@@ -46,7 +35,6 @@ pub(super) struct Run {
     /// The arenas that a checkpoint holds.
     pub arenas: Vec<Arena>,
     program: Arc<Program>,
-    total_steps: u64,
     input: Input,
     settings: Settings,
     /// Whether samples come from a disk or a network while the run goes on.
@@ -79,10 +67,11 @@ impl Run {
         first_step: u64,
     ) -> Result<Self> {
         let kept = saving
-            .map(|Saving { dir, every, keep }| -> Result<Kept> {
-                let folder = RunFolder::open(&dir, first_step)?;
-                let writer = CheckpointWriter::start(&dir, program.clone(), seed, keep)?;
-                Ok(Kept { folder, witness: None, writer, every })
+            .map(|saving| -> Result<Kept> {
+                let folder = RunFolder::open(&saving.dir, first_step)?;
+                let program = program.clone();
+                let keeper = Keeper::start(&saving, program, seed, total_steps, first_step)?;
+                Ok(Kept { folder, witness: None, keeper })
             })
             .transpose()?;
         let arenas = program.persistent_arenas().collect();
@@ -92,7 +81,6 @@ impl Run {
             seed,
             arenas,
             program,
-            total_steps,
             input: Input::default(),
             settings: Settings::default(),
             reads_wait: false,
@@ -128,12 +116,9 @@ impl Run {
         self
     }
 
-    /// Whether a checkpoint is due right after this work. The last step's is taken at the end of the run.
-    pub fn due(&self, work: &Work) -> bool {
-        let Some(kept) = &self.kept else { return false };
-        let step = work.step + 1;
-        let due = if kept.every == 0 { work.last } else { step.is_multiple_of(kept.every) };
-        due && step != self.total_steps
+    /// Whether a snapshot is to be taken right after this work, which completes a step.
+    pub fn due(&mut self, work: &Work, asked: bool) -> bool {
+        self.kept.as_mut().is_some_and(|kept| kept.keeper.is_due(work, asked))
     }
 
     pub fn record(&mut self, report: &StepReport) -> Result<()> {
@@ -141,7 +126,9 @@ impl Run {
     }
 
     pub fn record_epoch(&mut self, report: &EpochReport) -> Result<()> {
-        self.kept.as_mut().map_or(Ok(()), |kept| kept.folder.record_epoch(report))
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        kept.folder.record_epoch(report)?;
+        kept.keeper.judge(report, &kept.folder)
     }
 
     pub fn record_pulse(&mut self, pulse: Pulse) -> Result<()> {
@@ -183,20 +170,19 @@ impl Run {
     pub fn save(&mut self, snapshot: Snapshot, progress: Progress) -> Result<()> {
         let Some(kept) = &mut self.kept else { return Ok(()) };
         kept.folder.flush()?;
-        kept.writer.save(snapshot, progress)
+        kept.keeper.take(snapshot, progress, &kept.folder)
     }
 
     /// The checkpoint at the end of a run.
     pub fn save_last(&mut self, snapshot: Snapshot, progress: Progress) -> Result<()> {
-        match progress.step {
-            0 => Ok(()),
-            _ => self.save(snapshot, progress),
-        }
+        let Some(kept) = self.kept.as_mut().filter(|_| progress.step > 0) else { return Ok(()) };
+        kept.folder.flush()?;
+        kept.keeper.save(snapshot, progress, &kept.folder)
     }
 
     /// The checkpoints that have reached the disk since the last call.
     pub fn saved(&mut self, wait: bool) -> Result<Vec<CheckpointReport>> {
-        self.kept.as_mut().map_or(Ok(Vec::new()), |kept| kept.writer.saved(wait))
+        self.kept.as_mut().map_or(Ok(Vec::new()), |kept| kept.keeper.saved(wait))
     }
 
     /// SHA-256 over all parameters in order: names, then values as little-endian bytes.

@@ -32,6 +32,15 @@ struct Stored {
     values: Vec<f32>,
 }
 
+/// A tensor of a file, to be looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Tensor<'a> {
+    pub dtype: Dtype,
+    pub shape: &'a [usize],
+    /// Empty unless it was stored as `f32`.
+    pub values: &'a [f32],
+}
+
 /// Without the values, which nobody could read.
 impl fmt::Debug for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,6 +112,17 @@ impl Weights {
             (Cow::Borrowed(name.as_str()), Seen { dtype: *dtype, shape: shape.clone(), values })
         });
         gpt_weights::adapt(&self.file, seen.collect(), expected)
+    }
+
+    /// The names of all tensors, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor, if it is there.
+    pub(super) fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        let Stored { dtype, shape, values } = self.tensors.get(name)?;
+        Some(Tensor { dtype: *dtype, shape, values })
     }
 
     /// The values of a tensor that is known to be there.

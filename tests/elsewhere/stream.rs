@@ -107,7 +107,7 @@ fn a_resumed_run_skips_what_it_has_used_of_a_stream_sent_again() {
     let dir = tempfile::tempdir().expect("a folder");
     let run = |resume: Option<checkpoint::Checkpoint>| {
         let stream: Arc<dyn Source> = Arc::new(open(raw_stream(50), &data).expect("a stream"));
-        let config = RunConfig { checkpoint_every: 3, ..base.clone() };
+        let config = RunConfig { checkpoint_every: 3.into(), ..base.clone() };
         let mut builder =
             Trainer::builder(model(stream.spec()), stream).config(config).run_dir(dir.path());
         if let Some(checkpoint) = resume {

@@ -1,6 +1,6 @@
-//! Writes a data set without faults of every format where `cargo fuzz` looks for seeds.
+//! Writes a data set without faults of every format, and what is kept besides, where `cargo fuzz` looks for seeds.
 
-use inflight_fuzz::Format;
+use inflight_fuzz::{ALL, Format};
 
 fn main() -> std::io::Result<()> {
     for format in Format::all() {
@@ -9,9 +9,13 @@ fn main() -> std::io::Result<()> {
             Format::JsonLines => "json_lines".into(),
             _ => name.to_lowercase(),
         };
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
-        std::fs::create_dir_all(&dir)?;
-        std::fs::write(dir.join("seed"), format.seed())?;
+        write(&target, &format.seed())?;
     }
-    Ok(())
+    ALL.iter().try_for_each(|kept| write(&format!("{kept:?}").to_lowercase(), &kept.seed()))
+}
+
+fn write(target: &str, seed: &[u8]) -> std::io::Result<()> {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    std::fs::create_dir_all(&dir)?;
+    std::fs::write(dir.join("seed"), seed)
 }

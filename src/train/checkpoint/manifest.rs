@@ -73,7 +73,8 @@ struct AnyVersion {
 const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 impl Manifest {
-    /// The text of the file, sealed by its own hash.
+    /// The text of the file, sealed by its own hash, and known to be readable: what is written is all that there will be
+    /// of a run.
     pub(super) fn seal(mut self) -> Result<Vec<u8>> {
         self.sha256 = NO_HASH.to_string();
         let mut text = serde_json::to_string_pretty(&self)
@@ -81,6 +82,7 @@ impl Manifest {
         let hash = sha256(text.as_bytes());
         let at = text.rfind(NO_HASH).expect("the last key was just written");
         text.replace_range(at..at + hash.len(), &hash);
+        Self::parse(Path::new(FILE), text.as_bytes()).map_err(Unread::into_error)?;
         Ok(text.into_bytes())
     }
 
@@ -91,8 +93,16 @@ impl Manifest {
     pub(super) fn read(folder: &Path) -> Result<Self, Unread> {
         let path = folder.join(FILE);
         let bytes = durable::read_file(&path, BYTES_MAX).map_err(Unread::Damaged)?;
+        Self::parse(&path, &bytes)
+    }
+
+    /// Reads the text of a manifest and checks its own hash; `path` stands in errors.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Unread> {
         let damaged = |what: String| Unread::Damaged(Error::checkpoint(path.display(), what));
-        let any: AnyVersion = serde_json::from_slice(&bytes)
+        let any: AnyVersion = serde_json::from_slice(bytes)
             .map_err(|cause| damaged(format!("is damaged: {cause}")))?;
         if any.format != FORMAT {
             let found = any.format;
@@ -104,9 +114,9 @@ impl Manifest {
                 Error::checkpoint(path.display(), message).hint("the version that wrote it"),
             ));
         }
-        let manifest: Manifest = serde_json::from_slice(&bytes)
+        let manifest: Manifest = serde_json::from_slice(bytes)
             .map_err(|cause| damaged(format!("is damaged: {cause}")))?;
-        let text = String::from_utf8_lossy(&bytes);
+        let text = String::from_utf8_lossy(bytes);
         let sealed = (manifest.sha256.len() == NO_HASH.len())
             .then(|| text.rfind(&manifest.sha256))
             .flatten()

@@ -5,11 +5,16 @@
 //! where the model's are averages) and `manifest.json`
 //! ([`Manifest`]: progress, seed, a hash of each file). A save writes all three into a temporary folder
 //! beside it, syncs the files and the folder, renames it, and syncs `checkpoints/`; so a process killed at
-//! any moment leaves either the checkpoint before or the new one.
+//! any moment leaves either the checkpoint before or the new one. `checkpoints/best.json` names the one that validation
+//! liked best ([`Best`]), which stays whatever comes after it.
 
+mod best;
+mod cadence;
 mod contents;
+mod finite;
 mod manifest;
 mod save;
+mod survey;
 mod writer;
 
 use std::fs;
@@ -24,9 +29,12 @@ use super::weights::Weights;
 use crate::durable;
 use manifest::Unread;
 
+pub use best::{Best, Metric};
+pub use cadence::Cadence;
 pub use manifest::{FORMAT, FileEntry, Manifest, TensorEntry};
-pub use save::{KEEP_DEFAULT, save};
-pub use writer::CheckpointWriter;
+pub use save::{KEEP_MIN, save};
+pub use survey::{Difference, Differences, Listed, diff, survey};
+pub use writer::{CheckpointWriter, Save};
 
 const MODEL_FILE: &str = "model.safetensors";
 const STATE_FILE: &str = "state.safetensors";
@@ -130,21 +138,37 @@ pub fn latest(run_dir: impl AsRef<Path>) -> Result<Latest> {
     })
 }
 
-/// Opens what a user means by a checkpoint: its own folder, or a run's, whose newest is taken.
+/// Opens what a user means by a checkpoint: its own folder, `RUN/checkpoints/best`, or a run's, whose newest is taken.
 ///
 /// # Errors
 /// As [`Checkpoint::open`] and [`latest`].
 pub fn find(path: impl AsRef<Path>) -> Result<Latest> {
     let path = path.as_ref();
+    if let Some(best) = best::folder_of_best(path) {
+        return Ok(Latest { checkpoint: Checkpoint::open(best)?, damaged: Vec::new() });
+    }
     if path.join(manifest::FILE).exists() {
         return Ok(Latest { checkpoint: Checkpoint::open(path)?, damaged: Vec::new() });
     }
     latest(path)
 }
 
+/// Whether a run has saved anything, whole or not. What a save left that was killed does not count.
+///
+/// # Errors
+/// When the folder of its checkpoints cannot be read.
+pub fn any(run_dir: impl AsRef<Path>) -> Result<bool> {
+    Ok(!list(&checkpoints_dir(run_dir.as_ref()))?.is_empty())
+}
+
 /// Where a run keeps its checkpoints.
 pub fn checkpoints_dir(run_dir: &Path) -> PathBuf {
     run_dir.join("checkpoints")
+}
+
+/// The folder of the checkpoint of a step.
+fn folder_of(checkpoints: &Path, step: u64) -> PathBuf {
+    checkpoints.join(format!("step-{step}"))
 }
 
 /// Suffix of a checkpoint that is being replaced by another of the same step.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use super::best::Best;
 use super::contents::state_tensors;
 use super::manifest::{self, FORMAT, FileEntry, Manifest, TensorEntry, sha256};
-use super::{MODEL_FILE, OLD, STATE_FILE, checkpoints_dir, list};
+use super::{MODEL_FILE, OLD, STATE_FILE, checkpoints_dir, folder_of, list};
 use crate::durable::{self, Temporary, io_error};
 use crate::error::{Error, Result};
 use crate::executor::Snapshot;
@@ -15,13 +16,13 @@ use crate::train::book::Progress;
 use crate::train::event::CheckpointReport;
 use crate::train::weights::{encode, model_tensors};
 
-/// Checkpoints that stay by default: the newest, and one more in case it is damaged.
-pub const KEEP_DEFAULT: usize = 2;
+/// Checkpoints that stay at least, and by default: the newest, and one more in case it is damaged.
+pub const KEEP_MIN: usize = 2;
 
 const TEMPORARY: &str = ".tmp-";
 
-/// Saves a checkpoint of `program` into `run_dir`, and then removes all but the newest `keep` (at least
-/// this one).
+/// Saves a checkpoint of `program` into `run_dir`, and then removes all but the newest `keep`, which are never fewer than
+/// [`KEEP_MIN`], and the [best](super::best).
 ///
 /// # Errors
 /// When something cannot be written; earlier checkpoints are then untouched, and no temporary file is left.
@@ -34,13 +35,12 @@ pub fn save(
     keep: usize,
 ) -> Result<CheckpointReport> {
     let folder = checkpoints_dir(run_dir);
-    fs::create_dir_all(&folder).map_err(|cause| io_error(&folder, "cannot be created", cause))?;
-    let name = format!("step-{}", progress.step);
-    let target = folder.join(&name);
-    let temporary =
-        Temporary::claim(folder.join(format!(".{name}{TEMPORARY}{}", std::process::id())))?;
+    durable::create_folders(&folder)?;
+    let target = folder_of(&folder, progress.step);
+    let name = format!(".step-{}{TEMPORARY}{}", progress.step, std::process::id());
+    let temporary = Temporary::claim(folder.join(name))?;
     let into = temporary.path();
-    fs::create_dir(into).map_err(|cause| io_error(into, "cannot be created", cause))?;
+    durable::create_folder(into)?;
     let bytes = write_files(into, run_dir, program, seed, snapshot, progress)?;
     durable::sync_folder(into)?;
     publish(into, &target)?;
@@ -96,7 +96,7 @@ fn write_files(
 fn publish(finished: &Path, target: &Path) -> Result<()> {
     let cannot = |cause| io_error(target, "cannot be replaced", cause);
     match fs::symlink_metadata(target) {
-        Err(_) => return fs::rename(finished, target).map_err(cannot),
+        Err(_) => return durable::rename(finished, target).map_err(cannot),
         Ok(metadata) if !metadata.is_dir() => {
             return Err(Error::checkpoint(target.display(), "is in the way: not a folder")
                 .hint("removing it"));
@@ -107,21 +107,25 @@ fn publish(finished: &Path, target: &Path) -> Result<()> {
     old.push(OLD);
     let old = Path::new(&old);
     durable::remove(old).map_err(|cause| io_error(old, "cannot be removed", cause))?;
-    fs::rename(target, old).map_err(cannot)?;
-    fs::rename(finished, target).map_err(|cause| {
+    durable::rename(target, old).map_err(cannot)?;
+    durable::rename(finished, target).map_err(|cause| {
         // Back to where it was; if that fails too it is still found under its other name.
-        let _ = fs::rename(old, target);
+        let _ = durable::rename(old, target);
         cannot(cause)
     })
 }
 
-/// Removes all but `keep` checkpoints, never the one just written, and what interrupted saves left.
+/// Removes all but `keep` checkpoints and the best, never the one just written, and what interrupted saves left.
 fn prune(folder: &Path, written: &Path, keep: usize) -> Result<()> {
+    let best = Best::read(folder).map(|best| best.step);
     let mut kept = 1;
-    for (_, path) in list(folder)? {
+    for (step, path) in list(folder)? {
         let replaced = path.to_string_lossy().ends_with(OLD);
-        if path == written || (!replaced && kept < keep) {
+        if path == written || (!replaced && kept < keep.max(KEEP_MIN)) {
             kept += usize::from(path != written);
+            continue;
+        }
+        if !replaced && best == Some(step) {
             continue;
         }
         durable::remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
@@ -130,7 +134,7 @@ fn prune(folder: &Path, written: &Path, keep: usize) -> Result<()> {
         fs::read_dir(folder).map_err(|cause| io_error(folder, "cannot be read", cause))?;
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(".step-") && name.contains(TEMPORARY) {
+        if name.starts_with('.') && name.contains(TEMPORARY) {
             let path = entry.path();
             durable::remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
         }

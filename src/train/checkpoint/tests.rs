@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::graph::Arena;
+use crate::graph::plan::{CONTROL_NAME, Variable};
 use crate::nn::layers::Layer;
 use crate::nn::losses::Loss;
 use crate::nn::optimizers::OptimizerConfig;
@@ -68,6 +69,21 @@ fn noise(program: &Program, seed: u64) -> Snapshot {
 fn bits(snapshot: &Snapshot) -> Vec<(Arena, Vec<u32>)> {
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
     snapshot.arenas.iter().map(|(arena, values)| (*arena, bits(values))).collect()
+}
+
+/// As [`noise`], of numbers that a model can have.
+fn numbers(program: &Program, seed: u64) -> Snapshot {
+    let mut rng = Rng::keyed(&[seed]);
+    let arenas = program
+        .persistent_arenas()
+        .map(|arena| (arena, (0..program.arenas[&arena]).map(|_| rng.normal() as f32).collect()));
+    Snapshot { arenas: arenas.collect() }
+}
+
+/// A checkpoint as the writer takes it.
+fn saved(program: &Program, step: u64) -> Save {
+    let (snapshot, progress) = (numbers(program, step), at(step));
+    Save { snapshot, progress, best: None, before: Vec::new() }
 }
 
 /// Compares bit by bit, without printing what differs: thousands of numbers.
@@ -187,13 +203,15 @@ fn progress_comes_back_exactly_even_where_a_loss_was_nan() {
         let tally = Tally { loss: rng.normal() / 3.0, correct: 7.0, count: rng.uniform(), bad: 3 };
         let epoch =
             EpochReport { loss: rng.uniform() * 1e-7, val_loss: None, ..Default::default() };
-        let progress = Progress { step, epoch: tally, last_epoch: Some(epoch) };
+        let progress = Progress { step, epoch: tally, last_epoch: Some(epoch), rollbacks: 2 };
         let report =
             save(run.path(), &program, 9, &noise(&program, 1), progress, 2).expect("saves");
         assert_eq!(Checkpoint::open(report.path).expect("opens").progress, progress);
     }
     let tally = Tally { loss: f64::NAN, correct: 0.0, count: 8.0, bad: 0 };
-    let progress = Progress { step: 50, epoch: tally, last_epoch: None };
+    let epoch = EpochReport { loss: f64::NAN, samples_per_s: f64::NAN, ..Default::default() };
+    let last_epoch = Some(epoch);
+    let progress = Progress { step: 50, epoch: tally, last_epoch, ..Default::default() };
     let report = save(run.path(), &program, 9, &noise(&program, 1), progress, 2).expect("saves");
     let restored = Checkpoint::open(report.path).expect("opens").progress;
     assert!(restored.epoch.loss.is_nan() && restored.epoch.count == 8.0);
@@ -292,7 +310,7 @@ fn only_the_newest_stay_and_always_the_one_just_written() {
     expect_names(run.path(), &["step-10", "step-3"]);
     let program = program();
     save(run.path(), &program, 9, &noise(&program, 4), at(4), 0).expect("saves");
-    expect_names(run.path(), &["step-4"]);
+    expect_names(run.path(), &["step-10", "step-4"]);
 }
 
 #[test]
@@ -353,12 +371,12 @@ fn the_writer_saves_in_the_background_and_delivers() {
     let mut writer = CheckpointWriter::start(run.path(), program.clone(), 9, 2).expect("starts");
     assert!(writer.saved(true).expect("nothing to wait for").is_empty());
     for step in [1, 2, 3] {
-        writer.save(noise(&program, step), at(step)).expect("accepted");
+        writer.save(saved(&program, step)).expect("accepted");
     }
     let steps: Vec<u64> =
         writer.saved(true).expect("saved").iter().map(|report| report.step).collect();
     assert_eq!(steps, [1, 2, 3]);
-    writer.save(noise(&program, 4), at(4)).expect("accepted");
+    writer.save(saved(&program, 4)).expect("accepted");
     drop(writer);
     assert_eq!(latest(run.path()).expect("waited for").checkpoint.progress.step, 4);
 }
@@ -369,8 +387,100 @@ fn the_writer_delivers_its_errors() {
     let program = Arc::new(program());
     fs::write(checkpoints_dir(run.path()), b"in the way").expect("writable");
     let mut writer = CheckpointWriter::start(run.path(), program.clone(), 9, 2).expect("starts");
-    writer.save(noise(&program, 1), at(1)).expect("accepted");
+    writer.save(saved(&program, 1)).expect("accepted");
     assert!(message(writer.saved(true)).contains("cannot be created"));
-    writer.save(noise(&program, 2), at(2)).expect("accepted");
-    assert!(message(writer.save(noise(&program, 3), at(3))).contains("cannot be created"));
+    writer.save(saved(&program, 2)).expect("accepted");
+    assert!(message(writer.save(saved(&program, 3))).contains("cannot be created"));
+}
+
+#[test]
+fn the_best_stays_and_can_be_named() {
+    let run = run_dir();
+    let program = Arc::new(program());
+    let mut writer = CheckpointWriter::start(run.path(), program.clone(), 9, 2).expect("starts");
+    let best = |step| Best { step, metric: Metric::ValLoss, value: 1.0 };
+    writer.save(saved(&program, 1)).expect("accepted");
+    writer.mark(best(1)).expect("accepted");
+    for step in [2, 3, 4] {
+        writer.save(saved(&program, step)).expect("accepted");
+    }
+    assert_eq!(writer.saved(true).expect("saved").len(), 4);
+    expect_names(run.path(), &["best.json", "step-1", "step-3", "step-4"]);
+    writer.save(Save { best: Some(best(5)), ..saved(&program, 5) }).expect("accepted");
+    writer.save(saved(&program, 6)).expect("accepted");
+    writer.saved(true).expect("saved");
+    expect_names(run.path(), &["best.json", "step-5", "step-6"]);
+    writer.save(saved(&program, 7)).expect("accepted");
+    writer.saved(true).expect("saved");
+    expect_names(run.path(), &["best.json", "step-5", "step-6", "step-7"]);
+    let found = find(checkpoints_dir(run.path()).join("best")).expect("is there");
+    assert_eq!(found.checkpoint.progress.step, 5);
+    let listed = survey(run.path()).expect("three");
+    let best: Vec<_> = listed.iter().map(|listed| listed.best.map(|best| best.step)).collect();
+    assert_eq!(best, [Some(5), None, None]);
+    // Without it there is none, and with a damaged note there is none either.
+    fs::write(checkpoints_dir(run.path()).join("best.json"), "{").expect("writable");
+    assert!(find(checkpoints_dir(run.path()).join("best")).is_err());
+}
+
+#[test]
+fn a_model_that_is_not_finite_is_never_saved() {
+    let run = run_dir();
+    for (arena, program) in [
+        (Arena::Params, program()),
+        (Arena::State, program()),
+        (Arena::Average, averaged_program_of(5, OptimizerConfig::sgd(), Some(0.9))),
+    ] {
+        let program = Arc::new(program);
+        let mut writer =
+            CheckpointWriter::start(run.path(), program.clone(), 9, 2).expect("starts");
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut save = saved(&program, 1);
+            let (_, values) =
+                save.snapshot.arenas.iter_mut().find(|(found, _)| *found == arena).expect("there");
+            let variables = if arena == Arena::State { &program.states } else { &program.params };
+            let is_model = |v: &&Variable| v.name != CONTROL_NAME;
+            let variable = variables.iter().find(is_model).expect("a variable of the model");
+            values[variable.range().start] = bad;
+            writer.save(save).expect("accepted");
+            let error = writer.saved(true).expect_err("refused");
+            assert_eq!(error.kind(), crate::error::ErrorKind::Diverged, "{error}");
+            assert!(error.to_string().contains("values are not finite at step 1"), "{error}");
+        }
+        assert!(!any(run.path()).expect("readable"));
+    }
+}
+
+#[test]
+fn differences_are_told_tensor_by_tensor() {
+    let (a, b) = (run_dir(), run_dir());
+    let program = program();
+    let snapshot = numbers(&program, 1);
+    let put = |run: &Path, program: &Program, snapshot: &Snapshot| {
+        let report = save(run, program, 9, snapshot, at(3), 2).expect("saves");
+        Checkpoint::open(report.path).expect("opens")
+    };
+    let first = put(a.path(), &program, &snapshot);
+    let found = diff(&first, &put(b.path(), &program, &snapshot));
+    // And what lies between tensors, which these numbers fill.
+    assert!(found.tensors.is_empty() && found.same >= 22, "{found:?}");
+    let mut changed = snapshot.clone();
+    let bias = program.params.iter().find(|v| v.name == "net.2.bias").expect("a bias").range();
+    changed.arenas.iter_mut().find(|(arena, _)| *arena == Arena::Params).expect("there").1
+        [bias.start] += 0.5;
+    let found = diff(&first, &put(b.path(), &program, &changed));
+    let [tensor] = &found.tensors[..] else { panic!("{found:?}") };
+    assert_eq!((tensor.file.as_str(), tensor.name.as_str()), (MODEL_FILE, "net.2.bias"));
+    let values = tensor.values.expect("of one shape");
+    assert_eq!((values.differing, values.of), (1, 5));
+    assert!((values.abs_max - 0.5).abs() < 1e-6 && values.relative > 0.0, "{values:?}");
+    let other = program_of(6, OptimizerConfig::sgd());
+    let found = diff(&first, &put(b.path(), &other, &numbers(&other, 1)));
+    let weight = found.tensors.iter().find(|t| t.name == "net.2.weight").expect("another shape");
+    assert_eq!(
+        (weight.a.as_deref(), weight.b.as_deref()),
+        (Some("F32 [5, 9]"), Some("F32 [6, 9]"))
+    );
+    let moment = found.tensors.iter().find(|t| t.name == "second.net.0.bias").expect("missing");
+    assert_eq!((moment.a.as_deref(), &moment.b), (Some("F32 [1]"), &None));
 }

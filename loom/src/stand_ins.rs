@@ -1,0 +1,161 @@
+//! The little that the files under test ask of the rest of the project.
+
+/// What synchronisation is made of: loom's.
+pub mod sync {
+    pub use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub use loom::sync::{Arc, Mutex, MutexGuard};
+    pub use std::sync::PoisonError;
+
+    /// The value, for the one who lets go of it as the last. Only done under a lock, so that no two do at once.
+    pub fn last<T>(shared: Arc<T>) -> Option<T> {
+        Arc::try_unwrap(shared).ok()
+    }
+}
+
+pub mod error {
+    #[derive(Clone, Debug)]
+    pub struct Error(pub String);
+    pub type Result<T, E = Error> = std::result::Result<T, E>;
+}
+
+/// Time stands still.
+pub mod clock {
+    use std::time::Duration;
+
+    #[derive(Clone, Copy, Debug)]
+    pub struct Stamp;
+
+    impl Stamp {
+        pub fn now() -> Self {
+            Self
+        }
+
+        pub fn until(self, _later: Self) -> Duration {
+            Duration::ZERO
+        }
+    }
+}
+
+pub mod gauges {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    pub struct Sum;
+
+    impl Sum {
+        pub fn add(&self, _time: Duration) {}
+    }
+
+    pub struct AtWork {
+        pub workers: AtomicUsize,
+    }
+
+    pub struct Tracer;
+
+    impl Tracer {
+        pub fn slot(&self, _index: usize, _state: &str, _args: serde_json::Value) {}
+    }
+
+    pub struct Gauges {
+        pub busy: Sum,
+        pub idle: Sum,
+        pub stages: (),
+        pub at_work: AtWork,
+    }
+
+    impl Gauges {
+        pub fn of(workers: usize) -> Self {
+            let at_work = AtWork { workers: AtomicUsize::new(workers) };
+            Self { busy: Sum, idle: Sum, stages: (), at_work }
+        }
+
+        pub fn tracing(&self) -> Option<&Tracer> {
+            None
+        }
+    }
+}
+
+pub mod pipeline {
+    use crate::batch::Slot;
+
+    #[derive(Debug)]
+    pub struct Work {
+        pub step: u64,
+        pub indices: Vec<usize>,
+        pub bad: usize,
+    }
+
+    #[derive(Debug)]
+    pub struct Filled {
+        pub work: Work,
+        pub slot: Slot,
+    }
+}
+
+pub mod prepare {
+    use super::error::{Error, Result};
+    use super::gauges::Tracer;
+    use super::quarantine::Faults;
+    use crate::batch::{Slot, SlotLayout, Window};
+
+    /// Samples are taken one by one, so that workers meet.
+    pub fn chunk_len(_samples: usize, _workers: usize) -> usize {
+        1
+    }
+
+    /// Writes numbers, or fails where it is told to.
+    pub struct Filler<'a> {
+        pub number: u64,
+        pub layout: SlotLayout,
+        pub fails: fn(u64, usize) -> bool,
+        pub lifetime: std::marker::PhantomData<&'a ()>,
+    }
+
+    impl Filler<'_> {
+        pub fn layout(&self) -> &SlotLayout {
+            &self.layout
+        }
+
+        pub fn fill_chunk(
+            &self,
+            windows: &mut [Window<'_>],
+            indices: &[usize],
+            _times: &(),
+            _traced: Option<(&Tracer, u64)>,
+        ) -> Result<(), (usize, Error)> {
+            for (at, (window, &index)) in windows.iter_mut().zip(indices).enumerate() {
+                if (self.fails)(self.number, index) {
+                    return Err((at, Error(format!("{}/{index}", self.number))));
+                }
+                window.input.fill(self.number as u8 * 2 + index as u8 + 1);
+            }
+            Ok(())
+        }
+
+        pub fn finish(self, _slot: &mut Slot, _indices: &mut Vec<usize>) -> Result<Faults> {
+            Ok(Faults)
+        }
+    }
+}
+
+pub mod quarantine {
+    use super::error::Result;
+    use super::pipeline::Work;
+
+    #[derive(Debug)]
+    pub struct Faults;
+
+    impl Faults {
+        pub fn missing(&self) -> usize {
+            0
+        }
+    }
+
+    pub struct Quarantine;
+
+    impl Quarantine {
+        pub fn settle(&self, _work: &Work, _faults: Faults) -> Result<()> {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Which checkpoints a run takes: those that are due, and those of epochs that turn out the best.
+//!
+//! A checkpoint is taken right after a step, and the validation of that step comes later. So where none is due at the end
+//! of an epoch, one is taken all the same and held in memory until the validation has told whether it is worth writing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::book::Progress;
+use super::checkpoint::{Best, Cadence, CheckpointWriter, Metric, Save, checkpoints_dir};
+use super::event::{CheckpointReport, EpochReport};
+use crate::error::Result;
+use crate::executor::Snapshot;
+use crate::graph::plan::Program;
+use crate::pipeline::Work;
+use crate::report::folder::RunFolder;
+
+/// Where and how often a run saves, and what stays.
+pub(super) struct Saving {
+    pub dir: PathBuf,
+    pub every: Cadence,
+    /// Newest checkpoints that stay.
+    pub keep: usize,
+    /// By what the best is told, which stays as well.
+    pub best: Option<Metric>,
+}
+
+/// Takes the checkpoints of a run.
+pub(super) struct Keeper {
+    writer: CheckpointWriter,
+    every: Cadence,
+    total_steps: u64,
+    /// Since when no checkpoint was due, where that is told by time.
+    since: Instant,
+    metric: Option<Metric>,
+    best: Option<Best>,
+    /// The best, whose checkpoint is yet to be taken.
+    unsaved_best: Option<Best>,
+    /// Steps whose snapshot is on its way in case that they are the best; as many at most as passes in flight.
+    perhaps: Vec<u64>,
+    /// The snapshot of an epoch that is being validated.
+    held: Option<(Snapshot, Progress)>,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+}
+
+impl Keeper {
+    /// Starts the thread that writes; the run goes on after `first_step`.
+    pub fn start(
+        saving: &Saving,
+        program: Arc<Program>,
+        seed: u64,
+        total_steps: u64,
+        first_step: u64,
+    ) -> Result<Self> {
+        let writer = CheckpointWriter::start(&saving.dir, program, seed, saving.keep)?;
+        let best = saving.best.and_then(|_| Best::read(&checkpoints_dir(&saving.dir)));
+        Ok(Self {
+            writer,
+            every: saving.every,
+            total_steps,
+            since: Instant::now(),
+            metric: saving.best,
+            // What lies after the step that a run goes on from comes again.
+            best: best.filter(|best| best.step <= first_step),
+            unsaved_best: None,
+            perhaps: Vec::new(),
+            held: None,
+            saved: (first_step > 0).then_some(first_step),
+        })
+    }
+
+    /// Whether a snapshot is to be taken right after this step, which somebody `asked` for or not. The last step's is
+    /// taken at the end of the run.
+    pub fn is_due(&mut self, work: &Work, asked: bool) -> bool {
+        let step = work.step + 1;
+        let is_last = step == self.total_steps;
+        let by_itself = match self.every {
+            Cadence::Epoch => work.last,
+            Cadence::Steps(steps) => step.is_multiple_of(steps),
+            Cadence::Time(time) => self.since.elapsed() >= time,
+        };
+        if asked || (by_itself && !is_last) {
+            self.since = Instant::now();
+            return true;
+        }
+        let perhaps = self.metric.is_some() && work.last && !is_last;
+        if perhaps {
+            self.perhaps.push(step);
+        }
+        perhaps
+    }
+
+    /// A snapshot has come: hands it to the thread, waiting only if the one before is still being written, or holds it.
+    pub fn take(
+        &mut self,
+        snapshot: Snapshot,
+        progress: Progress,
+        lines: &RunFolder,
+    ) -> Result<()> {
+        if let Some(at) = self.perhaps.iter().position(|&step| step == progress.step) {
+            self.perhaps.swap_remove(at);
+            self.held = Some((snapshot, progress));
+            return Ok(());
+        }
+        self.save(snapshot, progress, lines)
+    }
+
+    /// Hands a snapshot to the thread.
+    pub fn save(
+        &mut self,
+        snapshot: Snapshot,
+        progress: Progress,
+        lines: &RunFolder,
+    ) -> Result<()> {
+        let best = self.unsaved_best.take_if(|best| best.step == progress.step);
+        self.saved = Some(progress.step);
+        self.writer.save(Save { snapshot, progress, best, before: lines.handles()? })
+    }
+
+    /// An epoch was validated: if it is the best so far, its checkpoint is written, if it was not, and stays.
+    pub fn judge(&mut self, epoch: &EpochReport, lines: &RunFolder) -> Result<()> {
+        let held = self.held.take().filter(|(_, progress)| progress.step == epoch.step);
+        let Some((metric, value)) = self.metric.and_then(|m| m.of(epoch).map(|v| (m, v))) else {
+            return Ok(());
+        };
+        if self.best.is_some_and(|best| !best.is_beaten(metric, value)) {
+            return Ok(());
+        }
+        let best = Best { step: epoch.step, metric, value };
+        self.best = Some(best);
+        match held {
+            Some((snapshot, progress)) => {
+                self.unsaved_best = Some(best);
+                self.save(snapshot, progress, lines)
+            }
+            None if self.saved == Some(epoch.step) => self.writer.mark(best),
+            // The end of the run saves it.
+            None => {
+                self.unsaved_best = Some(best);
+                Ok(())
+            }
+        }
+    }
+
+    /// The checkpoints that have reached the disk since the last call; with `wait` also what is being written.
+    pub fn saved(&mut self, wait: bool) -> Result<Vec<CheckpointReport>> {
+        self.writer.saved(wait)
+    }
+}

@@ -1,0 +1,68 @@
+//! Signals: the first saves and ends with 75, the second ends at once.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Stdio};
+
+use super::{Desk, losses};
+
+/// Sends a signal to a child that was not waited for yet.
+pub(super) fn send(child: &Child, signal: libc::c_int) {
+    // SAFETY: `kill` only sends a signal.
+    let sent = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+    assert_eq!(sent, 0, "the child is there");
+}
+
+fn start(desk: &Desk, line: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut command = desk.command(line);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("starts");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    (child, lines)
+}
+
+#[test]
+fn each_signal_saves_and_the_run_goes_on_from_there() {
+    let desk = Desk::new();
+    let whole = desk.train("whole", "--steps 3000 --no-eval", "", 0);
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let out = format!("out-{signal}");
+        let line = format!("train run.toml --out {out} --json --steps 3000 --no-eval");
+        let (mut child, mut lines) = start(&desk, &line);
+        lines.nth(40).expect("an event").expect("a line");
+        send(&child, signal);
+        let last = lines.last().expect("events").expect("a line");
+        assert_eq!(child.wait().expect("ends").code(), Some(75), "{signal}: {last}");
+        let stopped: serde_json::Value = serde_json::from_str(&last).expect("JSON");
+        assert_eq!((&stopped["event"], &stopped["stopped"]), (&"done".into(), &true.into()));
+        let resumed = desk.run(&format!("train --resume {out} --json"), "", 0);
+        assert_eq!(resumed.hash(), whole.hash(), "{signal}");
+        assert_eq!(losses(&desk.path(&out)), losses(&desk.path("whole")), "{signal}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_tears_no_file() {
+    let desk = Desk::new();
+    // Saves all the time, so that the second signal meets one.
+    let whole = desk.train("whole", "--steps 400 --checkpoint-every 1 --no-eval", "", 0);
+    let mut at_once = 0;
+    for round in 0..4 {
+        let out = format!("out-{round}");
+        let line =
+            format!("train run.toml --out {out} --json --steps 400 --checkpoint-every 1 --no-eval");
+        let (mut child, mut lines) = start(&desk, &line);
+        lines.nth(20).expect("an event").expect("a line");
+        send(&child, libc::SIGINT);
+        send(&child, libc::SIGINT);
+        // Two of one kind that meet may be one to the system.
+        send(&child, libc::SIGTERM);
+        let _ = lines.count();
+        let code = child.wait().expect("ends").code();
+        assert!(matches!(code, Some(130 | 75)), "{code:?}");
+        at_once += usize::from(code == Some(130));
+        desk.run(&format!("checkpoint verify {out}"), "", 0);
+        let resumed = desk.run(&format!("train --resume {out} --json"), "", 0);
+        assert_eq!(resumed.hash(), whole.hash(), "round {round}");
+    }
+    assert!(at_once > 0, "no second signal came before the first one's end");
+}
