@@ -22,7 +22,8 @@
 //! message queues. Data comes from a [`source::Source`], models are [`nn::Module`]s that build a [`graph::Graph`], and an
 //! [`executor::Executor`] runs the compiled [`graph::plan::Program`] on a GPU ([`gpu`]) or on the CPU ([`cpu`]).
 //!
-//! `docs/architecture.md` in the repository shows the whole on one page.
+//! [`guide`] goes from a first run to a model of your own; `docs/architecture.md` in the repository shows the whole on one
+//! page.
 
 mod assembly;
 pub mod batch;
@@ -44,6 +45,7 @@ pub mod gauges;
 pub mod generate;
 pub mod gpu;
 pub mod graph;
+pub mod guide;
 pub mod nn;
 pub mod permutation;
 pub mod pipeline;

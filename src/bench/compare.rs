@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::results::Results;
-use super::stats::{Estimate, discoveries, mann_whitney};
+use super::stats::{Estimate, discoveries, mann_whitney, median};
 use crate::error::{Error, Result};
 
 /// Expected share of false ones among the differences that are told.
@@ -23,7 +23,7 @@ pub struct Comparison {
     pub other: String,
     /// Workloads that both have.
     pub rows: Vec<Row>,
-    /// The geometric mean of all ratios.
+    /// The same of all workloads together, round by round.
     pub overall: Estimate,
     /// Whether all of it together is slower or faster.
     pub verdict: Difference,
@@ -98,9 +98,11 @@ pub fn compare(base: (&str, &Results), other: (&str, &Results)) -> Result<Compar
             Row { id: a.id.clone(), base_s, other_s, ratio, p, difference }
         })
         .collect();
-    let each: Vec<(&[f64], &[f64])> =
+    let times: Vec<(&[f64], &[f64])> =
         pairs.iter().map(|(a, b)| (&a.each_s[..], &b.each_s[..])).collect();
-    let overall = Estimate::mean_ratio(&each);
+    let (base_rounds, other_rounds) = scores(&times);
+    let overall = Estimate::ratio(&base_rounds, &other_rounds);
+    let discovered = mann_whitney(&base_rounds, &other_rounds) < FALSE_SHARE;
     let has = |results: &Results, id: &str| results.workloads.iter().any(|w| w.id == id);
     let only = |a: &Results, b: &Results| -> Vec<String> {
         let ids = a.workloads.iter().map(|w| w.id.clone());
@@ -109,12 +111,29 @@ pub fn compare(base: (&str, &Results), other: (&str, &Results)) -> Result<Compar
     Ok(Comparison {
         base: base_name.into(),
         other: other_name.into(),
-        verdict: Difference::of(&overall, true),
+        verdict: Difference::of(&overall, discovered),
         only_one: [only(base, other), only(other, base)].concat(),
         notes: notes(base, other),
         rows,
         overall,
     })
+}
+
+/// How slow each round was, of either side: its median over all workloads, of which each is held against its own median over
+/// both sides. What disturbs a machine for a while disturbs all workloads of a round, which are no independent witnesses.
+fn scores(times: &[(&[f64], &[f64])]) -> (Vec<f64>, Vec<f64>) {
+    let usual: Vec<f64> = times.iter().map(|(a, b)| median(&[*a, *b].concat())).collect();
+    // Workloads that are done are left out of later rounds; those of less than half of them say nothing of all.
+    let of_side = |side: &[&[f64]]| -> Vec<f64> {
+        let slow = |round: usize| {
+            let of = |(times, usual): (&&[f64], &f64)| Some(times.get(round)? / usual);
+            side.iter().zip(&usual).filter_map(of).collect::<Vec<_>>()
+        };
+        let each = (0..).map(slow).take_while(|slow| 2 * slow.len() > side.len());
+        each.map(|slow| median(&slow)).collect()
+    };
+    let (a, b): (Vec<&[f64]>, Vec<&[f64]>) = times.iter().copied().unzip();
+    (of_side(&a), of_side(&b))
 }
 
 fn refuse(
@@ -210,6 +229,21 @@ mod tests {
             let back = compare(("b", &slow), ("a", &a)).expect("comparable");
             assert_eq!(back.verdict, Difference::Faster);
         }
+    }
+
+    #[test]
+    fn a_disturbed_while_is_not_taken_for_a_difference() {
+        let (a, mut b) = (results(1, 1.0), results(2, 1.0));
+        // For some rounds all workloads run at half the speed, here for three of nine, there for six.
+        let slow = |results: &mut Results, rounds: usize| {
+            let times = results.workloads.iter_mut().flat_map(|w| &mut w.each_s[..rounds]);
+            times.for_each(|s| *s *= 2.0);
+        };
+        let mut disturbed = a.clone();
+        slow(&mut disturbed, 3);
+        slow(&mut b, 6);
+        let found = compare(("a", &disturbed), ("b", &b)).expect("comparable");
+        assert_eq!(found.verdict, Difference::Same, "{:?}", found.overall);
     }
 
     #[test]

@@ -37,16 +37,6 @@ impl Estimate {
         })
     }
 
-    /// The geometric mean over pairs of `median(b) / median(a)`.
-    pub fn mean_ratio(pairs: &[(&[f64], &[f64])]) -> Self {
-        let mean = |each: &mut dyn FnMut(&[f64]) -> f64| {
-            let logs: f64 = pairs.iter().map(|(a, b)| (each(b) / each(a)).ln()).sum();
-            (logs / pairs.len().max(1) as f64).exp()
-        };
-        let whole = mean(&mut |values| median(values));
-        Self::bootstrap(whole, |rng| mean(&mut |values| resampled_median(values, rng)))
-    }
-
     /// Half the interval's width, as a share of the median.
     pub fn spread(&self) -> f64 {
         if self.median > 0.0 { (self.high - self.low) / (2.0 * self.median) } else { 0.0 }
@@ -202,12 +192,5 @@ mod tests {
         assert_eq!((one.median, one.low, one.high, one.spread()), (2.0, 2.0, 2.0, 0.0));
         let found = Estimate::of(&[1.0, 2.0, 3.0, 4.0, 100.0]);
         assert!(found.low >= 1.0 && found.low <= 3.0 && found.median == 3.0 && found.high >= 4.0);
-        let (a, b): (&[f64], &[f64]) = (&[1.0, 1.0], &[4.0, 4.0]);
-        assert_close(
-            &[Estimate::mean_ratio(&[(a, b), (b, a), (a, b)]).median],
-            &[4f64.cbrt()],
-            0.0,
-            1e-12,
-        );
     }
 }

@@ -276,7 +276,7 @@ fn show_comparison(found: &Comparison) {
         Difference::Same => "the same",
         other => told(other),
     };
-    print::data(line("all, geometric mean", &found.overall, String::new(), told));
+    print::data(line("all, round by round", &found.overall, String::new(), told));
     let count = found.rows.iter().filter(|row| row.difference != Difference::Same).count();
     print::data(match (count, found.verdict) {
         (0, Difference::Same) => "no significant difference".to_string(),

@@ -325,7 +325,7 @@ impl fmt::Display for Verdict {
         writeln!(
             f,
             "held up by {}, without it {}",
-            words(&self.bottleneck),
+            stage_name(&self.bottleneck),
             times_faster(self.speedup_without_bottleneck),
         )?;
         let predicted = self.change.speedup.map(|s| format!(", predicted {}", times_faster(s)));
@@ -377,13 +377,13 @@ fn busy_share(stage: &Busy) -> Option<String> {
     let name = match stage.name.as_str() {
         "disk" => "readers",
         "prepare" => "workers",
-        other => words(other),
+        other => stage_name(other),
     };
     (all_s > 0.0).then(|| format!("{name} {:.0} %{threads}", 100.0 * stage.busy_s / all_s))
 }
 
-/// A bottleneck, as people call it.
-fn words(bottleneck: &str) -> &str {
+/// A stage or bottleneck, as people call it.
+pub(super) fn stage_name(bottleneck: &str) -> &str {
     match bottleneck {
         "gpu" => "compute",
         "overlap" => "stages waiting for each other",
@@ -395,7 +395,7 @@ fn words(bottleneck: &str) -> &str {
 /// A prediction beyond this only says that nothing else takes any time.
 const SPEEDUP_SHOWN_MAX: f64 = 20.0;
 
-fn times_faster(speedup: f64) -> String {
+pub(super) fn times_faster(speedup: f64) -> String {
     if speedup > SPEEDUP_SHOWN_MAX {
         format!("over {SPEEDUP_SHOWN_MAX:.0} times as fast")
     } else {

@@ -5,6 +5,7 @@
 
 mod answers;
 mod flow;
+mod judgement;
 mod learning;
 mod record;
 mod samples;
@@ -62,7 +63,7 @@ pub fn page(dir: &Path) -> Result<Page> {
     let record = Record::read(dir)?;
     let lacks = record.lacks();
     let main = html! {
-        (verdict(&record))
+        (judgement::section(&record))
         (learning::section(&record))
         (answers::section(&record))
         (samples::section(&record))
@@ -129,75 +130,6 @@ fn tiles(record: &Record) -> Vec<(String, &'static str)> {
     let skipped = summary.map_or(0, |s| s.skipped);
     add((skipped > 0).then(|| count(skipped)), "updates left out, not finite");
     tiles
-}
-
-/// What held the run up, and what to change.
-fn verdict(record: &Record) -> Markup {
-    let verdict = match &record.verdict {
-        Ok(verdict) => verdict,
-        Err(lack) => return html! { h2 { "Verdict" } (lacking(lack)) },
-    };
-    // In the order of the data; what another version adds comes last.
-    let place =
-        |name: &String| STAGES.iter().position(|stage| stage == name).unwrap_or(STAGES.len());
-    let mut times: Vec<(&String, &f64)> = verdict.time_s.iter().collect();
-    times.sort_by_key(|(name, _)| place(name));
-    let stages: Vec<plot::Bar> = times
-        .into_iter()
-        .map(|(name, &value)| plot::Bar {
-            name: stage_name(name).into(),
-            value,
-            interval: None,
-            text: seconds(value),
-            colour: usize::from(Some(name) == verdict.bottleneck.as_ref()),
-        })
-        .collect();
-    let bars = plot::Bars { title: "seconds of each stage".into(), bars: stages, names_width: 70 };
-    html! {
-        h2 { "Verdict" }
-        div.card.verdict {
-            @if let (Some(actual_s), Some(ideal_s), Some(share)) =
-                (verdict.actual_s, verdict.ideal_s, verdict.efficiency)
-            {
-                p {
-                    "The loop took " b { (seconds(actual_s)) } "; its slowest stage alone would take "
-                    b { (seconds(ideal_s)) } " (" (percent(share)) ")."
-                }
-            }
-            @if let Some(bottleneck) = &verdict.bottleneck {
-                p {
-                    "Held up by " b { (stage_name(bottleneck)) }
-                    @if let Some(speedup) = verdict.speedup_without_bottleneck.filter(|s| s.is_finite()) {
-                        ", without it "
-                        @if speedup > 20.0 { "over 20" } @else { (format!("{speedup:.1}")) }
-                        " times as fast"
-                    }
-                    "."
-                }
-            }
-            @if let Some(advice) = &verdict.advice { p.advice { b { "To go faster: " } (advice) } }
-        }
-        @if !verdict.time_s.is_empty() {
-            div.card style="margin-top:.8rem" {
-                h3 { "Where the time went" }
-                p.note { "Stages overlap, so these do not add up; workers' times are divided by their number." }
-                (bars.figure(plot::WHOLE[0]))
-            }
-        }
-    }
-}
-
-/// Stages in the order in which they are shown.
-const STAGES: [&str; 7] = ["disk", "compile", "decode", "augment", "upload", "launch", "gpu"];
-
-/// Stages in the words of the page.
-fn stage_name(name: &str) -> &str {
-    match name {
-        "gpu" => "compute",
-        "overlap" => "stages waiting for each other",
-        "cores" => "cores that all stages share",
-        other => other,
-    }
 }
 
 fn config(record: &Record) -> Markup {

@@ -17,7 +17,9 @@ use crate::report::answers::{ANSWERS, Answers};
 use crate::report::curve::Curve;
 use crate::report::folder::{EPOCHS, METRICS, SUMMARY, TIMELINE, VERDICT};
 use crate::report::gallery::{self, MISTAKES_SHEET, SAMPLES, SAMPLES_SHEET, Samples};
+use crate::report::histogram::Quantiles;
 use crate::report::pulse::Pulse;
+use crate::report::verdict::{Busy, Queue, Verified};
 use crate::train::event::{EpochReport, StepReport};
 
 /// Bytes of a file that is read as a whole.
@@ -120,6 +122,14 @@ pub struct Verdict {
     pub speedup_without_bottleneck: Option<f64>,
     /// What to change.
     pub advice: Option<String>,
+    /// Training steps, from result to result.
+    pub steps: Option<Quantiles>,
+    /// Who was busy and who waited.
+    pub stages: Vec<Busy>,
+    /// What lay between them.
+    pub queues: Vec<Queue>,
+    /// What came of the change, where it was tried.
+    pub verified: Option<Verified>,
 }
 
 /// What a page needs of a summary.
