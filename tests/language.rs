@@ -279,7 +279,7 @@ fn what_does_not_fit_is_refused() {
     assert!(text.contains("does not fit the model, 12 tensors differ"), "{text}");
     assert!(text.contains("transformer.h.2.ln_1.weight: missing, expected F32 [32]"), "{text}");
     // Shapes alone do not tell heads of 16 features.
-    let error = model_of(&weights).err().expect("refused").to_string();
+    let error = model_of(&weights).expect_err("refused").to_string();
     assert!(error.contains("found a width of 32, which heads of 64 do not divide"), "{error}");
     assert!(error.contains("--model M"), "{error}");
 }

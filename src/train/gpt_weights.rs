@@ -72,10 +72,13 @@ mod tests {
     const EXPECTED: [(&str, &[usize]); 3] =
         [(TOKENS, &[3, 2]), (POSITIONS, &[2, 2]), ("transformer.h.0.attn.c_attn.bias", &[6])];
 
+    /// Name, shape and values.
+    type Row = (String, Vec<usize>, Vec<f32>);
+
     fn adapted(
         names: &[(&'static str, &[usize], &'static [f32])],
         expected: &[(&str, &[usize])],
-    ) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    ) -> Result<Vec<Row>> {
         let found = names.iter().map(|&(name, shape, values)| {
             let seen = Seen { dtype: Dtype::F32, shape: shape.to_vec(), values };
             (Cow::Borrowed(name), seen)
