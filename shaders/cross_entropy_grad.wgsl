@@ -16,7 +16,7 @@ fn main(grid: Grid) {
         return;
     }
     let chosen = targets[softmax.row];
-    let share = 1.0 / f32(header.count);
+    let share = 1.0 / f32(header.count * PER_SAMPLE);
     for (var k = softmax.first; k < CLASSES; k += LANES) {
         let p = exp(logits[softmax.begin + k] - softmax.highest) / softmax.total;
         let q = SMOOTHING / f32(CLASSES) + select(0.0, 1.0 - SMOOTHING, k == chosen);

@@ -1,7 +1,9 @@
-// step_metrics without accuracy: loss[ROWS], header | metrics[4]: the sum of losses, 0, the count, 0.
+// step_metrics without accuracy: loss[ROWS], header | metrics[4]: the sum of the samples' mean losses, 0,
+// the count, 0.
 // One workgroup, all of whose invocations are the lanes of one row.
 
 override ROWS: u32;
+override PER_SAMPLE: u32 = 1u;
 
 @group(0) @binding(0) var<storage, read> loss: array<f32>;
 @group(0) @binding(1) var<storage, read> header: StepHeader;
@@ -10,12 +12,12 @@ override ROWS: u32;
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     var sum = 0.0;
-    for (var row = grid.lane; row < min(ROWS, header.count); row += WORKGROUP_SIZE) {
+    for (var row = grid.lane; row < min(ROWS, header.count * PER_SAMPLE); row += WORKGROUP_SIZE) {
         sum += loss[row];
     }
     sum = row_sum(sum, grid);
     if grid.lane == 0u {
-        metrics[0] = sum;
+        metrics[0] = sum / f32(PER_SAMPLE);
         metrics[1] = 0.0;
         metrics[2] = f32(header.count);
         metrics[3] = 0.0;

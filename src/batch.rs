@@ -314,6 +314,14 @@ impl Slot {
         self.window(0, size_of::<StepHeader>()).copy_from_slice(bytemuck::bytes_of(header));
     }
 
+    /// Writes bytes from `offset` on, wherever that is.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        self.window(offset, bytes.len()).copy_from_slice(bytes);
+    }
+
     /// Disjoint windows for every sample of a batch, in order; hand them to as many workers as there are.
     pub fn windows<'a>(&'a mut self, layout: &SlotLayout) -> Vec<Window<'a>> {
         assert!(layout.slot_bytes <= self.len, "the layout must fit the slot");

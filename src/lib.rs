@@ -42,6 +42,7 @@ pub mod faults;
 mod foresight;
 pub mod framing;
 pub mod gauges;
+pub mod generate;
 pub mod gpu;
 pub mod graph;
 pub mod guide;
@@ -57,6 +58,7 @@ pub mod source;
 mod sync;
 #[doc(hidden)]
 pub mod testing;
+pub mod tokenizer;
 pub mod train;
 pub mod transform;
 mod tuner;

@@ -12,6 +12,7 @@ use inflight::graph::op::{
 };
 use inflight::graph::plan::{Pass, Program, ProgramBuilder};
 use inflight::graph::{Arena, Graph, Init, Role, TensorId};
+use inflight::nn::gpt::{Gpt, GptConfig};
 use inflight::nn::layers::Layer;
 use inflight::nn::sequential::Sequential;
 use inflight::nn::{Mode, Module};
@@ -30,7 +31,12 @@ enum End {
     Classes,
     /// Cross-entropy of the output, which is logits, against classes mixed as by mixup.
     Mixed,
+    /// Cross-entropy of the output, which is logits of [`TOKENS`] tokens a sample.
+    Tokens,
 }
+
+/// Tokens of a sample: as many of two bytes as lie in the input of a sample.
+const TOKENS: usize = 2;
 
 /// Adds a parameter, as which all tensors that gradients are checked for are given.
 fn param(g: &mut Graph, name: &str, shape: &[usize]) -> TensorId {
@@ -42,7 +48,11 @@ fn program(build: &dyn Fn(&mut Graph) -> TensorId, end: End) -> (Program, BTreeS
     let mut g = Graph::new();
     let y = build(&mut g);
     let width = g.tensor(y).len() / BATCH;
-    let y = g.reshape(y, &[BATCH, width]).unwrap();
+    let shape = match end {
+        End::Tokens => [BATCH * TOKENS, width / TOKENS],
+        _ => [BATCH, width],
+    };
+    let y = g.reshape(y, &shape).unwrap();
     let header = g.header();
     let (target, shape, dtype, loss) = match end {
         End::Squares => {
@@ -50,8 +60,13 @@ fn program(build: &dyn Fn(&mut Graph) -> TensorId, end: End) -> (Program, BTreeS
             (TargetSpec::Values { len: width }, vec![BATCH, width], DType::F32, loss)
         }
         End::Classes => {
-            let loss = Op::CrossEntropy { smoothing: 0.1, gradient: true };
+            let loss = Op::CrossEntropy { smoothing: 0.1, gradient: true, per_sample: 1 };
             (TargetSpec::Class { classes: width }, vec![BATCH], DType::U32, loss)
+        }
+        End::Tokens => {
+            let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: TOKENS };
+            let target = TargetSpec::Tokens { len: TOKENS, vocabulary: width / TOKENS };
+            (target, vec![BATCH * TOKENS], DType::U32, loss)
         }
         End::Mixed => {
             let loss = Op::SoftCrossEntropy { gradient: true };
@@ -68,11 +83,12 @@ fn program(build: &dyn Fn(&mut Graph) -> TensorId, end: End) -> (Program, BTreeS
             let soften = Op::SoftTarget { smoothing: 0.1, classes: width };
             g.push_one(soften, &[target, mix, header]).unwrap()
         }
-        End::Squares | End::Classes => target,
+        End::Squares | End::Classes | End::Tokens => target,
     };
     let [loss, dy] = g.push(loss, &[y, target, header]).unwrap()[..] else { panic!("two outputs") };
     let metrics = g.add_tensor("metrics", &[METRICS_LEN], DType::F32, Role::Metrics);
-    g.push_into(Op::StepMetrics { accuracy: false }, &[loss, header], &[metrics]);
+    let per_sample = if matches!(end, End::Tokens) { TOKENS } else { 1 };
+    g.push_into(Op::StepMetrics { accuracy: false, per_sample }, &[loss, header], &[metrics]);
     let covered = g.nodes.iter().map(|node| node.op.name()).collect();
     backward(&mut g, y, dy).unwrap();
     let mut builder = ProgramBuilder::new(&spec, BATCH);
@@ -86,12 +102,19 @@ fn fill(slot: &mut Slot, program: &Program) {
     slot.write_header(&header);
     let targets = normal(99, BATCH * program.slot.target_bytes / 4);
     let row = program.slot.target_bytes / 4;
-    for (i, (_, mut target)) in slot.samples(&program.slot).into_iter().enumerate() {
+    for (i, (mut input, mut target)) in slot.samples(&program.slot).into_iter().enumerate() {
+        // Two ids, for operations that take such: some come twice, others never.
+        let ids = [i as u16 % 2, 3 * i as u16 % 4];
+        input.copy_from_slice(bytemuck::cast_slice(&ids));
         match program.spec.target {
             TargetSpec::Class { classes } => {
                 target.copy_from_slice(&((i * 2 % classes) as u32).to_le_bytes());
             }
-            TargetSpec::Values { .. } | TargetSpec::Tokens { .. } => {
+            TargetSpec::Tokens { len, vocabulary } => {
+                let tokens = (0..len).map(|j| ((i + 2 * j) % vocabulary) as u32);
+                target.copy_from_slice(bytemuck::cast_slice(&tokens.collect::<Vec<_>>()));
+            }
+            TargetSpec::Values { .. } => {
                 let values: Vec<f32> =
                     targets[i * row..][..row].iter().map(|&x| x as f32).collect();
                 target.copy_from_slice(bytemuck::cast_slice(&values));
@@ -176,7 +199,7 @@ fn pooling() {
 
 #[test]
 fn elementwise() {
-    for op in [Op::Relu, Op::Gelu, Op::Scale { factor: -0.5 }] {
+    for op in [Op::Relu, Op::Gelu, Op::GeluTanh, Op::Scale { factor: -0.5 }] {
         check_op(op, &[&[4, 7]]);
     }
     for op in [Op::Add, Op::Mul] {
@@ -218,6 +241,31 @@ fn slices_leave_the_rest_alone() {
         let z = g.push_one(Op::Slice { axis: 1, start: 2, len: 3 }, &[x]).unwrap();
         g.push_one(Op::Mul, &[y, z]).unwrap()
     });
+}
+
+/// The ids that [`fill`] writes.
+fn ids(g: &mut Graph) -> TensorId {
+    g.add_tensor("ids", &[BATCH, TOKENS], DType::U16, Role::Input)
+}
+
+#[test]
+fn embeddings() {
+    check("embedding", End::Squares, &|g| {
+        let (ids, table) = (ids(g), param(g, "table", &[5, 3]));
+        g.push_one(Op::Embedding, &[ids, table]).unwrap()
+    });
+}
+
+/// All of a language model, whose first table is the head as well.
+#[test]
+fn a_language_model() {
+    let config = GptConfig { layers: 2, heads: 2, width: 4, dropout: 0.0, positions: Some(3) };
+    let model = Gpt::with_sizes(config, 5, 3).unwrap();
+    let covered = check("a language model", End::Tokens, &|g| {
+        let ids = ids(g);
+        model.build(g, ids, Mode::Train).unwrap()
+    });
+    assert!(covered.contains("gelu_tanh") && covered.contains("embedding"), "{covered:?}");
 }
 
 #[test]

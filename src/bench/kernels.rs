@@ -394,6 +394,7 @@ fn merged(op: &Op) -> String {
         Activation::Identity => "",
         Activation::Relu => "+relu",
         Activation::Gelu => "+gelu",
+        Activation::GeluTanh => "+gelu_tanh",
     });
     words
 }

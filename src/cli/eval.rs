@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::flags::{DataFlags, model_config};
 use super::print;
-use super::progress::measures;
+use super::progress::{measures, text_measures};
 use super::runs::Trained;
 use super::train::open_dataset;
 
@@ -149,10 +149,11 @@ pub fn run(args: Args) -> Result<()> {
         });
     }
     print::data(format!(
-        "{} ({}): {} over {} samples",
+        "{} ({}): {}{} over {} samples",
         dataset.name,
         split.name(),
         measures(Some(evaluation.loss), evaluation.accuracy),
+        text_measures(evaluation.perplexity, evaluation.bits_per_byte),
         print::count(evaluation.samples)
     ));
     if evaluation.left_out > 0 {

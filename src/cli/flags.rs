@@ -24,9 +24,13 @@ pub(super) const ON: &str = "true";
 /// The settings of a run; each overrides the key of the same name in a config file.
 #[derive(Debug, Default, clap::Args)]
 pub struct Flags {
-    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny), or a TOML file with [[model.layers]] [default: cnn]
+    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny; of text gpt-nano, gpt-mini, gpt2), or a TOML file
+    /// with [[model.layers]] or [model.gpt] [default: cnn]
     #[arg(long, short, value_name = "M")]
     model: Option<String>,
+    /// Share of features that a gpt drops in training [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    dropout: Option<f64>,
     /// Passes over the training samples [default: 5]
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
@@ -280,6 +284,14 @@ impl Flags {
         self.apply_length(config);
         if let Some(model) = &self.model {
             config.model = model_config(model)?;
+        }
+        if let Some(dropout) = self.dropout {
+            let mut gpt = config.model.gpt().ok_or_else(|| {
+                let message = "found it with a model that is no gpt";
+                Error::config("--dropout", message).hint("a dropout layer in [[model.layers]]")
+            })?;
+            gpt.dropout = dropout;
+            config.model = gpt.into();
         }
         self.apply_optimizer(config)?;
         set(&mut config.batch_size, self.batch_size);
@@ -585,6 +597,10 @@ mod tests {
         let found = apply(config, "--steps 3 --sync=false --optimizer sgd").expect("valid");
         assert_eq!((found.epochs, found.steps, found.sync), (None, Some(3), false));
         assert!(matches!(found.optimizer, OptimizerConfig::Sgd { momentum: 0.5, .. }));
+        let refused = apply("", "--dropout 0.5").expect_err("cnn has none").to_string();
+        assert!(refused.contains("--dropout") && refused.contains("no gpt"), "{refused}");
+        let found = apply("", "--model gpt-nano --dropout 0.5").expect("valid");
+        assert_eq!(found.model.gpt().map(|gpt| (gpt.layers, gpt.dropout)), Some((3, 0.5)));
         let refused = apply("", "--momentum 0.5").expect_err("adamw has none").to_string();
         assert!(refused.contains("--momentum") && refused.contains("adamw"), "{refused}");
     }

@@ -11,6 +11,7 @@ mod doctor;
 mod eval;
 mod fetch;
 mod flags;
+mod generate;
 mod inspect;
 mod manual;
 mod model;
@@ -21,11 +22,13 @@ pub mod print;
 mod progress;
 mod report;
 mod runs;
+mod samples;
 mod sampling;
 #[cfg(feature = "tui")]
 mod screen;
 mod stalls;
 mod suite;
+mod tokenize;
 mod train;
 mod verify;
 mod view;
@@ -64,6 +67,8 @@ enum Command {
     Eval(eval::Args),
     /// Tell what pictures show, or what the rows of a table are, with a trained model
     Predict(predict::Args),
+    /// Continue texts with a language model
+    Generate(Box<generate::Args>),
     /// Measure a device: its kernels and whole steps, beside what it can do at best
     Bench(bench::Args),
     /// Measure what reading, preparing and uploading add to a training's steps
@@ -78,6 +83,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Write a data set to shards that are read from the first byte to the last
     Convert(convert::Args),
+    /// Turn text files into tokens for training
+    Tokenize(tokenize::Args),
     /// Bring a data set onto this machine
     Fetch(fetch::Args),
     /// Show what a model consists of
@@ -98,6 +105,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Generate(args) => generate::run(*args),
         Command::Bench(args) => bench::run(args),
         Command::Stalls(args) => stalls::run(*args),
         Command::Checkpoint(args) => checkpoint::run(args),
@@ -105,6 +113,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Devices(args) => devices::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Tokenize(args) => tokenize::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::Model(args) => model::run(args),
         Command::Doctor(args) => doctor::run(args),

@@ -24,7 +24,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny), or a TOML file with [[model.layers]]
+    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny, gpt-nano, gpt-mini, gpt2), or a TOML file with
+    /// [[model.layers]] or [model.gpt]; a gpt without a data set is shown as GPT-2 has it, of 50,257 tokens and 1,024 positions
     #[arg(value_name = "M")]
     model: String,
     /// Shape it to the samples of this data set
@@ -52,17 +53,31 @@ struct Event {
 /// Shows a model.
 pub fn run(args: Args) -> Result<()> {
     let Command::Show(args) = args.command;
-    let spec = match &args.dataset {
-        Some(name) => open_dataset(name, &Default::default(), None)?.train.spec().clone(),
-        None => spec(&args)?,
+    let config = model_config(&args.model)?;
+    let spec = match (&args.dataset, config.gpt()) {
+        (Some(name), _) => open_dataset(name, &Default::default(), None)?.train.spec().clone(),
+        (None, Some(gpt)) => text_spec(gpt.positions.unwrap_or(GPT2_POSITIONS)),
+        (None, None) => spec(&args)?,
     };
-    let model = model_config(&args.model)?.build(&spec)?;
+    let model = config.build(&spec)?;
     let description = describe(&model, &spec, 1)?;
     if args.json {
         return print::json(&Event { event: "model", model: args.model, description });
     }
     show(&args.model, &description);
     Ok(())
+}
+
+/// What GPT-2 was trained on.
+const GPT2_POSITIONS: usize = 1024;
+const GPT2_VOCABULARY: usize = 50_257;
+
+fn text_spec(context: usize) -> SampleSpec {
+    SampleSpec {
+        input_shape: vec![context],
+        input_dtype: DType::U16,
+        target: TargetSpec::Tokens { len: context, vocabulary: GPT2_VOCABULARY },
+    }
 }
 
 /// Sizes at which products of them still fit: no tensor of 2^31 elements fits a binding anyway.

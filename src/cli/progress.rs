@@ -76,12 +76,23 @@ pub fn epoch_line(report: &EpochReport, epochs: u64) -> String {
         Some(_) => format!(" · test {}", measures(report.val_loss, report.val_accuracy)),
         None => String::new(),
     };
+    let text = text_measures(report.perplexity, report.bits_per_byte);
+    let rate = match report.tokens_per_s {
+        Some(tokens_per_s) => format!("{} tokens/s", print::rate(tokens_per_s)),
+        None => format!("{} samples/s", print::rate(report.samples_per_s)),
+    };
     format!(
-        "epoch {}/{epochs}: train {train}{test} · {} samples/s · {:.1} s",
+        "epoch {}/{epochs}: train {train}{test}{text} · {rate} · {:.1} s",
         report.epoch + 1,
-        print::rate(report.samples_per_s),
         report.elapsed_s,
     )
+}
+
+/// `, perplexity 5.21, 2.381 bits a byte`, of text; else nothing.
+pub fn text_measures(perplexity: Option<f64>, bits_per_byte: Option<f64>) -> String {
+    let perplexity = perplexity.map(|x| format!(", perplexity {x:.2}"));
+    let bits = bits_per_byte.map(|x| format!(", {x:.3} bits a byte"));
+    [perplexity, bits].into_iter().flatten().collect()
 }
 
 /// `loss 0.2954, accuracy 89.41 %`.

@@ -221,6 +221,7 @@ fn run_name(config: &RunConfig) -> String {
     let model = match &config.model {
         ModelConfig::Name(name) => name,
         ModelConfig::Layers(_) => "layers",
+        ModelConfig::Gpt(_) => "gpt",
     };
     format!("{stem}-{model}")
 }

@@ -19,8 +19,10 @@ use inflight::train::{Commands, TrainerBuilder};
 use inflight::{Error, ErrorKind, Result, Stage, Trainer};
 
 use super::flags::Flags;
-use super::progress::{FetchProgress, measures};
+use super::generate::keep_tokenizer;
+use super::progress::{FetchProgress, measures, text_measures};
 use super::runs::{self, Inputs};
+use super::samples::{SampleFlags, Samples};
 use super::verify::verify;
 use super::view::{Shown, View};
 use super::{plan, print};
@@ -75,6 +77,8 @@ pub struct Args {
     #[cfg(feature = "prometheus")]
     #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "127.0.0.1:9464")]
     prometheus: Option<std::net::SocketAddr>,
+    #[command(flatten)]
+    samples: SampleFlags,
     /// Print every event as a line of JSON to stdout
     #[arg(long)]
     json: bool,
@@ -94,6 +98,7 @@ pub fn run(args: Args) -> Result<()> {
     args.flags.apply_schedule(&mut config, total_steps)?;
     config.validate()?;
     let model = config.model.build(train.spec())?;
+    let samples = args.samples.samples(&mut config, &**train)?;
     let make_builder = || {
         let builder = Trainer::builder(model.clone(), train.clone()).config(config.clone());
         match dataset.held_out().filter(|_| config.eval) {
@@ -118,12 +123,15 @@ pub fn run(args: Args) -> Result<()> {
     (builder, done_steps) = resume(builder, resumed.as_deref(), &mut recovery)?;
     let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;
     config.save(&run_dir)?;
-    Inputs::of(&**train).save(&run_dir)?;
+    let mut inputs = Inputs::of(&**train);
+    keep_tokenizer(&mut inputs.info.tokenizer, &run_dir)?;
+    inputs.save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
     let steps = trainer.steps().0;
     // A stream is not sent again.
     let again = (train.len() != ENDLESS).then_some(|| make_builder().run_dir(&run_dir));
-    let mut summary = run_to_end(trainer, done_steps, &args, &run_dir, recovery, again)?;
+    let watchers = Watchers { samples, ..Watchers::new(&args, &run_dir)? };
+    let mut summary = run_to_end(trainer, done_steps, &args, &run_dir, watchers, recovery, again)?;
     let verified = match args.verify && !summary.stopped {
         true => verify(&summary, &config, |config| open(config, fitted.as_ref()))?,
         false => None,
@@ -297,6 +305,7 @@ fn schedule_words(schedule: &Schedule) -> &'static str {
 /// Those that are told of every event besides whoever looks at the terminal.
 struct Watchers {
     board: Option<TensorBoard>,
+    samples: Option<Samples>,
     #[cfg(feature = "prometheus")]
     scraped: Option<inflight::report::prometheus::Endpoint>,
 }
@@ -320,6 +329,7 @@ impl Watchers {
         }
         Ok(Self {
             board,
+            samples: None,
             #[cfg(feature = "prometheus")]
             scraped,
         })
@@ -355,10 +365,10 @@ fn run_to_end(
     mut done_steps: u64,
     args: &Args,
     run_dir: &Path,
+    mut watchers: Watchers,
     mut recovery: Recovery,
     again: Option<impl Fn() -> TrainerBuilder>,
 ) -> Result<Summary> {
-    let mut watchers = Watchers::new(args, run_dir)?;
     let interrupt = Interrupt::default();
     interrupt.on_signal()?;
     loop {
@@ -431,6 +441,11 @@ fn follow(
                     }
                     watchers.event(&event)?;
                     view.event(&event)?;
+                    if let (Some(samples), Event::Checkpoint(saved)) = (&watchers.samples, &event)
+                        && let Some(line) = samples.after(saved, args.json)?
+                    {
+                        view.line(line);
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -503,16 +518,20 @@ fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) ->
     let measured = measures(summary.val_loss, summary.val_accuracy);
     if !measured.is_empty() {
         let part = if dataset.validation.is_some() { "val" } else { "test" };
-        print::note(format!("{part} {measured}"));
+        let text = text_measures(summary.perplexity, summary.bits_per_byte);
+        print::note(format!("{part} {measured}{text}"));
     }
     let first = &summary.first_step;
     let duration = |s: f64| format!("{s:.3} s");
     print::note(format!(
-        "{} samples in {:.1} s of training: {} samples/s · first step after {:.2} s (open data {}, plan {}, \
+        "{} samples in {:.1} s of training: {} samples/s{} · first step after {:.2} s (open data {}, plan {}, \
          adapter {}, tune {}, compile {}, first batch {}, first result {})",
         print::count(summary.samples),
         summary.train_s,
         print::rate(summary.samples_per_s),
+        summary
+            .tokens_per_s
+            .map_or(String::new(), |rate| format!(", {} tokens/s", print::rate(rate))),
         summary.time_to_first_step_s,
         duration(first.open_data_s),
         duration(first.plan_s),

@@ -79,6 +79,16 @@ impl View {
         Ok(())
     }
 
+    /// A line that stays.
+    pub fn line(&self, line: String) {
+        match self {
+            Self::Bar(progress) => progress.line(line),
+            Self::Log => print::note(line),
+            #[cfg(feature = "tui")]
+            Self::Dashboard(..) => print::note(line),
+        }
+    }
+
     /// Between two events, and after each: looks for keys, and draws.
     pub fn tick(&mut self, interrupt: &Interrupt) {
         match self {

@@ -15,7 +15,7 @@ use super::real::Real;
 use crate::graph::op::Op;
 
 /// Queries of a block, at most: with some hundred keys, their weights lie in a core's second cache.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     match *call.op {
@@ -189,11 +189,11 @@ impl Shape {
 }
 
 /// Turns scores into weights that sum to 1; returns the logarithm of the sum of their exponentials.
-fn softmax<T: Real>(row: &mut [T], scale: T) -> T {
+pub(super) fn softmax<T: Real>(row: &mut [T], scale: T) -> T {
     vectorized(
         #[inline(always)]
         || {
-            let peak = row.iter().fold(T::NEG_INFINITY, |peak, &x| if x > peak { x } else { peak });
+            let peak = super::parallel::max(row);
             row.iter_mut().for_each(|x| *x = (scale * (*x - peak)).exp());
             let sum = super::parallel::sum(row, |x| x);
             let factor = T::ONE / sum;
@@ -228,7 +228,7 @@ fn softmax_grad<T: Real>(
 }
 
 /// A product into rows of `y` that stand `row_stride` elements apart.
-fn product<T: Real>(
+pub(super) fn product<T: Real>(
     a: Matrix<'_, T>,
     b: Matrix<'_, T>,
     y: &mut [T],

@@ -18,6 +18,44 @@ pub enum Input<'m, T> {
     Index(&'m [u32]),
     /// `u8`: images.
     Bytes(&'m [u8]),
+    /// `u16`: tokens.
+    Shorts(&'m [u16]),
+}
+
+/// Rows of a table that are asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Ids<'m> {
+    /// Of a byte each.
+    U8(&'m [u8]),
+    /// Of two bytes.
+    U16(&'m [u16]),
+    /// Of four bytes.
+    U32(&'m [u32]),
+}
+
+impl Ids<'_> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Ids::U8(ids) => ids.len(),
+            Ids::U16(ids) => ids.len(),
+            Ids::U32(ids) => ids.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Id `i`.
+    pub fn get(&self, i: usize) -> usize {
+        match self {
+            Ids::U8(ids) => ids[i].into(),
+            Ids::U16(ids) => ids[i].into(),
+            Ids::U32(ids) => ids[i] as usize,
+        }
+    }
 }
 
 /// Memory that a twin writes.
@@ -75,6 +113,16 @@ impl<'m, T: Real> Call<'_, 'm, T> {
         match self.inputs[i] {
             Input::Bytes(x) => x,
             _ => panic!("input {i} of {} must be bound to u8", self.op.name()),
+        }
+    }
+
+    /// Input `i`, which is ids of any width.
+    pub fn ids(&self, i: usize) -> Ids<'m> {
+        match self.inputs[i] {
+            Input::Bytes(x) => Ids::U8(x),
+            Input::Shorts(x) => Ids::U16(x),
+            Input::Index(x) => Ids::U32(x),
+            _ => panic!("input {i} of {} must be bound to whole numbers", self.op.name()),
         }
     }
 

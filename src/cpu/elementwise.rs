@@ -1,4 +1,4 @@
-//! Element by element: relu, gelu, add, multiply, scale, cast, and the gradients of the first two.
+//! Element by element: relu, both gelus, add, multiply, scale, cast, and the gradients of the first two.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
@@ -14,6 +14,8 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
         Op::ReluGrad => relu_grad(a, call.real(1), y),
         Op::Gelu => map(a, y, gelu_of),
         Op::GeluGrad => map2(a, call.real(1), y, |dy, x| dy * gelu_slope(x)),
+        Op::GeluTanh => map(a, y, gelu_tanh_of),
+        Op::GeluTanhGrad => map2(a, call.real(1), y, |dy, x| dy * gelu_tanh_slope(x)),
         Op::Add => map2(a, call.real(1), y, |a, b| a + b),
         Op::AddReluGrad => add_relu_grad([a, call.real(1)], call.real(2), y),
         Op::Mul => map2(a, call.real(1), y, |a, b| a * b),
@@ -51,6 +53,31 @@ pub fn gelu_of<T: Real>(x: T) -> T {
 pub fn gelu_slope<T: Real>(x: T) -> T {
     let density = T::of(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) * (T::of(-0.5) * x * x).exp();
     normal_cdf(x) + x * density
+}
+
+/// √(2/π) and the cubic share of the approximation of gelu by a tanh.
+const TANH_SCALE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
+const TANH_CUBIC: f64 = 0.044_715;
+
+/// σ(2u) = ½ (1 + tanh u), where u = √(2/π) (x + 0.044715 x³). Where the exponential is infinite, it is 0.
+#[inline(always)]
+fn gelu_tanh_gate<T: Real>(x: T) -> T {
+    let u = T::of(TANH_SCALE) * (x + T::of(TANH_CUBIC) * x * x * x);
+    T::ONE / (T::ONE + (T::of(-2.0) * u).exp())
+}
+
+/// x σ(2u): gelu as GPT-2 approximates it.
+#[inline(always)]
+pub fn gelu_tanh_of<T: Real>(x: T) -> T {
+    x * gelu_tanh_gate(x)
+}
+
+/// The derivative of [`gelu_tanh_of`]: g + x g (1 - g) 2u', with the gate g = σ(2u).
+#[inline(always)]
+pub fn gelu_tanh_slope<T: Real>(x: T) -> T {
+    let gate = gelu_tanh_gate(x);
+    let slope = T::of(2.0 * TANH_SCALE) * (T::ONE + T::of(3.0 * TANH_CUBIC) * x * x);
+    gate + x * gate * (T::ONE - gate) * slope
 }
 
 #[cfg(test)]
@@ -99,6 +126,32 @@ mod tests {
             10.0,
         ];
         check(Op::Gelu, &[&x], |i| expected[i]);
+    }
+
+    /// Values of PyTorch's `F.gelu(x, approximate="tanh")` in f64.
+    #[test]
+    fn gelu_tanh_is_pytorchs() {
+        let x = [-4.0, -1.0, -0.1, 0.0, 0.5, 2.0, 10.0];
+        let expected = [
+            -7.024594819227126e-5,
+            -0.15880800939172324,
+            -0.04601724895456484,
+            0.0,
+            0.34571400982514394,
+            1.954597694087775,
+            10.0,
+        ];
+        check(Op::GeluTanh, &[&x], |i| expected[i]);
+        // Beyond what an exponential holds it is 0 or x.
+        let mut y = [f32::NAN; 2];
+        map(&[-200.0, 200.0], &mut y, gelu_tanh_of);
+        assert_eq!(y, [0.0, 200.0]);
+        let x = normal(6, 40);
+        let slope = finite_difference(&x, |x| x.iter().map(|&x| gelu_tanh_of(x)).sum());
+        let ones = vec![1.0; 40];
+        check(Op::GeluTanhGrad, &[&ones, &x], |i| gelu_tanh_slope(x[i]));
+        let found: Vec<f64> = x.iter().map(|&x| gelu_tanh_slope(x)).collect();
+        assert_close(&found, &slope, 1e-8, 1e-8);
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl<T: Real> executor::Executor for Executor<T> {
         self.run(pass, &slot)?;
         let device_busy = Some(start.elapsed());
         let output = match &self.output {
-            Some(span) if wants.output && pass == Pass::Eval => {
+            Some(span) if wants.output && matches!(pass, Pass::Eval | Pass::Decode) => {
                 Some(to_f32(self.memory.numbers(span)))
             }
             _ => None,

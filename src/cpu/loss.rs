@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::call::Call;
-use super::parallel::{min_items, sum2};
+use super::parallel::{max, min_items, sum, sum2, vectorized};
 use super::real::Real;
 use crate::graph::op::Op;
 
@@ -11,7 +11,8 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     let (x, valid) = (call.real(0), call.header.count as usize);
     let (width, loss) = (call.shape(0)[1], call.out(0));
     match *call.op {
-        Op::CrossEntropy { smoothing, gradient } => {
+        Op::CrossEntropy { smoothing, gradient, per_sample } => {
+            let valid = valid * per_sample;
             let smoothing = T::of(f64::from(smoothing));
             let gradient = gradient.then(|| call.out(1));
             cross_entropy(x, call.indices(1), width, smoothing, valid, loss, gradient);
@@ -64,17 +65,32 @@ pub fn cross_entropy<T: Real>(
     each_row(classes, valid, loss, gradient, |i, gradient| {
         let logits = &logits[i * classes..][..classes];
         let target = target[i] as usize;
-        let max = logits.iter().fold(T::NEG_INFINITY, |max, &x| if x > max { x } else { max });
-        let total: T = logits.iter().map(|&x| (x - max).exp()).sum();
-        if let Some(gradient) = gradient {
-            for (class, (gradient, &x)) in gradient.iter_mut().zip(logits).enumerate() {
-                let hit = if class == target { T::ONE - smoothing } else { T::ZERO };
-                *gradient = ((x - max).exp() / total - hit - share) * factor;
-            }
-        }
-        let log_total = total.ln();
-        let mean = share * logits.iter().map(|&x| log_total - (x - max)).sum::<T>();
-        (T::ONE - smoothing) * (log_total - (logits[target] - max)) + mean
+        vectorized(
+            #[inline(always)]
+            || {
+                let max = max(logits);
+                let total = match gradient {
+                    None => sum(logits, |x| (x - max).exp()),
+                    Some(gradient) => {
+                        // The exponentials are kept where the gradient comes to stand.
+                        for (power, &x) in gradient.iter_mut().zip(logits) {
+                            *power = (x - max).exp();
+                        }
+                        let total = sum(gradient, |power| power);
+                        let (scale, shift) = (factor / total, factor * share);
+                        gradient.iter_mut().for_each(|power| *power = *power * scale - shift);
+                        gradient[target] += (smoothing - T::ONE) * factor;
+                        total
+                    }
+                };
+                let log_total = total.ln();
+                let loss = (T::ONE - smoothing) * (log_total - (logits[target] - max));
+                if smoothing == T::ZERO {
+                    return loss;
+                }
+                loss + share * sum(logits, |x| log_total - (x - max))
+            },
+        )
     });
 }
 

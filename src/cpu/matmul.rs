@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::call::Call;
-use super::elementwise::gelu_of;
+use super::elementwise::{gelu_of, gelu_tanh_of};
 use super::gemm::{Matrix, Write, gemm_into};
 use super::parallel::vectorized;
 use super::real::Real;
@@ -114,6 +114,10 @@ pub fn activate<T: Real>(y: &mut [T], activation: Activation) {
             || y.iter_mut().for_each(|y| *y = y.relu()),
         ),
         Activation::Gelu => y.iter_mut().for_each(|y| *y = gelu_of(*y)),
+        Activation::GeluTanh => vectorized(
+            #[inline(always)]
+            || y.iter_mut().for_each(|y| *y = gelu_tanh_of(*y)),
+        ),
     }
 }
 

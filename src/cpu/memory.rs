@@ -11,7 +11,7 @@ use super::call::{Call, Input, MAX_BINDINGS, Output, Scratch, ScratchLen};
 use super::parallel::CHUNK;
 use super::real::Real;
 use super::{run, scratch_len};
-use crate::batch::{DType, StepHeader};
+use crate::batch::{DType, StepHeader, TargetSpec};
 use crate::error::{Error, Result};
 use crate::graph::op::Op;
 use crate::graph::plan::{Location, Place, Plan, Program};
@@ -195,6 +195,7 @@ impl<T: Real> Memory<T> {
             Role::Input => part(false, program.slot.input_offset),
             Role::Target => part(true, program.slot.target_offset),
             Role::Framing => part(false, program.slot.framing_offset),
+            Role::Beside(offset) => part(true, program.slot.target_offset + offset),
             _ => Source::Buffer(self.span(plan, id)?),
         })
     }
@@ -251,7 +252,7 @@ impl<T: Real> Memory<T> {
             let end = layout.input_offset + layout.batch_size * layout.input_bytes;
             T::stage(&slot[layout.input_offset..end], &mut self.staged_input);
         }
-        if program.spec.classes().is_none() {
+        if matches!(program.spec.target, TargetSpec::Values { .. }) {
             let end = layout.target_offset + layout.batch_size * layout.target_bytes;
             T::stage(&slot[layout.target_offset..end], &mut self.staged_target);
         }
@@ -293,9 +294,8 @@ impl<T: Real> Memory<T> {
                     DType::U8 => Input::Bytes(bytes),
                     DType::U32 => Input::Index(bytemuck::cast_slice(bytes)),
                     DType::F32 => Input::Real(T::staged(bytes, staged)),
-                    DType::U16 | DType::F16 => {
-                        unreachable!("samples are bytes, integers or 32-bit floats")
-                    }
+                    DType::U16 => Input::Shorts(bytemuck::cast_slice(bytes)),
+                    DType::F16 => unreachable!("samples are bytes, integers or 32-bit floats"),
                 }
             }
             Some(Source::Buffer(Span { buffer, range })) => match &self.buffers[*buffer] {

@@ -8,11 +8,13 @@ pub mod attention;
 pub mod augment;
 pub mod batch_norm;
 pub mod bias;
+pub mod cached_attention;
 pub mod call;
 pub mod conv2d;
 mod depthwise;
 pub mod dropout;
 pub mod elementwise;
+pub mod embedding;
 mod executor;
 pub mod gemm;
 mod im2col;
@@ -65,6 +67,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::ReluGrad
         | Op::Gelu
         | Op::GeluGrad
+        | Op::GeluTanh
+        | Op::GeluTanhGrad
         | Op::Add
         | Op::AddReluGrad
         | Op::Mul
@@ -74,7 +78,9 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
             rearrange::run(call);
         }
+        Op::Embedding | Op::EmbeddingGrad => embedding::run(call),
         Op::Attention { .. } | Op::AttentionGrad { .. } => attention::run(call),
+        Op::CachedAttention { .. } => cached_attention::run(call),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
@@ -104,6 +110,7 @@ pub fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> Sc
         }
         Op::Attention { .. } => attention::scratch_len(&inputs[0], &outputs[1]),
         Op::AttentionGrad { .. } => attention::scratch_len(&inputs[1], &inputs[3]),
+        Op::CachedAttention { .. } => cached_attention::scratch_len(&inputs[1], &outputs[1]),
         _ => ScratchLen::default(),
     }
 }

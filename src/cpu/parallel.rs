@@ -91,6 +91,21 @@ pub fn sum<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
     fold(lanes)
 }
 
+/// The largest, or what is below every number if there is none; NaNs are passed over.
+#[inline(always)]
+pub fn max<T: Real>(x: &[T]) -> T {
+    let larger = |a: T, b: T| if b > a { b } else { a };
+    let mut lanes = [T::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, x);
+        }
+    }
+    lanes.iter().chain(rest).fold(T::NEG_INFINITY, |most, &x| larger(most, x))
+}
+
 /// Σ f(aᵢ, bᵢ), always in the same order.
 #[inline(always)]
 pub fn sum2<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
@@ -131,6 +146,8 @@ mod tests {
         for len in [0, 1, 15, 16, 17, 33, CHUNK, CHUNK + 1, 3 * CHUNK - 1] {
             let (a, b) = (normal(1, len), normal(2, len));
             let total: f64 = a.iter().map(|x| x * x).sum();
+            let most = a.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            assert_eq!(max(&a), most);
             assert_close(&[sum(&a, |x| x * x)], &[total], 1e-9, 1e-12);
             assert_close(&[sum2(&a, &b, |a, b| a * b)], &[dot(&a, &b)], 1e-9, 1e-12);
             let mut y = vec![0.0; len];

@@ -26,6 +26,10 @@ impl Cost {
     pub fn of(op: &Op, inputs: &[&Tensor], outputs: &[&Tensor]) -> Self {
         let size = |tensors: &[&Tensor]| tensors.iter().map(|x| bytes(x)).sum::<u64>();
         let written = size(outputs);
+        if *op == Op::Embedding {
+            // Of the table, the rows that are named.
+            return Self { flops: 0, bytes: bytes(inputs[0]) + 2 * written };
+        }
         let read_again = if updates(op) { written } else { 0 };
         Self { flops: flops(op, inputs, outputs), bytes: size(inputs) + written + read_again }
     }
@@ -84,6 +88,8 @@ fn flops(op: &Op, inputs: &[&Tensor], outputs: &[&Tensor]) -> u64 {
         // Two products forward; backward the scores again and two gradients of each.
         Op::Attention { .. } => 2 * attention_products(inputs[0], outputs[1]),
         Op::AttentionGrad { .. } => 5 * attention_products(inputs[1], inputs[3]),
+        // As if the cache were full.
+        Op::CachedAttention { .. } => 2 * outputs[0].len() * outputs[1].shape[1],
         _ => 0,
     };
     2 * multiply_adds as u64

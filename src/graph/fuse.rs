@@ -112,8 +112,14 @@ fn with_epilogue(mut first: Op, second: &Op) -> Option<Op> {
             Op::MatMul { activation: activation @ Activation::Identity, .. }
             | Op::Conv2d { activation: activation @ Activation::Identity, .. }
             | Op::BatchNorm { activation: activation @ Activation::Identity, .. },
-            Op::Relu | Op::Gelu,
-        ) => *activation = if *second == Op::Relu { Activation::Relu } else { Activation::Gelu },
+            Op::Relu | Op::Gelu | Op::GeluTanh,
+        ) => {
+            *activation = match second {
+                Op::Relu => Activation::Relu,
+                Op::Gelu => Activation::Gelu,
+                _ => Activation::GeluTanh,
+            }
+        }
         _ => return None,
     }
     Some(first)

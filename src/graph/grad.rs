@@ -179,6 +179,7 @@ impl Backward<'_> {
             }
             Op::Relu => self.push_to(Op::ReluGrad, &[dy, y], &[x]),
             Op::Gelu => self.push_to(Op::GeluGrad, &[dy, x], &[x]),
+            Op::GeluTanh => self.push_to(Op::GeluTanhGrad, &[dy, x], &[x]),
             Op::Add => {
                 let wanted: Vec<_> =
                     node.inputs.iter().copied().filter(|&x| self.wanted(x)).collect();
@@ -216,6 +217,7 @@ impl Backward<'_> {
                 self.push_to(Op::Slice { axis, start, len }, &[dy], &[x])
             }
             Op::Transpose => self.push_to(Op::Transpose, &[dy], &[x]),
+            Op::Embedding => self.push_to(Op::EmbeddingGrad, &[dy, x], &[node.inputs[1]]),
             Op::Attention { heads, causal } => {
                 let inputs = [dy, x, y, node.outputs[1]];
                 self.push_to(Op::AttentionGrad { heads, causal }, &inputs, &[x])
@@ -242,7 +244,7 @@ impl Backward<'_> {
         match act {
             Activation::Identity => Ok(dy),
             Activation::Relu => self.graph.push_one(Op::ReluGrad, &[dy, y]),
-            Activation::Gelu => Err(Error::graph(
+            Activation::Gelu | Activation::GeluTanh => Err(Error::graph(
                 self.graph.scope(),
                 "a gelu inside a kernel cannot be differentiated",
             )

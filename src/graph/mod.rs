@@ -60,6 +60,8 @@ pub enum Arena {
     Consts,
     /// Results of a step on their way to the host.
     Metrics,
+    /// Keys and values of tokens seen before, while text is generated.
+    Cache,
 }
 
 /// What a tensor is for, which decides where it lies.
@@ -73,6 +75,9 @@ pub enum Role {
     Target,
     /// The framings in the slot.
     Framing,
+    /// Whole numbers beside the targets in the slot, so many bytes behind the first of them, a multiple of
+    /// [`SLOT_ALIGN_BYTES`](crate::batch::SLOT_ALIGN_BYTES).
+    Beside(usize),
     /// A trained parameter.
     Param(Init),
     /// A running statistic or the optimizer's control: kept and saved, not trained.

@@ -18,6 +18,8 @@ pub enum Activation {
     Relu,
     /// x Φ(x), with the error function, as PyTorch's default (Hendrycks and Gimpel, 2016).
     Gelu,
+    /// See [`Op::GeluTanh`].
+    GeluTanh,
 }
 
 /// Geometry of a convolution: `[vertical, horizontal]`.
@@ -206,6 +208,11 @@ pub enum Op {
     Gelu,
     /// `dy, x | dx`.
     GeluGrad,
+    /// `x | y`: x σ(2u) with u = √(2/π) (x + 0.044715 x³), which is ½ x (1 + tanh u): gelu as GPT-2 approximates it,
+    /// `torch.nn.GELU("tanh")`.
+    GeluTanh,
+    /// `dy, x | dx`.
+    GeluTanhGrad,
     /// `a, b | y`: same shapes.
     Add,
     /// `a, b, y | dx`: a + b where y > 0, which is [`Op::ReluGrad`] of the gradients of two branches.
@@ -263,6 +270,12 @@ pub enum Op {
     },
     /// `x[n, a, b] | y[n, b, a]`.
     Transpose,
+    /// `ids[..], table[rows, d] | y[.., d]`: for each id, which is `u8`, `u16` or `u32`, that row of the table. Whoever
+    /// fills the slot keeps ids below `rows`; a larger one reads the last row.
+    Embedding,
+    /// `dy[.., d], ids[..] | dtable[rows, d]`: the sum of dy over the places of each id, in their order; rows that no id
+    /// names get 0.
+    EmbeddingGrad,
     /// `qkv[n, t, 3d] | y[n, t, d], lse[n, heads, t]`: softmax(q kᵀ / √(d / heads)) v of each sample and head
     /// (Vaswani et al., 2017). A row of `qkv` holds the queries of all heads, then their keys, then their
     /// values, as PyTorch's `in_proj` makes them; `lse` is the logarithm of each softmax's sum, from which
@@ -279,6 +292,14 @@ pub enum Op {
         heads: usize,
         /// As in [`Op::Attention`].
         causal: bool,
+    },
+    /// `qkv[n, t, 3d], positions u32[n, t] | y[n, t, d], cache[n, capacity, 2d]`: [`Op::Attention`] of tokens whose
+    /// predecessors were seen before. The keys and values of each token are first kept in its sample's cache, in the row
+    /// of its position; it then attends to the rows up to that. A token whose position is not below the capacity is
+    /// padding: nothing is kept, and its y is 0.
+    CachedAttention {
+        /// As in [`Op::Attention`].
+        heads: usize,
     },
     /// `x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]`: mean and biased
     /// variance over the `header.count` valid samples; the running ones move by `momentum` towards
@@ -372,6 +393,8 @@ pub enum Op {
         smoothing: f32,
         /// Whether the gradient is written.
         gradient: bool,
+        /// Rows of each sample: 1, or of text its tokens. So the first `header.count · per_sample` rows are valid.
+        per_sample: usize,
     },
     /// `x[n, d], target[n, d], header | loss[n], [dx[n, d]]`: each row's mean squared error; the gradient is
     /// that of the mean over the valid rows.
@@ -381,10 +404,13 @@ pub enum Op {
     },
     /// `logits[n, c], target u32[n], header | correct[n]`: 1 where the first maximum is the target.
     Accuracy,
-    /// `loss[n], [correct[n]], header | metrics[4]`: the sum of losses, of correct ones, the count, 0.
+    /// `loss[n], [correct[n]], header | metrics[4]`: the sum over samples of the mean losses of their rows, likewise of
+    /// correct ones, the number of samples, 0.
     StepMetrics {
         /// Whether `correct` is bound.
         accuracy: bool,
+        /// As in [`Op::CrossEntropy`].
+        per_sample: usize,
     },
     /// `gradients[len] | partials[256]`: partial sums of squares, each over a fixed share.
     GradSquares,
@@ -445,6 +471,8 @@ impl Op {
             Op::ReluGrad => "relu_grad",
             Op::Gelu => "gelu",
             Op::GeluGrad => "gelu_grad",
+            Op::GeluTanh => "gelu_tanh",
+            Op::GeluTanhGrad => "gelu_tanh_grad",
             Op::Add => "add",
             Op::AddReluGrad => "add_relu_grad",
             Op::Mul => "mul",
@@ -457,8 +485,11 @@ impl Op {
             Op::Slice { .. } => "slice",
             Op::Unslice { .. } => "unslice",
             Op::Transpose => "transpose",
+            Op::Embedding => "embedding",
+            Op::EmbeddingGrad => "embedding_grad",
             Op::Attention { .. } => "attention",
             Op::AttentionGrad { .. } => "attention_grad",
+            Op::CachedAttention { .. } => "cached_attention",
             Op::BatchNormStats { .. } => "batch_norm_stats",
             Op::BatchNorm { .. } => "batch_norm",
             Op::BatchNormParamGrad { .. } => "batch_norm_param_grad",
@@ -571,11 +602,12 @@ impl Op {
             }
             Op::Relu
             | Op::Gelu
+            | Op::GeluTanh
             | Op::Scale { .. }
             | Op::Cast
             | Op::LossScale
             | Op::Dropout { .. } => Ok(vec![f32s(shape(0))]),
-            Op::Add | Op::Mul | Op::ReluGrad | Op::GeluGrad => {
+            Op::Add | Op::Mul | Op::ReluGrad | Op::GeluGrad | Op::GeluTanhGrad => {
                 expect(shape(0) == shape(1), || {
                     format!(
                         "{} needs equal shapes, found {:?} and {:?}",
@@ -617,6 +649,12 @@ impl Op {
                 Ok(vec![f32s(&shapes::unslice(shape(0), *axis, *start, *len)?)])
             }
             Op::Transpose => Ok(vec![f32s(&shapes::transpose(shape(0))?)]),
+            Op::Embedding => {
+                expect(matches!(inputs[0].dtype, DType::U8 | DType::U16 | DType::U32), || {
+                    format!("embedding takes whole numbers, found {:?}", inputs[0].dtype)
+                })?;
+                Ok(vec![f32s(&shapes::embedding(shape(0), shape(1))?)])
+            }
             Op::Attention { heads, .. } => {
                 let [y, lse] = shapes::attention(shape(0), *heads)?;
                 Ok(vec![f32s(&y), f32s(&lse)])
@@ -707,6 +745,8 @@ impl Op {
             | Op::Conv2dWeightGrad { .. }
             | Op::MaxPool2dGrad { .. }
             | Op::AvgPool2dGrad { .. }
+            | Op::EmbeddingGrad
+            | Op::CachedAttention { .. }
             | Op::OptimizerControl { .. }
             | Op::OptimizerUpdate { .. }
             | Op::MovingAverage { .. }

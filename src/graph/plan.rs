@@ -106,6 +106,8 @@ pub enum Pass {
     Accumulate,
     /// Forward and metrics only.
     Eval,
+    /// Of text that is generated, the next token of each sequence; [`Pass::Eval`] is then a stretch of several tokens.
+    Decode,
 }
 
 /// Everything an executor needs: the plans and the memory they share.
@@ -128,7 +130,7 @@ pub struct Program {
     pub consts: Vec<f32>,
     /// The plan of each pass.
     pub plans: BTreeMap<Pass, Plan>,
-    /// The model's output in the plan of [`Pass::Eval`].
+    /// The model's output in the plan of [`Pass::Eval`]; that of [`Pass::Decode`] lies in the same place.
     pub output: TensorId,
     /// Where [`Op::OptimizerControl`](super::op::Op::OptimizerControl) keeps its 8 words in [`Arena::State`]
     /// (in elements), where the program trains.
@@ -353,6 +355,7 @@ impl ProgramBuilder {
             Role::Input => slot(self.slot.input_offset),
             Role::Target => slot(self.slot.target_offset),
             Role::Framing => slot(self.slot.framing_offset),
+            Role::Beside(offset) => slot(self.slot.target_offset + offset),
             Role::Param(init) => {
                 let averaged = pass == Pass::Eval && self.stretched.contains_key(&Arena::Average);
                 let weights = if averaged { Arena::Average } else { Arena::Params };

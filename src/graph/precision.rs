@@ -69,6 +69,8 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             | Op::ReluGrad
             | Op::Gelu
             | Op::GeluGrad
+            | Op::GeluTanh
+            | Op::GeluTanhGrad
             | Op::Add
             | Op::AddReluGrad
             | Op::Mul
@@ -106,6 +108,7 @@ pub fn takes(op: &Op, side: Side) -> Takes {
         (Op::NormalizeU8 | Op::AugmentU8 | Op::LossScale, Output(0))
         | (Op::Mix, Input(0) | Output(0)) => Either,
         (Op::Bias, Input(0) | Output(0)) | (Op::BiasGrad, Input(0)) => Either,
+        (Op::Embedding, Output(0)) | (Op::EmbeddingGrad, Input(0)) => Either,
         (Op::BatchNormStats { .. }, Input(0)) => Either,
         (Op::BatchNorm { .. }, Input(0 | 5) | Output(0)) => Either,
         (Op::LayerNorm { .. } | Op::Attention { .. }, Input(0) | Output(0)) => Either,
@@ -216,7 +219,7 @@ mod tests {
         let h = g.push_one(PRODUCT, &[x, v]).unwrap();
         let h = g.push_one(Op::Relu, &[h]).unwrap();
         let logits = g.push_one(PRODUCT, &[h, w]).unwrap();
-        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true };
+        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1 };
         let outputs = g.push(loss, &[logits, target, header]).unwrap();
         (g, [h, logits, outputs[0], outputs[1]])
     }

@@ -207,7 +207,7 @@ mod tests {
         }
         let target = g.add_tensor("target", &[ROWS], DType::U32, Role::Target);
         let header = g.header();
-        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true };
+        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1 };
         let dy = g.push(loss, &[y, target, header]).unwrap()[1];
         backward(&mut g, y, dy).unwrap();
         g

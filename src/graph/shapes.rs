@@ -55,6 +55,14 @@ pub(super) fn transpose(x: &[usize]) -> Result<Vec<usize>, String> {
     }
 }
 
+/// Rows of a table by ids of any shape.
+pub(super) fn embedding(ids: &[usize], table: &[usize]) -> Result<Vec<usize>, String> {
+    match *table {
+        [rows, d] if rows > 0 && d > 0 => Ok([ids, &[d]].concat()),
+        _ => Err(format!("embedding takes a table [rows, features], found {table:?}")),
+    }
+}
+
 /// Result and log-sum-exp of attention over `qkv` of `[n, t, 3d]`.
 pub(super) fn attention(qkv: &[usize], heads: usize) -> Result<[Vec<usize>; 2], String> {
     let &[n, t, width] = qkv else {
@@ -83,6 +91,8 @@ mod tests {
         assert!(unslice(&[2, 3], 1, 2, 4).is_err() && unslice(&[2], 1, 0, 4).is_err());
         assert_eq!(transpose(&[2, 3, 4]), Ok(vec![2, 4, 3]));
         assert!(transpose(&[2, 3]).is_err());
+        assert_eq!(embedding(&[2, 5], &[9, 4]), Ok(vec![2, 5, 4]));
+        assert!(embedding(&[2], &[9]).is_err() && embedding(&[2], &[0, 4]).is_err());
         assert_eq!(attention(&[2, 7, 24], 4), Ok([vec![2, 7, 8], vec![2, 4, 7]]));
         for (width, heads) in [(25, 4), (24, 3), (24, 0), (0, 1)] {
             assert!(attention(&[2, 7, width], heads).is_err(), "{width} {heads}");

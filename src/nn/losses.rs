@@ -76,7 +76,8 @@ impl Loss {
     }
 
     /// Adds the loss of `output` (`f32[n, d]`) against `target` (`u32[n]` for cross-entropy, else
-    /// `f32[n, d]`) under the scope `loss`; `gradient` asks for the gradient of the mean as well.
+    /// `f32[n, d]`) under the scope `loss`; `gradient` asks for the gradient of the mean as well. Of text, each of a
+    /// sample's so many `tokens` has a row of its own, and nothing is asked about which of them are right.
     ///
     /// # Errors
     /// When shapes or types do not fit.
@@ -87,10 +88,12 @@ impl Loss {
         target: TensorId,
         header: TensorId,
         gradient: bool,
+        tokens: Option<usize>,
     ) -> Result<LossTensors> {
         let outer = graph.scope().to_string();
         graph.set_scope("loss");
-        let tensors = self.build_scoped(graph, output, target, header, gradient);
+        let inputs = [output, target, header];
+        let tensors = self.build_scoped(graph, inputs, gradient, tokens);
         graph.set_scope(outer);
         tensors
     }
@@ -128,14 +131,14 @@ impl Loss {
     fn build_scoped(
         &self,
         graph: &mut Graph,
-        output: TensorId,
-        target: TensorId,
-        header: TensorId,
+        [output, target, header]: [TensorId; 3],
         gradient: bool,
+        tokens: Option<usize>,
     ) -> Result<LossTensors> {
         let (op, dtype) = match *self {
             Loss::CrossEntropy { smoothing } => {
-                (Op::CrossEntropy { smoothing: smoothing as f32, gradient }, DType::U32)
+                let (smoothing, per_sample) = (smoothing as f32, tokens.unwrap_or(1));
+                (Op::CrossEntropy { smoothing, gradient, per_sample }, DType::U32)
             }
             Loss::MeanSquaredError => (Op::MeanSquaredError { gradient }, DType::F32),
         };
@@ -146,10 +149,10 @@ impl Loss {
         }
         let outputs = graph.push(op, &[output, target, header])?;
         let row_correct = match self {
-            Loss::CrossEntropy { .. } => {
+            Loss::CrossEntropy { .. } if tokens.is_none() => {
                 Some(graph.push_one(Op::Accuracy, &[output, target, header])?)
             }
-            Loss::MeanSquaredError => None,
+            Loss::CrossEntropy { .. } | Loss::MeanSquaredError => None,
         };
         let output_gradient = outputs.get(1).copied();
         Ok(LossTensors { row_loss: outputs[0], output_gradient, row_correct })
@@ -171,7 +174,7 @@ mod tests {
         let output = graph.add_tensor("output", output, DType::F32, Role::Activation);
         let target = graph.add_tensor("target", target.0, target.1, Role::Target);
         let header = graph.header();
-        let tensors = loss.build(&mut graph, output, target, header, gradient)?;
+        let tensors = loss.build(&mut graph, output, target, header, gradient, None)?;
         Ok((graph, tensors))
     }
 
@@ -192,6 +195,19 @@ mod tests {
         let (_, tensors) =
             build(Loss::MeanSquaredError, &[4, 3], (&[4, 3], DType::F32), true).expect("fits");
         assert!(tensors.output_gradient.is_some() && tensors.row_correct.is_none());
+    }
+
+    #[test]
+    fn tokens_get_rows_of_their_own_and_no_accuracy() {
+        let mut graph = Graph::new();
+        let output = graph.add_tensor("output", &[6, 10], DType::F32, Role::Activation);
+        let target = graph.add_tensor("target", &[6], DType::U32, Role::Target);
+        let header = graph.header();
+        let loss = Loss::CrossEntropy { smoothing: 0.0 };
+        let tensors = loss.build(&mut graph, output, target, header, true, Some(3)).expect("fits");
+        assert_eq!((graph.shape(tensors.row_loss), tensors.row_correct), (&[6][..], None));
+        let op = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 3 };
+        assert_eq!(graph.nodes.last().map(|node| node.op), Some(op));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod beta;
 mod build;
 pub mod describe;
+pub mod gpt;
 pub mod init;
 pub mod layers;
 pub mod losses;

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Module;
+use super::gpt::{Gpt, GptConfig};
 use super::layers::Layer;
 use super::resnet::{Depth, ResNet};
 use super::sequential::Sequential;
@@ -16,9 +17,11 @@ use crate::batch::{SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
 
 /// The models that have a name.
-pub const NAMES: [&str; 6] = ["mlp", "cnn", "resnet18", "resnet34", "resnet50", "vit-tiny"];
+pub const NAMES: [&str; 9] =
+    ["mlp", "cnn", "resnet18", "resnet34", "resnet50", "vit-tiny", "gpt-nano", "gpt-mini", "gpt2"];
 
-/// The model of a config: a name (`model = "cnn"`) or a list of layers (`[[model.layers]]`).
+/// The model of a config: a name (`model = "cnn"`), a list of layers (`[[model.layers]]`), or the sizes of a language
+/// model (`[model.gpt]`).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ModelConfig {
@@ -26,6 +29,16 @@ pub enum ModelConfig {
     Name(String),
     /// A list of layers.
     Layers(LayerList),
+    /// A language model.
+    Gpt(GptTable),
+}
+
+/// The table `[model.gpt]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GptTable {
+    /// Its sizes and settings.
+    pub gpt: GptConfig,
 }
 
 /// The table behind `[[model.layers]]`.
@@ -42,23 +55,32 @@ impl ModelConfig {
     /// # Errors
     /// As [`by_name`] and [`Sequential::new`].
     pub fn build(&self, spec: &SampleSpec) -> Result<Arc<dyn Module>> {
-        expect_no_tokens(spec)?;
         Ok(match self {
             ModelConfig::Name(name) => by_name(name, spec)?,
-            ModelConfig::Layers(list) => Arc::new(Sequential::new(list.layers.clone(), spec)?),
+            ModelConfig::Layers(list) => {
+                expect_no_tokens("layers", spec)?;
+                Arc::new(Sequential::new(list.layers.clone(), spec)?)
+            }
+            ModelConfig::Gpt(table) => Arc::new(Gpt::new(table.gpt, spec)?),
         })
+    }
+
+    /// The sizes and settings of a language model; none for others.
+    pub fn gpt(&self) -> Option<GptConfig> {
+        match self {
+            ModelConfig::Name(name) => GptConfig::by_name(name),
+            ModelConfig::Gpt(table) => Some(table.gpt),
+            ModelConfig::Layers(_) => None,
+        }
     }
 }
 
-/// Samples of tokens can be read, looked at and prepared, but no operation takes them into a model yet.
-///
-/// # Errors
-/// When the samples are of tokens.
-pub(crate) fn expect_no_tokens(spec: &SampleSpec) -> Result<()> {
+/// What is made for images or rows of a table does not take text.
+fn expect_no_tokens(model: &str, spec: &SampleSpec) -> Result<()> {
     match spec.target {
         TargetSpec::Tokens { .. } => {
-            Err(Error::graph("input", "found samples of tokens, which no model takes yet")
-                .hint("inflight inspect, which shows them"))
+            Err(Error::graph(model, "takes numbers, found samples of tokens")
+                .hint("--model gpt-nano, gpt-mini or gpt2"))
         }
         _ => Ok(()),
     }
@@ -67,13 +89,20 @@ pub(crate) fn expect_no_tokens(spec: &SampleSpec) -> Result<()> {
 /// By hand, because serde's untagged enums hide what is wrong inside a layer.
 impl<'de> Deserialize<'de> for ModelConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            layers: Option<Vec<Layer>>,
+            gpt: Option<GptConfig>,
+        }
+
         struct NameOrLayers;
 
         impl<'de> Visitor<'de> for NameOrLayers {
             type Value = ModelConfig;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a model's name or a list of layers")
+                f.write_str("a model's name, a list of layers, or the sizes of a gpt")
             }
 
             fn visit_str<E>(self, name: &str) -> Result<ModelConfig, E> {
@@ -81,7 +110,12 @@ impl<'de> Deserialize<'de> for ModelConfig {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelConfig, A::Error> {
-                LayerList::deserialize(MapAccessDeserializer::new(map)).map(ModelConfig::Layers)
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                match (table.layers, table.gpt) {
+                    (Some(layers), None) => Ok(ModelConfig::Layers(LayerList { layers })),
+                    (None, Some(gpt)) => Ok(ModelConfig::Gpt(GptTable { gpt })),
+                    _ => Err(A::Error::custom("expected either `layers` or `gpt`")),
+                }
             }
         }
 
@@ -92,6 +126,12 @@ impl<'de> Deserialize<'de> for ModelConfig {
 impl From<&str> for ModelConfig {
     fn from(name: &str) -> Self {
         ModelConfig::Name(name.to_string())
+    }
+}
+
+impl From<GptConfig> for ModelConfig {
+    fn from(gpt: GptConfig) -> Self {
+        ModelConfig::Gpt(GptTable { gpt })
     }
 }
 
@@ -107,11 +147,18 @@ impl From<Vec<Layer>> for ModelConfig {
 /// `net.4`. `cnn`: two of conv 3×3 (16, then 32 channels) · relu · max-pool 2, then flatten · linear
 /// 128 · relu · linear, its modules `net.0`, `net.3`, `net.7` and `net.9`.
 ///
-/// `resnet18`, `resnet34` and `resnet50`: see [`ResNet`]. `vit-tiny`: see [`VisionTransformer`].
+/// `resnet18`, `resnet34` and `resnet50`: see [`ResNet`]. `vit-tiny`: see [`VisionTransformer`]. `gpt-nano`, `gpt-mini`
+/// and `gpt2`: see [`Gpt`].
 ///
 /// # Errors
 /// For a name that is not one of [`NAMES`], and for data that the model does not fit.
 pub fn by_name(name: &str, spec: &SampleSpec) -> Result<Arc<dyn Module>> {
+    if let Some(config) = GptConfig::by_name(name) {
+        return Gpt::new(config, spec).map(shared).map_err(|error| error.within(name));
+    }
+    if NAMES.contains(&name) {
+        expect_no_tokens(name, spec)?;
+    }
     let layers = |layers| Sequential::new(layers, spec).map(shared);
     let resnet = |depth| ResNet::new(depth, spec).map(shared);
     let model = match name {
@@ -294,6 +341,21 @@ mod tests {
             ]
         );
         assert_eq!(train, variables(&model, &spec, Mode::Eval));
+    }
+
+    #[test]
+    fn a_config_gives_the_sizes_of_a_gpt() {
+        let text = "[model.gpt]\nlayers = 2\nheads = 3\nwidth = 12\ndropout = 0.1";
+        let found: Config = toml::from_str(text).expect("sizes");
+        let gpt = GptConfig { layers: 2, heads: 3, width: 12, dropout: 0.1, positions: None };
+        assert_eq!(found.model, gpt.into());
+        let again = toml::to_string(&found).expect("writes");
+        assert_eq!(toml::from_str::<Config>(&again).expect("reads back"), found);
+        let error = toml::from_str::<Config>("[model]").expect_err("neither").to_string();
+        assert!(error.contains("either `layers` or `gpt`"), "{error}");
+        let images = spec(&[1, 28, 28]);
+        let message = found.model.build(&images).err().expect("images").to_string();
+        assert!(message.contains("takes tokens, found samples of shape [1, 28, 28]"), "{message}");
     }
 
     #[test]

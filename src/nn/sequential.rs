@@ -86,10 +86,14 @@ impl Module for Sequential {
     }
 }
 
-/// The input that a model sees of a batch: `[batch, ..input_shape]`, already `f32` on the device.
+/// The input that a model sees of a batch: `[batch, ..input_shape]`, already `f32` on the device, or tokens as they are.
 pub(super) fn sample_input(graph: &mut Graph, spec: &SampleSpec, batch: usize) -> TensorId {
     let shape = [&[batch], spec.input_shape.as_slice()].concat();
-    graph.add_tensor("input", &shape, DType::F32, Role::Activation)
+    let dtype = match spec.target {
+        TargetSpec::Tokens { .. } => spec.input_dtype,
+        TargetSpec::Class { .. } | TargetSpec::Values { .. } => DType::F32,
+    };
+    graph.add_tensor("input", &shape, dtype, Role::Activation)
 }
 
 /// Values that a model puts out for a sample: as many as classes, or as the target has.

@@ -8,11 +8,12 @@ use crate::error::{Error, Result};
 use crate::source::SourceInfo;
 
 /// The manifests that this build knows.
-const EMBEDDED: [(&str, &str); 4] = [
+const EMBEDDED: [(&str, &str); 5] = [
     ("fashion-mnist", include_str!("../../datasets/fashion-mnist.toml")),
     ("fashion-mnist-10k", include_str!("../../datasets/fashion-mnist-10k.toml")),
     ("mnist", include_str!("../../datasets/mnist.toml")),
     ("cifar-10", include_str!("../../datasets/cifar-10.toml")),
+    ("tinyshakespeare", include_str!("../../datasets/tinyshakespeare.toml")),
 ];
 
 /// How the files of a data set are read.
@@ -24,6 +25,8 @@ pub enum Format {
     /// A split is files of records, see [`cifar`](crate::source::cifar).
     #[serde(rename = "cifar-10")]
     Cifar10,
+    /// A split is a file of text or a part of one, whose bytes are tokens; see [`tokens`](crate::source::tokens).
+    Text,
 }
 
 /// A data set: what it is, where its files come from, and which files make which split.
@@ -40,11 +43,14 @@ pub struct Manifest {
     pub licence: String,
     /// How its files are read.
     pub format: Format,
-    /// Names of the classes, in the order of the labels.
+    /// Names of the classes, in the order of the labels; text has none, nor a mean.
+    #[serde(default)]
     pub classes: Vec<String>,
     /// Mean of each channel of the training split, after division by 255.
+    #[serde(default)]
     pub mean: Vec<f32>,
     /// Standard deviation of each channel.
+    #[serde(default)]
     pub std: Vec<f32>,
     /// The files to fetch.
     pub files: Vec<FileEntry>,
@@ -129,9 +135,9 @@ pub struct Splits {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Split {
-    /// For IDX: images, then labels. For CIFAR-10: the batches in order.
+    /// For IDX: images, then labels. For CIFAR-10: the batches in order. For text: one file.
     pub files: Vec<String>,
-    /// Samples left out at the start.
+    /// Samples left out at the start; bytes, of text.
     #[serde(default)]
     pub skip: usize,
     /// Samples taken from there on; all if not given.
@@ -220,7 +226,8 @@ mod tests {
             let manifest = by_name(name).unwrap().expect("a known name");
             assert_eq!(manifest.name, name);
             assert_eq!(manifest.mean.len(), manifest.std.len());
-            assert_eq!(manifest.classes.len(), 10);
+            let classes = if manifest.format == Format::Text { 0 } else { 10 };
+            assert_eq!(manifest.classes.len(), classes);
             let fetched: Vec<&str> = manifest
                 .files
                 .iter()

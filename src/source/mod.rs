@@ -79,6 +79,10 @@ pub struct SourceInfo {
     /// At what size image files are decoded.
     #[serde(default)]
     pub decode: DecodeSize,
+    /// What made the tokens of text, where they are no bytes: a name, or the path of a file; see
+    /// [`Tokenizer::open`](crate::tokenizer::Tokenizer::open).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
 }
 
 /// What the input of a source's samples is.

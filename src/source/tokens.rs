@@ -84,6 +84,14 @@ impl TokenFile {
         }
     }
 
+    /// `take` tokens from `skip` on, or all that follow; fewer where the file has no more.
+    pub fn part(mut self, skip: u64, take: Option<u64>) -> Self {
+        let skip = skip.min(self.tokens);
+        self.offset += skip * self.width.bytes() as u64;
+        self.tokens = (self.tokens - skip).min(take.unwrap_or(u64::MAX));
+        self
+    }
+
     fn bin(file: LocalFile) -> Result<Self> {
         let mut head = Vec::new();
         file.read_at(0, file.len().min(12) as usize, &mut head)?;
@@ -299,7 +307,8 @@ const CHUNK_BYTES: u64 = 1 << 20;
 
 /// The highest token of a file.
 fn highest(file: &TokenFile) -> Result<Option<u32>> {
-    let (begin, end) = (file.offset, file.file.len());
+    let begin = file.offset;
+    let end = begin + file.tokens * file.width.bytes() as u64;
     let chunks = (end - begin).div_ceil(CHUNK_BYTES);
     let highest = (0..chunks).into_par_iter().map_init(Vec::new, |bytes, chunk| {
         let at = begin + chunk * CHUNK_BYTES;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tracing::{debug, info};
 
 use super::event::{CheckpointReport, EpochReport, Event, StepReport};
+use super::units::{TextUnits, perplexity};
 use crate::clock::MEASURES;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::executor::Done;
@@ -140,6 +141,8 @@ pub(super) struct Terms {
     pub began: Instant,
     /// Whether predictions can be correct at all.
     pub classifies: bool,
+    /// How samples of text are counted, if they are text.
+    pub text: Option<TextUnits>,
     /// Whether a validation follows every epoch.
     pub validates: bool,
     /// Whether the loss is scaled, as mixed precision does.
@@ -328,6 +331,10 @@ impl Book {
             (std::mem::take(&mut self.epoch), std::mem::take(&mut self.validation));
         let validated = self.terms.validates;
         self.bad += validation.bad;
+        let samples_per_s =
+            if self.epoch_s > 0.0 { self.epoch_samples as f64 / self.epoch_s } else { 0.0 };
+        let text = self.terms.text;
+        let told = if validated { validation.mean() } else { epoch.mean() };
         let report = EpochReport {
             epoch: number,
             step: self.steps,
@@ -337,11 +344,10 @@ impl Book {
             val_accuracy: validation.accuracy(self.terms.classifies && validated),
             replaced: epoch.bad,
             left_out: validation.bad,
-            samples_per_s: if self.epoch_s > 0.0 {
-                self.epoch_samples as f64 / self.epoch_s
-            } else {
-                0.0
-            },
+            perplexity: text.map(|_| perplexity(told)),
+            bits_per_byte: text.and_then(|text| text.bits_per_byte(told)),
+            tokens_per_s: text.map(|text| text.tokens as f64 * samples_per_s),
+            samples_per_s,
             elapsed_s: self.terms.began.elapsed().as_secs_f64(),
         };
         (self.epoch_samples, self.epoch_s) = (0, 0.0);

@@ -18,6 +18,7 @@ use super::keeper::Saving;
 use super::recovery::{OnNan, ROLLBACK_LR_FACTOR};
 use super::run::Run;
 use super::trainer::{MAILBOX_LEN, Parts, Trainer};
+use super::units::TextUnits;
 use super::weights;
 use super::witness::Witness;
 use crate::batch::TargetSpec;
@@ -272,6 +273,7 @@ impl TrainerBuilder {
         let terms = Terms {
             began: self.began,
             classifies: program.spec.classes().is_some(),
+            text: TextUnits::of(&program.spec),
             validates: self.validation.is_some(),
             scales_loss: config.precision()? == Precision::F16,
             skipped_max: if config.on_nan == OnNan::Stop { 1 } else { config.nan_limit },

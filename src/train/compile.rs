@@ -12,7 +12,6 @@ use crate::graph::precision::Precision;
 use crate::graph::{Arena, Graph, Init, Role, TensorId};
 use crate::nn::losses::Loss;
 use crate::nn::mixing::{Mixed, Mixing};
-use crate::nn::models::expect_no_tokens;
 use crate::nn::{Mode, Module};
 
 /// Everything a program is made from.
@@ -156,7 +155,6 @@ fn forward(
     mode: Mode,
     gradient: bool,
 ) -> Result<(TensorId, Option<TensorId>)> {
-    expect_no_tokens(blueprint.spec)?;
     let framed = mode == Mode::Train && blueprint.training.is_some_and(|training| training.framed);
     let x = input(graph, blueprint, framed)?;
     let mixing = match (mode, &blueprint.training) {
@@ -167,10 +165,10 @@ fn forward(
     let output = blueprint.model.build(graph, mixed.map_or(x, |mixed| mixed.x), mode)?;
     graph.set_scope("loss");
     let batch = blueprint.batch_size;
-    let (shape, dtype) = match blueprint.spec.target {
-        TargetSpec::Class { .. } => (vec![batch], DType::U32),
-        TargetSpec::Values { len } => (vec![batch, len], DType::F32),
-        TargetSpec::Tokens { len, .. } => (vec![batch, len], DType::U32),
+    let (shape, dtype, tokens) = match blueprint.spec.target {
+        TargetSpec::Class { .. } => (vec![batch], DType::U32, None),
+        TargetSpec::Values { len } => (vec![batch, len], DType::F32, None),
+        TargetSpec::Tokens { len, .. } => (vec![batch * len], DType::U32, Some(len)),
     };
     let target = graph.add_tensor("target", &shape, dtype, Role::Target);
     let header = graph.header();
@@ -178,24 +176,25 @@ fn forward(
         Some(Mixed { mix, .. }) => {
             blueprint.loss.build_mixed(graph, output, target, mix, header, gradient)?
         }
-        None => blueprint.loss.build(graph, output, target, header, gradient)?,
+        None => blueprint.loss.build(graph, output, target, header, gradient, tokens)?,
     };
     let metrics = graph.add_tensor("metrics", &[METRICS_LEN], DType::F32, Role::Metrics);
     let inputs: Vec<TensorId> =
         [Some(loss.row_loss), loss.row_correct, Some(header)].into_iter().flatten().collect();
     let accuracy = loss.row_correct.is_some();
-    graph.push_into(Op::StepMetrics { accuracy }, &inputs, &[metrics]);
+    let step_metrics = Op::StepMetrics { accuracy, per_sample: tokens.unwrap_or(1) };
+    graph.push_into(step_metrics, &inputs, &[metrics]);
     graph.set_scope("");
     Ok((output, loss.output_gradient))
 }
 
-/// The input as the model sees it: bytes become floats around 0, images as their framings show them.
+/// The input as the model sees it: bytes become floats around 0, images as their framings show them; tokens stay.
 fn input(graph: &mut Graph, blueprint: &Blueprint<'_>, framed: bool) -> Result<TensorId> {
     let spec = blueprint.spec;
     let shape: Vec<usize> =
         std::iter::once(blueprint.batch_size).chain(spec.input_shape.iter().copied()).collect();
     let x = graph.add_tensor("input", &shape, spec.input_dtype, Role::Input);
-    if spec.input_dtype != DType::U8 {
+    if spec.input_dtype != DType::U8 || matches!(spec.target, TargetSpec::Tokens { .. }) {
         return Ok(x);
     }
     graph.set_scope("input");

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::compile::{Blueprint, compile};
 use super::trainer::gone;
+use super::units::{TextUnits, perplexity};
 use super::weights::Weights;
 use crate::batch::{SampleSpec, StepHeader};
 use crate::device;
@@ -75,6 +76,15 @@ pub struct Evaluation {
     pub loss: f64,
     /// Share of correct predictions, for classifiers.
     pub accuracy: Option<f64>,
+    /// Of text: e to the loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Of text whose tokens are bytes: the loss in bits a byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits_per_byte: Option<f64>,
+    /// Tokens evaluated a second, of text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_s: Option<f64>,
     /// Seconds from the first batch to the last result.
     pub eval_s: f64,
     /// `samples / eval_s`.
@@ -109,7 +119,9 @@ pub fn evaluate(
     let batch_size = options.batch_size.min(source.len()).max(1);
     let program = Arc::new(eval_program(model, &spec, trained_on, batch_size)?);
     let mut executor = device::open(&options.device, program.clone(), options.slots)?;
-    executor.load(Arena::Consts, 0, &program.consts)?;
+    if !program.consts.is_empty() {
+        executor.load(Arena::Consts, 0, &program.consts)?;
+    }
     for (arena, variable, values) in weights.place(&program)? {
         executor.load(arena, variable.offset, &values)?;
     }
@@ -143,10 +155,14 @@ pub fn evaluate(
     drop(pipeline);
     let eval_s = began.elapsed().as_secs_f64();
     let samples = totals.count;
+    let (loss, text) = (totals.loss / samples, TextUnits::of(&spec));
     Ok(Evaluation {
         samples: samples as u64,
         left_out: totals.left_out,
-        loss: totals.loss / samples,
+        loss,
+        perplexity: text.map(|_| perplexity(loss)),
+        bits_per_byte: text.and_then(|text| text.bits_per_byte(loss)),
+        tokens_per_s: text.map(|text| text.tokens as f64 * samples / eval_s),
         accuracy: spec.classes().map(|_| totals.correct / samples),
         eval_s,
         samples_per_s: samples / eval_s,

@@ -2,10 +2,12 @@
 
 mod builder;
 mod engine;
+mod gpt_weights;
 mod keeper;
 mod meter;
 mod run;
 mod trainer;
+pub mod units;
 mod witness;
 
 pub mod agenda;

@@ -213,15 +213,16 @@ impl Run {
         let bad_samples = self.quarantine.count() as u64;
         let verdict = Verdict { bad_samples, ..Verdict::new(&stages) };
         let last = book.last_epoch;
+        let samples_per_s =
+            if book.train_s > 0.0 { book.samples as f64 / book.train_s } else { 0.0 };
         let summary = Summary {
             steps: book.steps,
             samples: book.samples,
             train_s: book.train_s,
-            samples_per_s: if book.train_s > 0.0 {
-                book.samples as f64 / book.train_s
-            } else {
-                0.0
-            },
+            samples_per_s,
+            perplexity: last.and_then(|epoch| epoch.perplexity),
+            bits_per_byte: last.and_then(|epoch| epoch.bits_per_byte),
+            tokens_per_s: book.terms.text.map(|text| text.tokens as f64 * samples_per_s),
             loss: last.map(|epoch| epoch.loss),
             val_loss: last.and_then(|epoch| epoch.val_loss),
             val_accuracy: last.and_then(|epoch| epoch.val_accuracy),

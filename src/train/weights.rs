@@ -7,6 +7,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors, View};
 
+use super::gpt_weights;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::executor::Snapshot;
@@ -83,12 +84,34 @@ impl Weights {
     /// # Errors
     /// When the tensors are not exactly those of the model; the error lists the difference.
     pub fn place(&self, program: &Program) -> Result<Vec<(Arena, Variable, Vec<f32>)>> {
-        let expected: Vec<_> = model_variables(program, Arena::Params).collect();
-        self.expect(expected.iter().map(|(_, v)| (v.name.as_str(), v.shape.as_slice())))?;
+        let variables: Vec<_> = model_variables(program, Arena::Params).collect();
+        let expected: Vec<_> =
+            variables.iter().map(|(_, v)| (v.name.as_str(), v.shape.as_slice())).collect();
+        let found = self.seen_by(&expected)?;
+        expect(&self.file, found.iter().map(|(name, seen)| (&**name, seen)), &expected)?;
         let place = |(arena, variable): (Arena, &Variable)| {
-            (arena, variable.clone(), self.tensors[&variable.name].values.clone())
+            (arena, variable.clone(), found[variable.name.as_str()].values.to_vec())
         };
-        Ok(expected.into_iter().map(place).collect())
+        Ok(variables.into_iter().map(place).collect())
+    }
+
+    /// The shapes of all tensors by their names.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, stored)| (name.as_str(), stored.shape.as_slice()))
+    }
+
+    /// The file that they are from.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The tensors as a model of these variables knows them: a language model takes those of a published GPT-2, see
+    /// [`gpt_weights`](super::gpt_weights).
+    fn seen_by(&self, expected: &[(&str, &[usize])]) -> Result<BTreeMap<Cow<'_, str>, Seen<'_>>> {
+        let seen = self.tensors.iter().map(|(name, Stored { dtype, shape, values })| {
+            (Cow::Borrowed(name.as_str()), Seen { dtype: *dtype, shape: shape.clone(), values })
+        });
+        gpt_weights::adapt(&self.file, seen.collect(), expected)
     }
 
     /// The names of all tensors, in order.
@@ -124,33 +147,54 @@ impl Weights {
         &self,
         expected: impl Iterator<Item = (&'a str, &'a [usize])>,
     ) -> Result<()> {
-        let mut unexpected: BTreeMap<&str, &Stored> =
-            self.tensors.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
-        unexpected.retain(|name, _| !is_batch_counter(name));
-        let mut differences = Vec::new();
-        for (name, shape) in expected {
-            match unexpected.remove(name) {
-                None => differences.push(format!("{name}: missing, expected F32 {shape:?}")),
-                Some(found) if found.dtype != Dtype::F32 || found.shape != shape => {
-                    let Stored { dtype, shape: found, .. } = found;
-                    differences
-                        .push(format!("{name}: found {dtype:?} {found:?}, expected F32 {shape:?}"));
-                }
-                Some(_) => {}
-            }
-        }
-        differences.extend(unexpected.into_iter().map(|(name, found)| {
-            format!("{name}: unexpected, found {:?} {:?}", found.dtype, found.shape)
-        }));
-        if differences.is_empty() {
-            return Ok(());
-        }
-        let count = differences.len();
-        let tensors =
-            if count == 1 { "1 tensor differs" } else { &format!("{count} tensors differ") };
-        let message = format!("does not fit the model, {tensors}:\n  {}", differences.join("\n  "));
-        Err(Error::checkpoint(&self.file, message))
+        let found: Vec<(&str, Seen<'_>)> = self
+            .tensors
+            .iter()
+            .map(|(name, Stored { dtype, shape, values })| {
+                (name.as_str(), Seen { dtype: *dtype, shape: shape.clone(), values })
+            })
+            .collect();
+        let found = found.iter().map(|(name, seen)| (*name, seen));
+        expect(&self.file, found, &expected.collect::<Vec<_>>())
     }
+}
+
+/// A stored tensor as a model sees it.
+pub(super) struct Seen<'a> {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub values: &'a [f32],
+}
+
+fn expect<'a>(
+    file: &str,
+    found: impl Iterator<Item = (&'a str, &'a Seen<'a>)>,
+    expected: &[(&str, &[usize])],
+) -> Result<()> {
+    let mut unexpected: BTreeMap<&str, &Seen<'_>> = found.collect();
+    unexpected.retain(|name, _| !is_batch_counter(name));
+    let mut differences = Vec::new();
+    for (name, shape) in expected {
+        match unexpected.remove(name) {
+            None => differences.push(format!("{name}: missing, expected F32 {shape:?}")),
+            Some(found) if found.dtype != Dtype::F32 || found.shape != *shape => {
+                let Seen { dtype, shape: found, .. } = found;
+                differences
+                    .push(format!("{name}: found {dtype:?} {found:?}, expected F32 {shape:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    differences.extend(unexpected.into_iter().map(|(name, found)| {
+        format!("{name}: unexpected, found {:?} {:?}", found.dtype, found.shape)
+    }));
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let count = differences.len();
+    let tensors = if count == 1 { "1 tensor differs" } else { &format!("{count} tensors differ") };
+    let message = format!("does not fit the model, {tensors}:\n  {}", differences.join("\n  "));
+    Err(Error::checkpoint(file, message))
 }
 
 /// Reads the weights of `program`'s model: arena, variable and values of each tensor.

@@ -93,6 +93,13 @@ impl Bench {
         self.add(shape, DType::U8, Role::Input, at(Place::Slot, 0))
     }
 
+    /// The input of bytes seen as integers of two bytes each, at most one.
+    pub fn u16(&mut self, shape: &[usize], values: &[u16]) -> TensorId {
+        assert!(self.samples[0].is_empty());
+        self.samples[0] = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.add(shape, DType::U16, Role::Input, at(Place::Slot, 0))
+    }
+
     /// The input of integers, at most one.
     pub fn u32(&mut self, shape: &[usize], values: &[u32]) -> TensorId {
         assert!(self.samples[1].is_empty());

@@ -7,7 +7,8 @@ use crate::bench::Bench;
 use crate::{header, normal};
 
 const TRANSPOSITIONS: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
-const ACTIVATIONS: [Activation; 3] = [Activation::Identity, Activation::Relu, Activation::Gelu];
+const ACTIVATIONS: [Activation; 4] =
+    [Activation::Identity, Activation::Relu, Activation::Gelu, Activation::GeluTanh];
 
 fn input(bench: &mut Bench, key: u64, shape: &[usize]) -> TensorId {
     bench.f32(shape, &normal(key, shape.iter().product()))

@@ -41,6 +41,25 @@ fn gelu_grad() {
 }
 
 #[test]
+fn gelu_tanh() {
+    check(Op::GeluTanh, 1, 1e-6);
+}
+
+#[test]
+fn gelu_tanh_grad() {
+    check(Op::GeluTanhGrad, 2, 2e-6);
+}
+
+#[test]
+fn gelu_tanh_of_large_values_is_the_identity_or_zero() {
+    let mut bench = Bench::new(1, header(1));
+    let x = bench.f32(&[6], &[-1e4, -30.0, -6.0, 6.0, 30.0, 1e4]);
+    let y = bench.output(&[6]);
+    bench.push(Op::GeluTanh, &[x], &[y]);
+    bench.check(1e-7, 1e-5);
+}
+
+#[test]
 fn gelu_of_large_values_is_the_identity_or_zero() {
     let mut bench = Bench::new(1, header(1));
     let x = bench.f32(&[6], &[-1e4, -30.0, -6.0, 6.0, 30.0, 1e4]);

@@ -53,7 +53,7 @@ fn program() -> Arc<Program> {
         scope: op.name().to_string(),
     };
     plan.nodes = vec![
-        node(Op::StepMetrics { accuracy: false }, &[target, header], &[metrics]),
+        node(Op::StepMetrics { accuracy: false, per_sample: 1 }, &[target, header], &[metrics]),
         node(Op::Scale { factor: 1.0 }, &[input], &[grads]),
         node(Op::GradSquares, &[grads], &[partials]),
         node(decide, &[partials], &[control]),
@@ -61,7 +61,7 @@ fn program() -> Arc<Program> {
     ];
     let mut eval = plan.clone();
     eval.nodes = vec![
-        node(Op::StepMetrics { accuracy: false }, &[target, header], &[metrics]),
+        node(Op::StepMetrics { accuracy: false, per_sample: 1 }, &[target, header], &[metrics]),
         node(Op::Scale { factor: 2.0 }, &[input], &[output]),
     ];
     let activation = |len| ActivationBuffer { len, dtype: DType::F32 };

@@ -23,7 +23,8 @@ fn cross_entropy() {
             if gradient {
                 outputs.push(bench.output(&[rows, classes]));
             }
-            bench.push(Op::CrossEntropy { smoothing, gradient }, &[logits, target, h], &outputs);
+            let op = Op::CrossEntropy { smoothing, gradient, per_sample: 1 };
+            bench.push(op, &[logits, target, h], &outputs);
             bench.check(1e-6, 1e-5);
         }
     }
@@ -36,8 +37,34 @@ fn cross_entropy_of_huge_logits_stays_finite() {
     let target = bench.u32(&[2], &[1, 2]);
     let h = bench.header();
     let outputs = [bench.output(&[2]), bench.output(&[2, 3])];
-    bench.push(Op::CrossEntropy { smoothing: 0.0, gradient: true }, &[logits, target, h], &outputs);
+    let op = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1 };
+    bench.push(op, &[logits, target, h], &outputs);
     bench.check(1e-6, 1e-5);
+}
+
+/// Text: each sample has several rows, and a partial batch has padding behind whole samples.
+#[test]
+fn cross_entropy_of_tokens() {
+    for (samples, tokens, vocabulary) in [(1, 1, 1), (5, 13, 10), (3, 64, 65), (2, 3, 1000)] {
+        for count in counts(samples) {
+            let rows = samples * tokens;
+            let mut bench = Bench::new(samples, header(count));
+            let values: Vec<f32> = normal(1, rows * vocabulary).iter().map(|x| 5.0 * x).collect();
+            let logits = bench.f32(&[rows, vocabulary], &values);
+            let target = bench.u32(&[rows], &below(2, vocabulary as u64, rows));
+            let h = bench.header();
+            let outputs = [bench.output(&[rows]), bench.output(&[rows, vocabulary])];
+            let op = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: tokens };
+            bench.push(op, &[logits, target, h], &outputs);
+            bench.check(1e-6, 1e-5);
+            // The twin itself: rows of padding are 0, all others not.
+            let found = bench.on_cpu();
+            let padded = count * tokens;
+            assert!(found[0][padded..].iter().all(|&loss| loss == 0.0));
+            assert!(vocabulary == 1 || found[0][..padded].iter().all(|&loss| loss > 0.0));
+            assert!(found[1][padded * vocabulary..].iter().all(|&slope| slope == 0.0));
+        }
+    }
 }
 
 #[test]
@@ -93,9 +120,24 @@ fn step_metrics() {
                 }
                 inputs.push(bench.header());
                 let metrics = bench.output(&[4]);
-                bench.push(Op::StepMetrics { accuracy }, &inputs, &[metrics]);
+                bench.push(Op::StepMetrics { accuracy, per_sample: 1 }, &inputs, &[metrics]);
                 bench.check(1e-5, 1e-5);
             }
         }
+    }
+}
+
+#[test]
+fn step_metrics_of_tokens() {
+    let (samples, tokens) = (5, 13);
+    for count in counts(samples) {
+        let mut losses = normal(1, samples * tokens);
+        losses[count * tokens..].fill(0.0);
+        let mut bench = Bench::new(samples, header(count));
+        let inputs = [bench.f32(&[samples * tokens], &losses), bench.header()];
+        let metrics = bench.output(&[4]);
+        let op = Op::StepMetrics { accuracy: false, per_sample: tokens };
+        bench.push(op, &inputs, &[metrics]);
+        bench.check(1e-5, 1e-5);
     }
 }

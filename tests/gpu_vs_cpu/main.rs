@@ -4,8 +4,10 @@
 
 mod attention;
 mod bench;
+mod cached_attention;
 mod dense;
 mod elementwise;
+mod embedding;
 mod executor;
 mod header;
 mod losses;

@@ -228,7 +228,7 @@ fn missing_files_are_named() {
     let error = refusal(&nowhere).to_string();
     let expected = format!(
         "source: {}: found neither a file or folder of this name nor a known data set (fashion-mnist, \
-         fashion-mnist-10k, mnist, cifar-10); try a path to a folder with IDX files",
+         fashion-mnist-10k, mnist, cifar-10, tinyshakespeare); try a path to a folder with IDX files",
         nowhere.display()
     );
     assert!(error.starts_with(&expected), "{error}");

@@ -56,12 +56,12 @@ fn forward(g: &mut Graph, spec: &SampleSpec, batch: usize, mode: Mode) -> (Tenso
     };
     let target = g.add_tensor("target", &shape, dtype, Role::Target);
     let header = g.header();
-    let loss = Loss::for_target(spec).build(g, y, target, header, true).unwrap();
+    let loss = Loss::for_target(spec).build(g, y, target, header, true, None).unwrap();
     let metrics = g.add_tensor("metrics", &[METRICS_LEN], DType::F32, Role::Metrics);
     let accuracy = loss.row_correct.is_some();
     let inputs: Vec<TensorId> =
         [Some(loss.row_loss), loss.row_correct, Some(header)].into_iter().flatten().collect();
-    g.push_into(Op::StepMetrics { accuracy }, &inputs, &[metrics]);
+    g.push_into(Op::StepMetrics { accuracy, per_sample: 1 }, &inputs, &[metrics]);
     (y, loss.output_gradient.unwrap())
 }
 

@@ -2,7 +2,7 @@
 //! the keys, and the gradient makes the weights again, once for the queries and once for keys and values,
 //! because adding to them from many workgroups would take float atomics.
 
-use super::{Constants, dispatch, fold, shader};
+use super::{Constants, dispatch, fold, row_lanes, shader};
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
 use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Shader};
 use crate::graph::op::Op;
@@ -21,8 +21,35 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::AttentionGrad { heads, causal } => {
             gradient(Attention::of(&bound.inputs[1].shape, heads, causal), bound, caps)
         }
+        Op::CachedAttention { heads } => cached(heads, bound, caps),
         _ => unreachable!("not attention: {}", op.name()),
     }
+}
+
+/// First the cache takes the keys and values of all tokens, then each token and head looks at its part of the cache.
+fn cached(heads: usize, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let (qkv, cache) = (&bound.inputs[0].shape, &bound.outputs[1].shape);
+    let (tokens, width, capacity) = (qkv[0] * qkv[1], qkv[2] / 3, cache[1]);
+    let sizes = || -> Constants {
+        let sizes = [("TOKENS", tokens), ("T", qkv[1]), ("WIDTH", width), ("CAPACITY", capacity)];
+        sizes.map(|(name, size)| (name, size as f64)).to_vec()
+    };
+    let keep = shader!("cached_attention_keep", "dispatch", "cached_attention");
+    let bindings = vec![Input(0), Input(1), Output(1)];
+    let keep = dispatch(keep, sizes(), bindings, tokens * 2 * width, caps);
+    let lanes = row_lanes(capacity, caps);
+    let mut constants = sizes();
+    constants.extend([
+        ("HEADS", heads as f64),
+        ("SCALE", 1.0 / ((width / heads) as f64).sqrt()),
+        ("LANES", f64::from(lanes)),
+    ]);
+    let attend = shader!("cached_attention", "dispatch", "rows", "cached_attention")
+        .with_const("HEAD", (width / heads) as u32);
+    let bindings = vec![Input(0), Input(1), Output(1), Output(0)];
+    let invocations = tokens * heads * lanes as usize;
+    let attend = dispatch(attend, constants, bindings, invocations, caps);
+    Lowered { dispatches: vec![keep, attend], scratch_bytes: vec![] }
 }
 
 fn forward(attention: Attention, bound: Bound, caps: &DeviceCaps) -> Lowered {

@@ -28,6 +28,14 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             let shader = element_shader!(four, "gelu_grad", "dispatch", "gelu");
             (shader.with_part(by(four, part!("gelu1"), part!("gelu4"))), vec![], elements(len))
         }
+        Op::GeluTanh => {
+            (element_shader!(four, "gelu_tanh", "dispatch", "gelu_tanh"), vec![], elements(len))
+        }
+        Op::GeluTanhGrad => (
+            element_shader!(four, "gelu_tanh_grad", "dispatch", "gelu_tanh"),
+            vec![],
+            elements(len),
+        ),
         Op::Add => (element_shader!(four, "add", "dispatch"), vec![], elements(len)),
         Op::AddReluGrad => {
             (element_shader!(four, "add_relu_grad", "dispatch"), vec![], elements(len))
@@ -78,7 +86,7 @@ fn stored(op: &Op, shader: Shader, bound: Bound, four: bool) -> Shader {
             let tensors = [("StoreDy", x), ("StoreY", bound.inputs[1]), ("StoreDx", y)];
             shader.with_stores(four, tensors)
         }
-        Op::GeluGrad => {
+        Op::GeluGrad | Op::GeluTanhGrad => {
             let tensors = [("StoreDy", x), ("StoreX", bound.inputs[1]), ("StoreDx", y)];
             shader.with_stores(four, tensors)
         }

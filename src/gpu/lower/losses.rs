@@ -9,12 +9,13 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let rows = shape[0];
     let width = || shape[1..].iter().product::<usize>();
     match *op {
-        Op::CrossEntropy { smoothing, gradient } => {
+        Op::CrossEntropy { smoothing, gradient, per_sample } => {
             let lanes = row_lanes(width(), caps);
             let constants = vec![
                 ("ROWS", rows as f64),
                 ("CLASSES", width() as f64),
                 ("SMOOTHING", f64::from(smoothing)),
+                ("PER_SAMPLE", per_sample as f64),
                 ("LANES", f64::from(lanes)),
             ];
             let shader = match gradient {
@@ -76,8 +77,12 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             let shader = shader!("accuracy", "dispatch", "header");
             single(shader, vec![("CLASSES", width() as f64)], bound, rows, caps)
         }
-        Op::StepMetrics { accuracy } => {
-            let constants = vec![("ROWS", rows as f64), ("LANES", f64::from(WORKGROUP))];
+        Op::StepMetrics { accuracy, per_sample } => {
+            let constants = vec![
+                ("ROWS", rows as f64),
+                ("PER_SAMPLE", per_sample as f64),
+                ("LANES", f64::from(WORKGROUP)),
+            ];
             let shader = match accuracy {
                 true => shader!("step_metrics_accuracy", "dispatch", "header", "rows"),
                 false => shader!("step_metrics", "dispatch", "header", "rows"),

@@ -5,6 +5,7 @@
 
 mod attention;
 mod elementwise;
+mod embedding;
 mod losses;
 mod mix;
 mod norm;
@@ -85,6 +86,8 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::ReluGrad
         | Op::Gelu
         | Op::GeluGrad
+        | Op::GeluTanh
+        | Op::GeluTanhGrad
         | Op::Add
         | Op::AddReluGrad
         | Op::Mul
@@ -101,7 +104,10 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::Concat { .. } | Op::Slice { .. } | Op::Unslice { .. } | Op::Transpose => {
             rearrange::lower(op, bound, caps)
         }
-        Op::Attention { .. } | Op::AttentionGrad { .. } => attention::lower(op, bound, caps),
+        Op::Embedding | Op::EmbeddingGrad => embedding::lower(op, bound, caps),
+        Op::Attention { .. } | Op::AttentionGrad { .. } | Op::CachedAttention { .. } => {
+            attention::lower(op, bound, caps)
+        }
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
@@ -173,6 +179,7 @@ pub(super) fn activation_code(activation: Activation) -> f64 {
         Activation::Identity => 0.0,
         Activation::Relu => 1.0,
         Activation::Gelu => 2.0,
+        Activation::GeluTanh => 3.0,
     }
 }
 

@@ -85,6 +85,7 @@ fn head(record: &Record) -> Markup {
     let model = config.map(|config| match &config.model {
         ModelConfig::Name(name) => name.clone(),
         ModelConfig::Layers(layers) => format!("{} layers", layers.layers.len()),
+        ModelConfig::Gpt(table) => format!("gpt of {} layers", table.gpt.layers),
     });
     let device = device.map(|device| {
         let parts = [&device.name, &device.kind, &device.backend];

@@ -7,13 +7,16 @@ use super::{Dataset, OpenOptions};
 use crate::error::{Error, Result};
 use crate::source::fetch::{default_cache_dir, fetch_manifest};
 use crate::source::manifest::{Format, Manifest, Split};
-use crate::source::{Source, Subset, cifar, idx};
+use crate::source::{DataConfig, Source, Subset, cifar, idx};
 
-/// Opens the data set that `manifest` describes, whose files lie in `dir`.
+/// Opens the data set that `manifest` describes, whose files lie in `dir`; text in windows as `data` says.
 ///
 /// # Errors
 /// When a file is missing, damaged, or does not fit the others.
-pub fn open_manifest(manifest: &Manifest, dir: &Path) -> Result<Dataset> {
+pub fn open_manifest(manifest: &Manifest, dir: &Path, data: &DataConfig) -> Result<Dataset> {
+    if manifest.format == Format::Text {
+        return super::tokens::open_manifest(manifest, dir, data);
+    }
     let test = manifest.splits.test.as_ref();
     let train = &manifest.splits.train;
     let read = |split: &Split, name| read_split(manifest, dir, split, name);
@@ -78,6 +81,7 @@ fn read_split(
             ));
         }
         (Format::Cifar10, files) => cifar::open(files, info)?,
+        (Format::Text, _) => unreachable!("text has a way of its own"),
     };
     Ok(Arc::new(source))
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::splits::Splits;
-use super::{CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions, info};
+use super::{CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions};
 use crate::error::{Error, Result};
-use crate::source::Source;
 use crate::source::file::io_error;
+use crate::source::manifest::{Manifest, Split};
 use crate::source::tokens::{self, TokenFile, Tokens, VOCABULARY_MAX, Windows, npy_header};
+use crate::source::{DataConfig, Source, SourceInfo};
 
 pub(super) const FORMAT: Format = Format {
     what: "text (.txt) or tokens (.bin or .npy of u16, or a folder of them)",
@@ -53,17 +54,57 @@ fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
     let Splits { train, validation, test } = splits.with_training_part();
     let files = [train, validation, test].map(|paths| tokens::open_files(&paths));
     let [train, validation, test] = files;
-    let (train, held_out) = (train?, [validation?, test?]);
-    let data = options.data();
+    let parts = Parts { train: train?, validation: validation?, test: test? };
+    let told = told(path, candidate.is_folder)?;
+    dataset(path.display().to_string(), path, parts, told, options.data())
+}
+
+/// Opens the text that a manifest describes: each split is a file or a part of one.
+pub(super) fn open_manifest(manifest: &Manifest, dir: &Path, data: &DataConfig) -> Result<Dataset> {
+    let open = |split: &Split| -> Result<Vec<TokenFile>> {
+        let [path] = &manifest.locate(dir, &split.files)[..] else {
+            let message = format!("found {} files in a split, expected one", split.files.len());
+            return Err(Error::data(&manifest.name, message));
+        };
+        Ok(vec![TokenFile::open(path)?.part(split.skip as u64, split.take.map(|take| take as u64))])
+    };
+    let test = manifest.splits.test.as_ref().map(open).transpose()?.unwrap_or_default();
+    let parts = Parts { train: open(&manifest.splits.train)?, test, ..Parts::default() };
+    dataset(manifest.name.clone(), dir, parts, Told::default(), data)
+}
+
+/// The files of each split.
+#[derive(Default)]
+struct Parts {
+    train: Vec<TokenFile>,
+    validation: Vec<TokenFile>,
+    test: Vec<TokenFile>,
+}
+
+/// Windows over the files of each split, of which a manifest may have `told`.
+fn dataset(
+    name: String,
+    path: &Path,
+    parts: Parts,
+    told: Told,
+    data: &DataConfig,
+) -> Result<Dataset> {
+    let Parts { train, validation, test } = parts;
+    let held_out = [validation, test];
     let context = data.context.unwrap_or(tokens::CONTEXT);
     let windows = Windows { context, stride: data.stride.unwrap_or(context) };
-    let vocabulary = match (data.vocabulary, told(path, candidate.is_folder)?) {
+    let vocabulary = match (data.vocabulary, told.vocabulary) {
         (Some(vocabulary), _) | (None, Some(vocabulary)) => vocabulary,
         (None, None) => tokens::vocabulary(train.iter().chain(held_out.iter().flatten()))?,
     };
     let source =
         |files: Vec<TokenFile>, split: &str, windows: Windows| -> Result<Arc<dyn Source>> {
-            Ok(Arc::new(Tokens::new(files, windows, vocabulary, info(path, split, &[]))?))
+            let info = SourceInfo {
+                name: format!("{name} ({split})"),
+                tokenizer: told.tokenizer.clone(),
+                ..Default::default()
+            };
+            Ok(Arc::new(Tokens::new(files, windows, vocabulary, info)?))
         };
     // What is held out is looked at once, whatever the stride of training.
     let apart = Windows { context, stride: context };
@@ -73,31 +114,39 @@ fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
     };
     let (validation, test) = (held(validation, "val")?, held(test, "test")?);
     let train = source(train, "train", windows)?;
-    let dataset = Dataset::new(path.display().to_string(), path, train, test);
+    let dataset = Dataset::new(&name, path, train, test);
     Ok(Dataset { validation, ..dataset })
 }
 
-/// The vocabulary that `manifest.json` beside the files tells, `{"vocabulary": 50257}`.
-fn told(path: &Path, is_folder: bool) -> Result<Option<usize>> {
-    #[derive(Deserialize)]
-    struct Manifest {
-        vocabulary: Option<usize>,
-    }
+/// What `manifest.json` beside the files tells.
+#[derive(Default, Deserialize)]
+struct Told {
+    vocabulary: Option<usize>,
+    tokenizer: Option<String>,
+}
 
+/// What `manifest.json` beside the files tells: `{"vocabulary": 50257, "tokenizer": "gpt2"}`.
+fn told(path: &Path, is_folder: bool) -> Result<Told> {
     let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
     let path = folder.join(MANIFEST_FILE);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Told::default()),
         Err(e) => return Err(io_error(&path, e)),
     };
-    // Of all that other programs call `manifest.json`, only a number under this key is meant.
-    let told = serde_json::from_slice::<Manifest>(&text).ok().and_then(|m| m.vocabulary);
-    match told {
+    // Of all that other programs call `manifest.json`, only these keys are meant.
+    let mut told: Told = serde_json::from_slice(&text).unwrap_or_default();
+    // A file of a tokenizer lies beside the tokens.
+    if let Some(tokenizer) = &mut told.tokenizer
+        && folder.join(&*tokenizer).is_file()
+    {
+        *tokenizer = folder.join(&*tokenizer).display().to_string();
+    }
+    match told.vocabulary {
         Some(vocabulary) if !(1..=VOCABULARY_MAX).contains(&vocabulary) => {
             let message = format!("found vocabulary {vocabulary}, expected 1 to {VOCABULARY_MAX}");
             Err(Error::data(path.display(), message))
         }
-        told => Ok(told),
+        _ => Ok(told),
     }
 }

@@ -1,0 +1,33 @@
+// embedding_grad: dy[COUNT, WIDTH], ids[COUNT], links[COUNT] | dtable[ROWS, WIDTH]. An invocation adds up an element
+// of all places of an id, in their order, from the first one on; those of other places have nothing to do. Rows that no
+// id names are zero already.
+
+const FIRST: u32 = 0x80000000u;
+
+override COUNT: u32;
+override ROWS: u32;
+override WIDTH: u32;
+
+@group(0) @binding(0) var<storage, read> dy: array<StoreDy>;
+@group(0) @binding(1) var<storage, read> ids: array<u32>;
+@group(0) @binding(2) var<storage, read> links: array<u32>;
+@group(0) @binding(3) var<storage, read_write> dtable: array<StoreDtable>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(grid: Grid) {
+    let i = flat_index(grid);
+    var place = i / WIDTH;
+    if place >= COUNT {
+        return;
+    }
+    let row = id_of(ids[word_of(place)], place);
+    if (links[place] & FIRST) == 0u || row >= ROWS {
+        return;
+    }
+    var sum = Element();
+    while place < COUNT {
+        sum += Element(dy[place * WIDTH + i % WIDTH]);
+        place = links[place] & ~FIRST;
+    }
+    dtable[row * WIDTH + i % WIDTH] = StoreDtable(sum);
+}

@@ -1,0 +1,291 @@
+//! `inflight generate`: text by a language model, token by token.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use inflight::generate::{Finish, Generator, Sampling, TextPieces, model_of};
+use inflight::nn::gpt::Gpt;
+use inflight::tokenizer::Tokenizer;
+use inflight::{Error, Result};
+use serde::Serialize;
+
+use super::flags::model_config;
+use super::print;
+use super::runs::{Run, Trained};
+
+/// Continue texts with a language model
+///
+/// One prompt is shown with what follows it, as it is made with --stream. Of several, each is shown when it is done.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  inflight generate runs/tinyshakespeare-gpt-nano-1 --prompt 'ROMEO:' --stream
+  inflight generate gpt2.safetensors --tokenizer gpt2 --prompt 'Hello, I am' --temperature 0
+  inflight generate runs/NAME --prompts prompts.txt --json")]
+pub struct Args {
+    /// The folder of a run (its newest checkpoint), a checkpoint, or a .safetensors file
+    #[arg(value_name = "RUN|WEIGHTS")]
+    path: PathBuf,
+    /// The text to continue
+    #[arg(long, value_name = "TEXT", required_unless_present = "prompts")]
+    prompt: Option<String>,
+    /// A file with a prompt a line
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompts: Option<PathBuf>,
+    /// Show text as it is made
+    #[arg(long)]
+    stream: bool,
+    #[command(flatten)]
+    sampling: SamplingFlags,
+    /// End a text before this string; may be given several times
+    #[arg(long, value_name = "STR")]
+    stop: Vec<String>,
+    /// Prompts that are continued at once
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    sequences: usize,
+    /// bytes, gpt2, or a tokenizer.json or its folder [default: the one of the run]
+    #[arg(long, value_name = "T")]
+    tokenizer: Option<String>,
+    /// The model that the weights are for [default: the one of the run, or a GPT-2 of the weights' shapes]
+    #[arg(long, short, value_name = "M")]
+    model: Option<String>,
+    /// auto, cpu, gpu, gpu:K, or a part of an adapter's name (see `inflight devices`)
+    #[arg(long, short, value_name = "D", default_value = "auto")]
+    device: String,
+    /// Print a line of JSON a prompt to stdout, with the logarithms of probabilities; with --stream one a token as well
+    #[arg(long)]
+    json: bool,
+}
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SamplingFlags {
+    /// Tokens made for each prompt
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    tokens: usize,
+    /// What logits are divided by; 0 takes the most probable token
+    #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
+    temperature: f64,
+    /// Only so many of the most probable tokens [default: all]
+    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
+    top_k: usize,
+    /// Only the most probable tokens that together reach this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f64,
+    /// Only tokens of at least this share of the highest probability
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
+    min_p: f64,
+    /// Make tokens that were there before less probable, as 1.2
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    repetition_penalty: f64,
+    /// Seed of what is drawn
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+}
+
+impl SamplingFlags {
+    fn sampling(&self, end: Option<u32>) -> Sampling {
+        let Self { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed } = *self;
+        Sampling { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, end }
+    }
+}
+
+/// A text that is done.
+#[derive(Serialize)]
+struct Made<'a> {
+    event: &'static str,
+    prompt: &'a str,
+    text: String,
+    tokens: Vec<u32>,
+    log_probabilities: Vec<f64>,
+    finish: Finish,
+}
+
+/// A token of a text under way.
+#[derive(Serialize)]
+struct Piece<'a> {
+    event: &'static str,
+    prompt: usize,
+    token: u32,
+    log_probability: f64,
+    text: &'a str,
+}
+
+/// What was made of a prompt so far.
+struct Text {
+    pieces: TextPieces,
+    text: String,
+    tokens: Vec<u32>,
+    log_probabilities: Vec<f64>,
+}
+
+/// Generates.
+pub fn run(args: Args) -> Result<()> {
+    let prompts = prompts(&args)?;
+    let trained = Trained::open(&args.path)?;
+    let tokenizer = Tokenizer::open(&tokenizer_name(&args, &trained))?;
+    let model = model(&args, &trained)?;
+    if tokenizer.vocabulary() > model.vocabulary() {
+        let message = format!(
+            "found a tokenizer of {} tokens, expected at most the {} of the model",
+            tokenizer.vocabulary(),
+            model.vocabulary()
+        );
+        return Err(Error::config("--tokenizer", message).hint("the one that it was trained with"));
+    }
+    let sequences = args.sequences.min(prompts.len());
+    let mut generator = Generator::new(model, &trained.weights, &args.device, sequences)?;
+    let name = generator.device().name;
+    let encode = |prompt: &String| tokenizer.encode_long(prompt);
+    let tokens = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+    let sampling = args.sampling.sampling(tokenizer.end());
+    let began = Instant::now();
+    let count = write(&args, &prompts, tokens, &mut generator, &tokenizer, sampling)?;
+    let seconds = began.elapsed().as_secs_f64();
+    print::note(format!(
+        "{} tokens in {seconds:.2} s: {} tokens/s on {name}",
+        print::count(count),
+        print::rate(count as f64 / seconds),
+    ));
+    Ok(())
+}
+
+fn prompts(args: &Args) -> Result<Vec<String>> {
+    let Some(path) = &args.prompts else { return Ok(args.prompt.iter().cloned().collect()) };
+    let text = std::fs::read(path)
+        .map_err(|e| Error::data(path.display(), "cannot be read").caused_by(e))?;
+    let text = String::from_utf8(text).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Error::data(path.display(), format!("found no UTF-8 at byte {at}"))
+    })?;
+    let prompts: Vec<String> =
+        text.lines().filter(|line| !line.is_empty()).map(Into::into).collect();
+    if prompts.is_empty() {
+        return Err(Error::data(path.display(), "found no prompts, expected one a line"));
+    }
+    Ok(prompts)
+}
+
+/// The tokenizer that is asked for, or the one of the run, whose copy in the run's folder is preferred.
+fn tokenizer_name(args: &Args, trained: &Trained) -> String {
+    let of_run = |run: &Run| run.inputs.info.tokenizer.clone();
+    args.tokenizer
+        .clone()
+        .or_else(|| trained.run.as_ref().and_then(of_run))
+        .unwrap_or_else(|| "bytes".into())
+}
+
+fn model(args: &Args, trained: &Trained) -> Result<Gpt> {
+    let asked = args.model.as_deref().map(model_config).transpose()?;
+    let config = match (&asked, &trained.run) {
+        (Some(config), _) => config,
+        (None, Some(run)) => &run.config.model,
+        (None, None) => return model_of(&trained.weights),
+    };
+    let gpt = config.gpt().ok_or_else(|| {
+        let message = "found a model that makes no text, expected a gpt";
+        Error::config(trained.path.display(), message).hint("a run with --model gpt-nano")
+    })?;
+    match &trained.run {
+        Some(run) => Gpt::new(gpt, &run.inputs.spec),
+        // The weights tell how many tokens and positions there are.
+        None => {
+            let rows = |wanted: &str| {
+                let mut shapes = trained.weights.shapes();
+                shapes
+                    .find(|(name, _)| name.ends_with(wanted))
+                    .and_then(|(_, s)| s.first().copied())
+            };
+            let (vocabulary, positions) =
+                (rows("wte.weight").unwrap_or(1), rows("wpe.weight").unwrap_or(1));
+            Gpt::with_sizes(gpt, vocabulary, positions)
+        }
+    }
+}
+
+/// Writes what is made; returns how many tokens that were.
+fn write(
+    args: &Args,
+    prompts: &[String],
+    tokens: Vec<Vec<u32>>,
+    generator: &mut Generator,
+    tokenizer: &Tokenizer,
+    sampling: Sampling,
+) -> Result<u64> {
+    // With several prompts pieces of different texts would mix.
+    let shows = args.stream && !args.json && prompts.len() == 1;
+    if shows {
+        show(&prompts[0])?;
+    }
+    let mut texts: HashMap<usize, Text> = HashMap::new();
+    let mut generation = generator.generate(tokens, sampling)?;
+    let mut count = 0;
+    while let Some(token) = generation.next() {
+        let token = token?;
+        count += 1;
+        let text = texts.entry(token.prompt).or_insert_with(|| Text {
+            pieces: TextPieces::new(args.stop.clone()),
+            text: String::new(),
+            tokens: Vec::new(),
+            log_probabilities: Vec::new(),
+        });
+        text.tokens.push(token.id);
+        text.log_probabilities.push(token.log_probability);
+        let is_end = sampling.end == Some(token.id);
+        let bytes = if is_end { &[] } else { tokenizer.bytes(token.id) };
+        let mut piece = text.pieces.push(bytes);
+        let finish = match text.pieces.is_stopped() {
+            true => Some(Finish::Stop),
+            false => token.finish,
+        };
+        if finish.is_some() && !text.pieces.is_stopped() {
+            piece.push_str(&text.pieces.finish());
+        }
+        text.text.push_str(&piece);
+        if shows {
+            show(&piece)?;
+        }
+        if args.stream && args.json {
+            let (prompt, log_probability) = (token.prompt, token.log_probability);
+            let event = "token";
+            print::json(&Piece { event, prompt, token: token.id, log_probability, text: &piece })?;
+        }
+        if let Some(finish) = finish
+            && let Some(text) = texts.remove(&token.prompt)
+        {
+            generation.finish(token.prompt);
+            let Text { text, tokens, log_probabilities, .. } = text;
+            let prompt = &prompts[token.prompt];
+            match (args.json, shows) {
+                (true, _) => {
+                    let event = "text";
+                    print::json(&Made { event, prompt, text, tokens, log_probabilities, finish })?;
+                }
+                (false, true) => show("\n")?,
+                (false, false) => print::data(format!("{prompt}{text}")),
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// Text to stdout at once.
+fn show(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|e| Error::config("stdout", "cannot be written").caused_by(e))
+}
+
+/// Has a file of a tokenizer copied into the folder of a run, so that the run needs nothing else.
+pub fn keep_tokenizer(tokenizer: &mut Option<String>, run_dir: &Path) -> Result<()> {
+    let Some(path) = tokenizer.as_ref().map(Path::new).filter(|path| path.is_file()) else {
+        return Ok(());
+    };
+    let copy = run_dir.join("tokenizer.json");
+    std::fs::copy(path, &copy)
+        .map_err(|e| Error::checkpoint(copy.display(), "cannot be written").caused_by(e))?;
+    *tokenizer = Some(std::path::absolute(&copy).unwrap_or(copy).display().to_string());
+    Ok(())
+}

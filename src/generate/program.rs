@@ -1,0 +1,87 @@
+//! The program that makes text: a stretch of several tokens of every sequence, and the next token of every sequence. Both
+//! keep keys and values in the same caches, so that no token is computed twice.
+
+use crate::batch::{DType, SLOT_ALIGN_BYTES, SampleSpec, TargetSpec};
+use crate::error::Result;
+use crate::graph::op::Op;
+use crate::graph::plan::{Pass, Program, ProgramBuilder};
+use crate::graph::{Arena, Graph, Role, TensorId};
+use crate::nn::Mode;
+use crate::nn::gpt::Gpt;
+
+/// Where logits lie behind the metrics of a step, in elements.
+const LOGITS_AT: usize = 64;
+
+/// What lies where in a slot, and how much of it there is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    /// Sequences at once.
+    pub sequences: usize,
+    /// Tokens of a stretch.
+    pub stretch: usize,
+}
+
+impl Layout {
+    /// Where it says of each sequence which row of a stretch its last token is, in bytes behind the positions.
+    pub fn last_offset(&self) -> usize {
+        (4 * self.sequences * self.stretch).next_multiple_of(SLOT_ALIGN_BYTES)
+    }
+
+    /// The tokens of each sequence are its input; positions and last rows lie where targets would.
+    fn spec(&self, vocabulary: usize) -> SampleSpec {
+        let words = (self.last_offset() + 4 * self.sequences).div_ceil(4 * self.sequences);
+        SampleSpec {
+            input_shape: vec![self.stretch],
+            input_dtype: DType::U32,
+            target: TargetSpec::Tokens { len: words, vocabulary },
+        }
+    }
+
+    /// The program, whose output is the logits `[sequences, vocabulary]` of what follows each sequence.
+    pub fn program(&self, model: &Gpt) -> Result<Program> {
+        let mut builder = ProgramBuilder::new(&self.spec(model.vocabulary()), self.sequences);
+        let (graph, logits) = self.graph(model, self.stretch)?;
+        builder.add(Pass::Eval, graph, &[])?;
+        let (graph, _) = self.graph(model, 1)?;
+        builder.add(Pass::Decode, graph, &[])?;
+        Ok(builder.build(logits))
+    }
+
+    /// The model over `tokens` tokens of each sequence.
+    fn graph(&self, model: &Gpt, tokens: usize) -> Result<(Graph, TensorId)> {
+        let (n, width, capacity) = (self.sequences, model.config().width, model.positions());
+        let mut graph = Graph::new();
+        let ids = graph.add_tensor("ids", &[n, tokens], DType::U32, Role::Input);
+        let positions = graph.add_tensor("positions", &[n, tokens], DType::U32, Role::Target);
+        let tables = model.tables(&mut graph);
+        graph.set_scope("transformer.wte");
+        let x = model.embed(&mut graph, tables.tokens, ids)?;
+        graph.set_scope("transformer.wpe");
+        let places = model.embed(&mut graph, tables.positions, positions)?;
+        let x = graph.push_one(Op::Add, &[x, places])?;
+        graph.set_scope("");
+        let heads = model.config().heads;
+        let cache_len = (n * capacity * 2 * width).next_multiple_of(SLOT_ALIGN_BYTES / 4);
+        let x = model.blocks(&mut graph, x, Mode::Eval, |graph, qkv, layer| {
+            let qkv = graph.reshape(qkv, &[n, tokens, 3 * width])?;
+            let y = graph.add_tensor("y", &[n, tokens, width], DType::F32, Role::Activation);
+            let at = Role::Stretch(Arena::Cache, layer * cache_len);
+            let cache = graph.add_tensor("cache", &[n, capacity, 2 * width], DType::F32, at);
+            graph.push_into(Op::CachedAttention { heads }, &[qkv, positions], &[y, cache]);
+            graph.reshape(y, &[n * tokens, width])
+        })?;
+        graph.set_scope("lm_head");
+        let x = match tokens {
+            1 => x,
+            _ => {
+                let last = Role::Beside(self.last_offset());
+                let last = graph.add_tensor("last", &[n], DType::U32, last);
+                graph.push_one(Op::Embedding, &[last, x])?
+            }
+        };
+        let at = Role::Stretch(Arena::Metrics, LOGITS_AT);
+        let logits = graph.add_tensor("logits", &[n, model.vocabulary()], DType::F32, at);
+        graph.push_into(Gpt::head_op(), &[x, tables.tokens], &[logits]);
+        Ok((graph, logits))
+    }
+}

@@ -1,0 +1,61 @@
+//! Rows of a table by their numbers. The gradient links the places of each id in their order and adds up along the
+//! links, because adding from many workgroups would take float atomics.
+
+use super::{by_four, dispatch, element_shader, elements, shader, single};
+use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
+use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Shader, Store};
+use crate::graph::Tensor;
+use crate::graph::op::Op;
+
+pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    match op {
+        Op::Embedding => forward(bound, caps),
+        Op::EmbeddingGrad => gradient(bound, caps),
+        _ => unreachable!("not an embedding: {}", op.name()),
+    }
+}
+
+fn id_bits(ids: &Tensor) -> (&'static str, f64) {
+    ("ID_BITS", 8.0 * ids.dtype.bytes() as f64)
+}
+
+fn forward(bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let ([ids, table], y) = ([bound.inputs[0], bound.inputs[1]], bound.outputs[0]);
+    let &[rows, width] = table.shape.as_slice() else { unreachable!("a table has two dimensions") };
+    let four = by_four(width);
+    let constants = vec![id_bits(ids), ("ROWS", rows as f64), ("WIDTH", elements(width) as f64)];
+    let shader = element_shader!(four, "embedding", "dispatch", "ids")
+        .with_stores(four, [("StoreTable", table), ("StoreY", y)]);
+    single(shader, constants, bound, y.len() / width * elements(width), caps)
+}
+
+fn gradient(bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let ([dy, ids], dtable) = ([bound.inputs[0], bound.inputs[1]], bound.outputs[0]);
+    let &[rows, width] = dtable.shape.as_slice() else { unreachable!("as its table") };
+    let (count, four) = (ids.len(), by_four(width));
+    let zero = shader!("zero", "dispatch").with_store("YStore", Store::of(dtable.dtype, four));
+    let len = rows * elements(width);
+    let zero = dispatch(zero, vec![("LEN", len as f64)], vec![Output(0)], len, caps);
+    let links = dispatch(
+        shader!("embedding_links", "dispatch", "ids"),
+        vec![id_bits(ids), ("COUNT", count as f64)],
+        vec![Input(1), ScratchWrite(0)],
+        count,
+        caps,
+    );
+    let sums: Shader = element_shader!(four, "embedding_grad", "dispatch", "ids")
+        .with_stores(four, [("StoreDy", dy), ("StoreDtable", dtable)]);
+    let sums = dispatch(
+        sums,
+        vec![
+            id_bits(ids),
+            ("COUNT", count as f64),
+            ("ROWS", rows as f64),
+            ("WIDTH", elements(width) as f64),
+        ],
+        vec![Input(0), Input(1), ScratchRead(0), Output(0)],
+        count * elements(width),
+        caps,
+    );
+    Lowered { dispatches: vec![zero, links, sums], scratch_bytes: vec![4 * count] }
+}
