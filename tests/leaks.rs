@@ -203,7 +203,7 @@ fn a_process_that_trains_for_long_does_not_grow() {
     let _alone = alone();
     let seconds = std::env::var("INFLIGHT_SOAK_S").map_or(600, |text| text.parse().unwrap());
     let began = Instant::now();
-    let (mut first, mut runs, mut allocated) = (None, 0u64, Vec::new());
+    let (mut first, mut looks, mut runs, mut allocated) = (None, 1, 0u64, Vec::new());
     while began.elapsed() < Duration::from_secs(seconds) {
         for device in common::devices() {
             let dir = tempfile::tempdir().unwrap();
@@ -227,9 +227,13 @@ fn a_process_that_trains_for_long_does_not_grow() {
             runs += 1;
         }
         let has = (resident_bytes(), open_files(), all_threads().len());
-        if first.is_none() && began.elapsed().as_secs() >= seconds / 12 {
-            println!("after {:?} and {runs} runs: {has:?}", began.elapsed());
-            first = Some(has);
+        if 12 * began.elapsed().as_secs() >= seconds * looks {
+            println!(
+                "after {:?} and {runs} runs: {has:?} (bytes, files, threads)",
+                began.elapsed()
+            );
+            first.get_or_insert(has);
+            looks += 1;
         }
     }
     let last = (resident_bytes(), open_files(), all_threads().len());
@@ -240,5 +244,10 @@ fn a_process_that_trains_for_long_does_not_grow() {
     let first = first.expect("a first look");
     assert_eq!((last.1, last.2), (first.1, first.2), "open files and threads");
     assert!(last.0 < first.0 + first.0 / 10 + (8 << 20), "memory grew: {first:?} to {last:?}");
-    assert_eq!(allocated.len(), common::devices().len(), "each run of a device takes the same");
+    for device in common::devices() {
+        let mut bytes = allocated.iter().filter(|(of, _)| *of == device).map(|(_, bytes)| *bytes);
+        let (least, most) = (bytes.clone().min(), bytes.by_ref().max());
+        // Results on their way take a buffer more where more of them are.
+        assert!(most <= least.map(|least| least + 4096), "{device}: {allocated:?}");
+    }
 }
