@@ -17,6 +17,9 @@ pub mod watching {}
 #[doc = include_str!("../docs/guide/comparing.md")]
 pub mod comparing {}
 
+#[doc = include_str!("../docs/guide/language.md")]
+pub mod language {}
+
 #[doc = include_str!("../docs/guide/library.md")]
 pub mod library {}
 

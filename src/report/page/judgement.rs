@@ -103,43 +103,43 @@ fn bars(verdict: &Verdict) -> Bars {
 }
 
 fn stages(stages: &[Busy]) -> Markup {
-    html! {
-        div.card {
-            h3 { "Who was busy" }
-            table.list {
-                thead { tr { th { "stage" } th { "threads" } th { "busy" } th { "waiting" } th { "share" } } }
-                tbody {
-                    @for stage in stages {
-                        tr {
-                            td { (busy_name(&stage.name)) }
-                            td { (stage.threads) }
-                            td { (seconds(stage.busy_s)) }
-                            td { (seconds(stage.waiting_s)) }
-                            td { (percent(stage.busy_s / (stage.busy_s + stage.waiting_s))) }
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let row = |stage: &Busy| {
+        [
+            busy_name(&stage.name).to_string(),
+            stage.threads.to_string(),
+            seconds(stage.busy_s),
+            seconds(stage.waiting_s),
+            percent(stage.busy_s / (stage.busy_s + stage.waiting_s)),
+        ]
+    };
+    let heads = ["stage", "threads", "busy", "waiting", "share"];
+    table("Who was busy", heads, stages.iter().map(row))
 }
 
 fn queues(queues: &[Queue]) -> Markup {
+    let row = |queue: &Queue| {
+        [
+            queue_name(&queue.name).to_string(),
+            queue.capacity.to_string(),
+            format!("{:.1}", queue.depth_mean),
+            queue.depth_max.to_string(),
+            seconds(queue.waited_s),
+        ]
+    };
+    let heads = ["queue", "room", "mean", "most", "waited for"];
+    table("What lay between them", heads, queues.iter().map(row))
+}
+
+/// A card with a table whose first column are names.
+fn table(title: &str, heads: [&str; 5], rows: impl Iterator<Item = [String; 5]>) -> Markup {
+    let [name, numbers @ ..] = heads;
     html! {
-        div.card {
-            h3 { "What lay between them" }
+        div.card.scroll {
+            h3 { (title) }
             table.list {
-                thead { tr { th { "queue" } th { "room" } th { "on average" } th { "at most" } th { "waited for" } } }
-                tbody {
-                    @for queue in queues {
-                        tr {
-                            td { (queue_name(&queue.name)) }
-                            td { (queue.capacity) }
-                            td { (format!("{:.1}", queue.depth_mean)) }
-                            td { (queue.depth_max) }
-                            td { (seconds(queue.waited_s)) }
-                        }
-                    }
+                tr { th.name { (name) } @for number in numbers { th { (number) } } }
+                @for [name, numbers @ ..] in rows {
+                    tr { td.name { (name) } @for number in numbers { td { (number) } } }
                 }
             }
         }
