@@ -148,7 +148,8 @@ pub trait Executor: Send {
     /// Passes submitted and not collected.
     fn in_flight(&self) -> usize;
 
-    /// Writes `values` into an arena, from `offset` elements on. Only between runs.
+    /// Writes `values` into an arena, from `offset` elements on. Only between runs. [`Arena::Consts`] is full from the
+    /// beginning.
     ///
     /// # Errors
     /// When the device is lost.

@@ -23,7 +23,8 @@ use crate::gpu::stopwatch::Effort;
 use crate::gpu::tune::{Choices, Tuner};
 use crate::rng::Rng;
 use crate::sampler::Sampler;
-use crate::source::{Encoding, Sample, Source, SourceInfo, Target};
+use crate::source::Source;
+use crate::source::pictures::Pictures;
 use crate::train::rate::Rate;
 use crate::transform::{HorizontalFlip, RandomResizedCrop, TransformConfig};
 
@@ -232,7 +233,7 @@ impl Suite {
     fn add_pipelines(&mut self) -> Result<()> {
         let raw = super::samples("cnn")?;
         self.add("pipeline/raw/1x28x28/128".into(), 128, Work::Prepare(raw, Vec::new()));
-        let photos: Arc<dyn Source> = Arc::new(Photos::new());
+        let photos: Arc<dyn Source> = Arc::new(photos());
         let usual = vec![
             TransformConfig::RandomResizedCrop(RandomResizedCrop::default()),
             TransformConfig::HorizontalFlip(HorizontalFlip::default()),
@@ -444,27 +445,20 @@ fn ceilings_by_name(ceilings: &Ceilings) -> BTreeMap<String, f64> {
     all.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))).collect()
 }
 
-/// Pictures like photographs, as JPEGs in memory: smooth areas, edges and grain, 320 x 240.
-struct Photos {
-    spec: SampleSpec,
-    info: SourceInfo,
-    files: Vec<Vec<u8>>,
+/// How many pictures like photographs there are.
+const PHOTOS: usize = 64;
+
+/// JPEGs in memory, to be prepared at 224 px.
+fn photos() -> Pictures {
+    let spec = SampleSpec {
+        input_shape: vec![3, 224, 224],
+        input_dtype: DType::U8,
+        target: TargetSpec::Class { classes: 10 },
+    };
+    Pictures::new("photos", PHOTOS, spec, (0..PHOTOS as u64).map(photo).collect())
 }
 
-impl Photos {
-    const COUNT: usize = 64;
-
-    fn new() -> Self {
-        let spec = SampleSpec {
-            input_shape: vec![3, 224, 224],
-            input_dtype: DType::U8,
-            target: TargetSpec::Class { classes: 10 },
-        };
-        let info = SourceInfo { name: "photos".into(), ..Default::default() };
-        Self { spec, info, files: (0..Self::COUNT as u64).map(photo).collect() }
-    }
-}
-
+/// A picture like a photograph: smooth areas, edges and grain, 320 x 240.
 fn photo(number: u64) -> Vec<u8> {
     let mut rng = Rng::keyed(&[0x9407, number]);
     let waves: Vec<[f64; 4]> =
@@ -485,26 +479,4 @@ fn photo(number: u64) -> Vec<u8> {
     let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 90);
     picture.write_with_encoder(encoder).expect("memory can be written");
     file.into_inner()
-}
-
-impl Source for Photos {
-    fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    fn spec(&self) -> &SampleSpec {
-        &self.spec
-    }
-
-    fn info(&self) -> &SourceInfo {
-        &self.info
-    }
-
-    fn encoding(&self) -> Encoding {
-        Encoding::Image
-    }
-
-    fn read<'a>(&'a self, index: usize, _scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
-        Ok(Sample { input: &self.files[index], target: Target::Class(index as u32 % 10) })
-    }
 }

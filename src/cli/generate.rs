@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use inflight::generate::{Finish, Generator, Sampling, TextPieces, model_of};
+use inflight::generate::{Finish, Generator, Sampling, TextPieces, model_of, model_with};
 use inflight::nn::gpt::Gpt;
 use inflight::tokenizer::Tokenizer;
 use inflight::{Error, Result};
@@ -190,18 +190,7 @@ fn model(args: &Args, trained: &Trained) -> Result<Gpt> {
     })?;
     match &trained.run {
         Some(run) => Gpt::new(gpt, &run.inputs.spec),
-        // The weights tell how many tokens and positions there are.
-        None => {
-            let rows = |wanted: &str| {
-                let mut shapes = trained.weights.shapes();
-                shapes
-                    .find(|(name, _)| name.ends_with(wanted))
-                    .and_then(|(_, s)| s.first().copied())
-            };
-            let (vocabulary, positions) =
-                (rows("wte.weight").unwrap_or(1), rows("wpe.weight").unwrap_or(1));
-            Gpt::with_sizes(gpt, vocabulary, positions)
-        }
+        None => model_with(gpt, &trained.weights),
     }
 }
 

@@ -77,26 +77,56 @@ pub struct Generator {
 /// # Errors
 /// When the weights are not those of such a model.
 pub fn model_of(weights: &Weights) -> Result<Gpt> {
-    let refuse = |message: String| {
-        Err(Error::checkpoint(weights.file(), message)
-            .hint("--model M, or the weights of a GPT-2 under Hugging Face's names"))
-    };
-    let shape = |wanted: &str| {
-        let mut shapes = weights.shapes();
-        shapes.find(|(name, _)| name.trim_start_matches("transformer.") == wanted).map(|s| s.1)
-    };
-    let (Some(&[vocabulary, width]), Some(&[positions, _])) =
-        (shape("wte.weight"), shape("wpe.weight"))
-    else {
-        return refuse("found no wte.weight and wpe.weight of two dimensions".into());
-    };
-    let layers = (0..).take_while(|i| shape(&format!("h.{i}.ln_1.weight")).is_some()).count();
+    let Tables { vocabulary, positions, width } = tables_of(weights)?;
+    let layers =
+        (0..).take_while(|i| shape_of(weights, &format!("h.{i}.ln_1.weight")).is_some()).count();
     if width == 0 || !width.is_multiple_of(HEAD) {
-        return refuse(format!("found a width of {width}, which heads of {HEAD} do not divide"));
+        let message = format!("found a width of {width}, which heads of {HEAD} do not divide");
+        return Err(no_model(weights, message));
     }
     let config =
         GptConfig { layers, heads: width / HEAD, width, dropout: 0.0, positions: Some(positions) };
     Gpt::with_sizes(config, vocabulary, positions)
+}
+
+/// The language model `config` with as many tokens and positions as `weights` have.
+///
+/// # Errors
+/// When the weights have no tables of these.
+pub fn model_with(config: GptConfig, weights: &Weights) -> Result<Gpt> {
+    let Tables { vocabulary, positions, .. } = tables_of(weights)?;
+    Gpt::with_sizes(config, vocabulary, positions)
+}
+
+/// What the embeddings of weights tell.
+struct Tables {
+    vocabulary: usize,
+    positions: usize,
+    width: usize,
+}
+
+fn tables_of(weights: &Weights) -> Result<Tables> {
+    let table = |name| shape_of(weights, name);
+    match (table("wte.weight"), table("wpe.weight")) {
+        (Some(&[vocabulary, width]), Some(&[positions, _])) => {
+            Ok(Tables { vocabulary, positions, width })
+        }
+        _ => {
+            let message = "found no wte.weight and wpe.weight of two dimensions";
+            Err(no_model(weights, message.into()))
+        }
+    }
+}
+
+/// The shape of a tensor, whose name may have Hugging Face's prefix.
+fn shape_of<'a>(weights: &'a Weights, wanted: &str) -> Option<&'a [usize]> {
+    let mut shapes = weights.shapes();
+    shapes.find(|(name, _)| name.trim_start_matches("transformer.") == wanted).map(|(_, s)| s)
+}
+
+fn no_model(weights: &Weights, message: String) -> Error {
+    Error::checkpoint(weights.file(), message)
+        .hint("--model M, or the weights of a GPT-2 under Hugging Face's names")
 }
 
 impl Generator {

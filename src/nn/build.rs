@@ -181,6 +181,20 @@ pub(super) fn batch_norm(
     graph.push_one(op, &[x, gamma, beta, mean, var])
 }
 
+/// Adds to each of `n` samples of tokens the same learned positions, as a bias for each number of its tokens; returns
+/// `[n, tokens · width]`.
+pub(super) fn add_positions(
+    graph: &mut Graph,
+    x: TensorId,
+    n: usize,
+    positions: TensorId,
+) -> Result<TensorId> {
+    let len = graph.shape(positions).iter().product();
+    let x = graph.reshape(x, &[n, len])?;
+    let positions = graph.reshape(positions, &[len])?;
+    graph.push_one(Op::Bias, &[x, positions])
+}
+
 /// `torch.nn.LayerNorm` over the last dimension; those before it count as rows.
 pub(super) fn layer_norm(graph: &mut Graph, x: TensorId, eps: f64) -> Result<TensorId> {
     expect_setting(graph, "eps", eps, eps > 0.0 && eps.is_finite(), "a number above 0")?;

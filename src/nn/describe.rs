@@ -26,6 +26,14 @@ pub struct ModelDescription {
     pub state_count: usize,
 }
 
+#[cfg(test)]
+impl ModelDescription {
+    /// Name and shape of each tensor, as lists of published models have them.
+    pub fn tensor_lines(&self) -> Vec<String> {
+        self.tensors.iter().map(|tensor| format!("{} {:?}", tensor.name, tensor.shape)).collect()
+    }
+}
+
 /// One module.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModuleRow {

@@ -233,10 +233,7 @@ impl Module for Gpt {
             let first = Op::Slice { axis: 0, start: 0, len: t };
             positions = graph.push_one(first, &[positions])?;
         }
-        // Each sample gets the same positions, as a bias for each number of its tokens.
-        let positions = graph.reshape(positions, &[t * width])?;
-        let y = graph.reshape(y, &[n, t * width])?;
-        let y = graph.push_one(Op::Bias, &[y, positions])?;
+        let y = build::add_positions(graph, y, n, positions)?;
         graph.set_scope("transformer.drop");
         let y = build::dropout(graph, y, self.config.dropout, mode)?;
         graph.set_scope("");
@@ -294,11 +291,7 @@ mod tests {
         let spec = spec(8, 50);
         let description =
             describe(&Gpt::new(config, &spec).expect("fits"), &spec, 2).expect("fits");
-        let found: Vec<String> = description
-            .tensors
-            .iter()
-            .map(|tensor| format!("{} {:?}", tensor.name, tensor.shape))
-            .collect();
+        let found = description.tensor_lines();
         let block = |i: usize| {
             [
                 "ln_1.weight [12]",

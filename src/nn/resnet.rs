@@ -205,12 +205,7 @@ mod tests {
             (Depth::ResNet50, include_str!("resnet/resnet50.txt")),
         ] {
             let description = described(depth, 224, 1000);
-            let found: Vec<String> = description
-                .tensors
-                .iter()
-                .map(|tensor| format!("{} {:?}", tensor.name, tensor.shape))
-                .collect();
-            assert_eq!(found, list.lines().collect::<Vec<_>>(), "{depth:?}");
+            assert_eq!(description.tensor_lines(), list.lines().collect::<Vec<_>>(), "{depth:?}");
         }
     }
 

@@ -80,11 +80,7 @@ impl VisionTransformer {
         let class = graph.reshape(class, &[1, width])?;
         let class = graph.push_one(Op::Broadcast { axis: 0, len: n, factor: 1.0 }, &[class])?;
         let y = graph.push_one(Op::Concat { axis: 1 }, &[class, y])?;
-        // Each sample gets the same positions, as a bias for each number of its tokens.
-        let len = (patches + 1) * width;
-        let y = graph.reshape(y, &[n, len])?;
-        let positions = graph.reshape(positions, &[len])?;
-        let y = graph.push_one(Op::Bias, &[y, positions])?;
+        let y = build::add_positions(graph, y, n, positions)?;
         graph.reshape(y, &[n, patches + 1, width])
     }
 
@@ -188,11 +184,7 @@ mod tests {
     fn names_shapes_and_order_are_timms() {
         let size = Size { depth: 2, width: 12, heads: 3 };
         let description = described(size, [32, 32], 10).expect("images fit");
-        let found: Vec<String> = description
-            .tensors
-            .iter()
-            .map(|tensor| format!("{} {:?}", tensor.name, tensor.shape))
-            .collect();
+        let found = description.tensor_lines();
         let block = |i: usize| {
             [
                 "norm1.weight [12]",

@@ -24,6 +24,7 @@ pub mod manifest;
 pub mod npy;
 mod open;
 pub(crate) mod owned;
+pub(crate) mod pictures;
 mod read_ahead;
 pub mod resident;
 pub mod safetensors;

@@ -12,7 +12,8 @@ use crate::graph::Arena;
 use crate::graph::plan::{Pass, Program};
 use crate::report::trace::Tracer;
 use crate::rng::Rng;
-use crate::source::{Cost, Encoding, Sample, Source, SourceInfo, Synthetic, Target};
+use crate::source::pictures::Pictures;
+use crate::source::{Cost, Source, Synthetic};
 use crate::train::event::Summary;
 use crate::transform::{Image, Transform};
 use crate::{RunConfig, Trainer, cpu};
@@ -85,7 +86,7 @@ pub fn trainer(plants: &Plants, config: &RunConfig) -> Result<Trainer> {
             };
             Arc::new(Synthetic::new(SAMPLES, spec.clone(), 1)?.cost(cost))
         }
-        side => Arc::new(Picture::new(side, spec.clone())),
+        side => Arc::new(Pictures::new("picture", SAMPLES, spec.clone(), vec![picture(side)])),
     };
     let model = config.model.build(&spec)?;
     let planted = *plants;
@@ -98,45 +99,14 @@ pub fn trainer(plants: &Plants, config: &RunConfig) -> Result<Trainer> {
         .start()
 }
 
-/// One picture, as often as wanted.
-struct Picture {
-    spec: SampleSpec,
-    info: SourceInfo,
-    file: Vec<u8>,
-}
-
-impl Picture {
-    fn new(side: u32, spec: SampleSpec) -> Self {
-        let picture = image::GrayImage::from_fn(side, side, |x, y| {
-            image::Luma([(x.wrapping_mul(7) ^ y.wrapping_mul(13)) as u8])
-        });
-        let mut file = std::io::Cursor::new(Vec::new());
-        picture.write_to(&mut file, image::ImageFormat::Jpeg).expect("memory can be written");
-        let info = SourceInfo { name: "picture".into(), ..Default::default() };
-        Self { spec, info, file: file.into_inner() }
-    }
-}
-
-impl Source for Picture {
-    fn len(&self) -> usize {
-        SAMPLES
-    }
-
-    fn spec(&self) -> &SampleSpec {
-        &self.spec
-    }
-
-    fn info(&self) -> &SourceInfo {
-        &self.info
-    }
-
-    fn encoding(&self) -> Encoding {
-        Encoding::Image
-    }
-
-    fn read<'a>(&'a self, index: usize, _scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
-        Ok(Sample { input: &self.file, target: Target::Class(index as u32 % 2) })
-    }
+/// A grey JPEG of this side.
+fn picture(side: u32) -> Vec<u8> {
+    let picture = image::GrayImage::from_fn(side, side, |x, y| {
+        image::Luma([(x.wrapping_mul(7) ^ y.wrapping_mul(13)) as u8])
+    });
+    let mut file = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut file, image::ImageFormat::Jpeg).expect("memory can be written");
+    file.into_inner()
 }
 
 /// A transform that changes nothing and takes its time.

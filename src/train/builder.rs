@@ -359,10 +359,9 @@ impl TrainerBuilder {
         witness
     }
 
-    /// By what the best checkpoint is told; nothing where nothing is validated.
-    fn metric(&self) -> Option<Metric> {
-        let metric = self.config.keep_best;
-        self.validation.as_ref().map(|_| metric).filter(|metric| *metric != Metric::Off)
+    /// By what the best checkpoint is told, where there is a validation.
+    fn metric(&self) -> Metric {
+        self.validation.as_ref().map_or(Metric::Off, |_| self.config.keep_best)
     }
 
     fn quarantine(&self) -> Result<Quarantine> {
@@ -397,11 +396,8 @@ impl TrainerBuilder {
         Ok(Agenda::new(train, validation, config.accumulate, total_steps, &progress))
     }
 
-    /// Fills the arenas: constants, and either the checkpoint, or the weights of `--init`, or fresh values.
+    /// Fills the arenas: either the checkpoint, or the weights of `--init`, or fresh values.
     fn load(&self, program: &Program, executor: &mut dyn Executor) -> Result<Progress> {
-        if !program.consts.is_empty() {
-            executor.load(Arena::Consts, 0, &program.consts)?;
-        }
         if let Some(checkpoint) = &self.resume {
             for (arena, values) in &checkpoint.restore(program)?.arenas {
                 executor.load(*arena, 0, values)?;

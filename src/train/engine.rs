@@ -462,7 +462,6 @@ impl Engine {
         let Some(ends) = &self.ends else { return Ok(()) };
         let gauges = ends.gauges.clone();
         let began = Stamp::now();
-        let waiting = Instant::now();
         let message = select! {
             recv(self.mailbox) -> message => Some(message?),
             recv(ends.full) -> filled => {
@@ -475,12 +474,14 @@ impl Engine {
             }
             default(PULSE_EVERY) => None,
         };
-        if let Some(tracer) = gauges.tracing() {
-            let args = json!({});
-            tracer.span(Track::Thread, "wait for a batch", waiting, Instant::now(), args);
+        let ended = Stamp::now();
+        if let Some(tracer) = gauges.tracing()
+            && let (Some(began), Some(ended)) = (began.instant(), ended.instant())
+        {
+            tracer.span(Track::Thread, "wait for a batch", began, ended, json!({}));
         }
         if self.credits > 0 && self.times.passes > 0 {
-            gauges.starved.add(began.elapsed());
+            gauges.starved.add(began.until(ended));
         }
         if let Err(error) = self.take_pulse(false) {
             self.fail(error);

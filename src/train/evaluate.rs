@@ -13,7 +13,6 @@ use crate::batch::{SampleSpec, StepHeader};
 use crate::device;
 use crate::error::Result;
 use crate::executor::{DeviceInfo, Done, Executor, Wants};
-use crate::graph::Arena;
 use crate::graph::plan::{Pass, Program};
 use crate::nn::Module;
 use crate::nn::losses::Loss;
@@ -119,9 +118,6 @@ pub fn evaluate(
     let batch_size = options.batch_size.min(source.len()).max(1);
     let program = Arc::new(eval_program(model, &spec, trained_on, batch_size)?);
     let mut executor = device::open(&options.device, program.clone(), options.slots)?;
-    if !program.consts.is_empty() {
-        executor.load(Arena::Consts, 0, &program.consts)?;
-    }
     for (arena, variable, values) in weights.place(&program)? {
         executor.load(arena, variable.offset, &values)?;
     }

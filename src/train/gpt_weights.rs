@@ -50,7 +50,7 @@ pub(super) fn adapt<'a>(
             // A model of a shorter context uses the first positions.
             let len = positions.iter().product();
             seen.values = seen.values.get(..len).unwrap_or(seen.values);
-            seen.shape = positions.to_vec();
+            seen.shape = Cow::Owned(positions.to_vec());
         }
         adapted.insert(name, seen);
     }
@@ -80,12 +80,12 @@ mod tests {
         expected: &[(&str, &[usize])],
     ) -> Result<Vec<Row>> {
         let found = names.iter().map(|&(name, shape, values)| {
-            let seen = Seen { dtype: Dtype::F32, shape: shape.to_vec(), values };
+            let seen = Seen { dtype: Dtype::F32, shape: Cow::Borrowed(shape), values };
             (Cow::Borrowed(name), seen)
         });
         let adapted = adapt("w.safetensors", found.collect(), expected)?;
         let row = |(name, seen): (Cow<'_, str>, Seen<'_>)| {
-            (name.into_owned(), seen.shape, seen.values.to_vec())
+            (name.into_owned(), seen.shape.into_owned(), seen.values.to_vec())
         };
         Ok(adapted.into_iter().map(row).collect())
     }

@@ -23,7 +23,7 @@ pub(super) struct Saving {
     /// Newest checkpoints that stay.
     pub keep: usize,
     /// By what the best is told, which stays as well.
-    pub best: Option<Metric>,
+    pub best: Metric,
 }
 
 /// Takes the checkpoints of a run.
@@ -33,7 +33,7 @@ pub(super) struct Keeper {
     total_steps: u64,
     /// Since when no checkpoint was due, where that is told by time.
     since: Instant,
-    metric: Option<Metric>,
+    metric: Metric,
     best: Option<Best>,
     /// The best, whose checkpoint is yet to be taken.
     unsaved_best: Option<Best>,
@@ -55,7 +55,8 @@ impl Keeper {
         first_step: u64,
     ) -> Result<Self> {
         let writer = CheckpointWriter::start(&saving.dir, program, seed, saving.keep)?;
-        let best = saving.best.and_then(|_| Best::read(&checkpoints_dir(&saving.dir)));
+        let tells = saving.best != Metric::Off;
+        let best = tells.then(|| Best::read(&checkpoints_dir(&saving.dir))).flatten();
         Ok(Self {
             writer,
             every: saving.every,
@@ -85,7 +86,7 @@ impl Keeper {
             self.since = Instant::now();
             return true;
         }
-        let perhaps = self.metric.is_some() && work.last && !is_last;
+        let perhaps = self.metric != Metric::Off && work.last && !is_last;
         if perhaps {
             self.perhaps.push(step);
         }
@@ -122,9 +123,8 @@ impl Keeper {
     /// An epoch was validated: if it is the best so far, its checkpoint is written, if it was not, and stays.
     pub fn judge(&mut self, epoch: &EpochReport, lines: &RunFolder) -> Result<()> {
         let held = self.held.take().filter(|(_, progress)| progress.step == epoch.step);
-        let Some((metric, value)) = self.metric.and_then(|m| m.of(epoch).map(|v| (m, v))) else {
-            return Ok(());
-        };
+        let metric = self.metric;
+        let Some(value) = metric.of(epoch) else { return Ok(()) };
         if self.best.is_some_and(|best| !best.is_beaten(metric, value)) {
             return Ok(());
         }

@@ -32,11 +32,17 @@ struct Stored {
     values: Vec<f32>,
 }
 
-/// A tensor of a file, to be looked at.
-#[derive(Clone, Copy)]
-pub(super) struct Tensor<'a> {
+impl Stored {
+    fn seen(&self) -> Seen<'_> {
+        Seen { dtype: self.dtype, shape: Cow::Borrowed(&self.shape), values: &self.values }
+    }
+}
+
+/// A tensor of a file, as it is looked at.
+#[derive(Clone)]
+pub(super) struct Seen<'a> {
     pub dtype: Dtype,
-    pub shape: &'a [usize],
+    pub shape: Cow<'a, [usize]>,
     /// Empty unless it was stored as `f32`.
     pub values: &'a [f32],
 }
@@ -88,7 +94,7 @@ impl Weights {
         let expected: Vec<_> =
             variables.iter().map(|(_, v)| (v.name.as_str(), v.shape.as_slice())).collect();
         let found = self.seen_by(&expected)?;
-        expect(&self.file, found.iter().map(|(name, seen)| (&**name, seen)), &expected)?;
+        expect(&self.file, found.iter().map(|(name, seen)| (&**name, seen.clone())), &expected)?;
         let place = |(arena, variable): (Arena, &Variable)| {
             (arena, variable.clone(), found[variable.name.as_str()].values.to_vec())
         };
@@ -108,9 +114,7 @@ impl Weights {
     /// The tensors as a model of these variables knows them: a language model takes those of a published GPT-2, see
     /// [`gpt_weights`](super::gpt_weights).
     fn seen_by(&self, expected: &[(&str, &[usize])]) -> Result<BTreeMap<Cow<'_, str>, Seen<'_>>> {
-        let seen = self.tensors.iter().map(|(name, Stored { dtype, shape, values })| {
-            (Cow::Borrowed(name.as_str()), Seen { dtype: *dtype, shape: shape.clone(), values })
-        });
+        let seen = self.tensors.iter().map(|(name, t)| (Cow::Borrowed(name.as_str()), t.seen()));
         gpt_weights::adapt(&self.file, seen.collect(), expected)
     }
 
@@ -120,9 +124,8 @@ impl Weights {
     }
 
     /// A tensor, if it is there.
-    pub(super) fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
-        let Stored { dtype, shape, values } = self.tensors.get(name)?;
-        Some(Tensor { dtype: *dtype, shape, values })
+    pub(super) fn tensor(&self, name: &str) -> Option<Seen<'_>> {
+        self.tensors.get(name).map(Stored::seen)
     }
 
     /// The values of a tensor that is known to be there.
@@ -147,37 +150,23 @@ impl Weights {
         &self,
         expected: impl Iterator<Item = (&'a str, &'a [usize])>,
     ) -> Result<()> {
-        let found: Vec<(&str, Seen<'_>)> = self
-            .tensors
-            .iter()
-            .map(|(name, Stored { dtype, shape, values })| {
-                (name.as_str(), Seen { dtype: *dtype, shape: shape.clone(), values })
-            })
-            .collect();
-        let found = found.iter().map(|(name, seen)| (*name, seen));
+        let found = self.tensors.iter().map(|(name, stored)| (name.as_str(), stored.seen()));
         expect(&self.file, found, &expected.collect::<Vec<_>>())
     }
 }
 
-/// A stored tensor as a model sees it.
-pub(super) struct Seen<'a> {
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    pub values: &'a [f32],
-}
-
 fn expect<'a>(
     file: &str,
-    found: impl Iterator<Item = (&'a str, &'a Seen<'a>)>,
+    found: impl Iterator<Item = (&'a str, Seen<'a>)>,
     expected: &[(&str, &[usize])],
 ) -> Result<()> {
-    let mut unexpected: BTreeMap<&str, &Seen<'_>> = found.collect();
+    let mut unexpected: BTreeMap<&str, Seen<'_>> = found.collect();
     unexpected.retain(|name, _| !is_batch_counter(name));
     let mut differences = Vec::new();
     for (name, shape) in expected {
         match unexpected.remove(name) {
             None => differences.push(format!("{name}: missing, expected F32 {shape:?}")),
-            Some(found) if found.dtype != Dtype::F32 || found.shape != *shape => {
+            Some(found) if found.dtype != Dtype::F32 || *found.shape != **shape => {
                 let Seen { dtype, shape: found, .. } = found;
                 differences
                     .push(format!("{name}: found {dtype:?} {found:?}, expected F32 {shape:?}"));

@@ -5,6 +5,8 @@ mod data;
 mod live;
 mod machine;
 mod pictures;
+#[path = "../common/program.rs"]
+mod program;
 mod report;
 
 use std::path::Path;
@@ -28,11 +30,7 @@ impl Desk {
     }
 
     fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_inflight"));
-        command.args(line.split_whitespace()).current_dir(self.dir.path());
-        // Nothing here may be fetched, or found in the cache of whoever runs the tests.
-        command.env("INFLIGHT_DATA", self.path("data")).stdin(Stdio::null());
-        command
+        program::command(self.dir.path(), line)
     }
 
     #[track_caller]

@@ -10,6 +10,8 @@ mod device;
 mod disk;
 #[cfg(feature = "faults")]
 mod gradients;
+#[path = "../common/program.rs"]
+mod program;
 #[cfg(feature = "faults")]
 mod samples;
 mod signals;
@@ -17,7 +19,7 @@ mod signals;
 mod terminal;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -82,10 +84,7 @@ impl Desk {
     }
 
     fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_inflight"));
-        command.args(line.split_whitespace()).current_dir(self.dir.path());
-        command.env("INFLIGHT_DATA", self.path("data")).stdin(Stdio::null());
-        command
+        program::command(self.dir.path(), line)
     }
 
     /// Runs a command line that may meet `faults`, to its end.

@@ -9,7 +9,7 @@ use super::best::{Best, folder_of_best};
 use super::manifest::{self, Manifest, Unread};
 use super::{Checkpoint, MODEL_FILE, STATE_FILE, checkpoints_dir, list};
 use crate::error::{Error, Result};
-use crate::train::weights::{Tensor, Weights};
+use crate::train::weights::{Seen, Weights};
 
 /// A checkpoint that was found.
 #[derive(Clone, Debug)]
@@ -130,20 +130,21 @@ fn diff_file(file: &str, a: &Weights, b: &Weights) -> (usize, Vec<Difference>) {
     let (mut same, mut different) = (0, Vec::new());
     for name in names {
         let (left, right) = (a.tensor(name), b.tensor(name));
-        let alike = left.zip(right).filter(|(l, r)| (l.dtype, l.shape) == (r.dtype, r.shape));
+        let both = left.as_ref().zip(right.as_ref());
+        let alike = both.filter(|(l, r)| (l.dtype, &l.shape) == (r.dtype, &r.shape));
         let values = alike.map(|(left, right)| compare(left, right));
         if values.is_some_and(|values| values.differing == 0) {
             same += 1;
             continue;
         }
-        let kind = |tensor: Tensor<'_>| format!("{} {:?}", tensor.dtype, tensor.shape);
+        let kind = |tensor: Seen<'_>| format!("{} {:?}", tensor.dtype, tensor.shape);
         let (a, b) = (left.map(kind), right.map(kind));
         different.push(Difference { file: file.into(), name: name.into(), a, b, values });
     }
     (same, different)
 }
 
-fn compare(a: Tensor<'_>, b: Tensor<'_>) -> ValueDifference {
+fn compare(a: &Seen<'_>, b: &Seen<'_>) -> ValueDifference {
     let of = a.shape.iter().product();
     let (mut differing, mut abs_max, mut square, mut norm) = (0, 0.0f64, 0.0, 0.0);
     for (&a, &b) in a.values.iter().zip(b.values) {
