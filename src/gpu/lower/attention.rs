@@ -26,17 +26,17 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     }
 }
 
-/// First the cache takes the keys and values of all tokens, then each token and head looks at its part of the cache.
+/// First the cache takes the keys and values of all rows, then each row and head looks at its part of the cache.
 fn cached(heads: usize, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let (qkv, cache) = (&bound.inputs[0].shape, &bound.outputs[1].shape);
-    let (tokens, width, capacity) = (qkv[0] * qkv[1], qkv[2] / 3, cache[1]);
+    let (rows, width, capacity) = (qkv[0], qkv[1] / 3, cache[1]);
     let sizes = || -> Constants {
-        let sizes = [("TOKENS", tokens), ("T", qkv[1]), ("WIDTH", width), ("CAPACITY", capacity)];
+        let sizes = [("ROWS", rows), ("WIDTH", width), ("CAPACITY", capacity)];
         sizes.map(|(name, size)| (name, size as f64)).to_vec()
     };
     let keep = shader!("cached_attention_keep", "dispatch", "cached_attention");
     let bindings = vec![Input(0), Input(1), Output(1)];
-    let keep = dispatch(keep, sizes(), bindings, tokens * 2 * width, caps);
+    let keep = dispatch(keep, sizes(), bindings, rows * 2 * width, caps);
     let lanes = row_lanes(capacity, caps);
     let mut constants = sizes();
     constants.extend([
@@ -47,7 +47,7 @@ fn cached(heads: usize, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let attend = shader!("cached_attention", "dispatch", "rows", "cached_attention")
         .with_const("HEAD", (width / heads) as u32);
     let bindings = vec![Input(0), Input(1), Output(1), Output(0)];
-    let invocations = tokens * heads * lanes as usize;
+    let invocations = rows * heads * lanes as usize;
     let attend = dispatch(attend, constants, bindings, invocations, caps);
     Lowered { dispatches: vec![keep, attend], scratch_bytes: vec![] }
 }

@@ -4,6 +4,7 @@
 //! literals, and operations that agree in all of them share one pipeline.
 
 mod attention;
+mod choice;
 mod elementwise;
 mod embedding;
 mod losses;
@@ -116,6 +117,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::LayerNormInputGrad
         | Op::LayerNormParamGrad => norm::lower(op, bound, caps),
         Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::lower(op, bound, caps),
+        Op::ChooseToken => choice::lower(bound, caps),
         Op::CrossEntropy { .. }
         | Op::SoftCrossEntropy { .. }
         | Op::MeanSquaredError { .. }
