@@ -11,7 +11,7 @@ use crate::graph::op::Op;
 use crate::graph::plan::{Pass, Program, ProgramBuilder};
 use crate::graph::{Arena, Graph, Role, TensorId};
 use crate::nn::Mode;
-use crate::nn::gpt::Gpt;
+use crate::nn::language::{Attend, LanguageModel, Tokens, Trunk, head_op};
 
 /// Where the choices lie behind the metrics of a step, in elements.
 const CHOSEN_AT: usize = 64;
@@ -36,7 +36,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub fn new(model: &Gpt, sequences: usize) -> Self {
+    pub fn new(model: &LanguageModel, sequences: usize) -> Self {
         let rows = (sequences + STRETCH).min(sequences * model.positions());
         Self { sequences, rows, choice_len: CHOICE_LEN + model.vocabulary().div_ceil(32) }
     }
@@ -85,7 +85,7 @@ impl Layout {
     }
 
     /// The program, whose output is the tokens that follow and the logarithms of their probabilities `[sequences, 2]`.
-    pub fn program(&self, model: &Gpt) -> Result<Program> {
+    pub fn program(&self, model: &LanguageModel) -> Result<Program> {
         let mut builder = ProgramBuilder::new(&self.spec(model.vocabulary()), self.rows);
         let mut output = None;
         for rows in self.sizes() {
@@ -98,37 +98,34 @@ impl Layout {
     }
 
     /// The model over so many rows.
-    fn graph(&self, model: &Gpt, rows: usize) -> Result<(Graph, TensorId)> {
-        let (n, width, capacity) = (self.sequences, model.config().width, model.positions());
+    fn graph(&self, model: &LanguageModel, rows: usize) -> Result<(Graph, TensorId)> {
+        let (n, capacity, heads) = (self.sequences, model.positions(), model.heads());
         let texts = self.texts(rows);
         let mut graph = Graph::new();
         // The same tensor in every pass, though passes write different parts of it.
         let at = Role::Stretch(Arena::Metrics, CHOSEN_AT);
         let output = graph.add_tensor("output", &[n, 2], DType::F32, at);
-        let ids = graph.add_tensor("ids", &[rows], DType::U32, Role::Input);
-        let positions = graph.add_tensor("positions", &[rows], DType::U32, Role::Target);
+        let ids = graph.add_tensor("ids", &[1, rows], DType::U32, Role::Input);
+        let positions = graph.add_tensor("positions", &[1, rows], DType::U32, Role::Target);
         let places = graph.add_tensor("places", &[2, rows], DType::U32, Role::Beside(0));
-        let tables = model.tables(&mut graph);
-        graph.set_scope("transformer.wte");
-        let x = model.embed(&mut graph, tables.tokens, ids)?;
-        graph.set_scope("transformer.wpe");
-        let learned = model.embed(&mut graph, tables.positions, positions)?;
-        let x = graph.push_one(Op::Add, &[x, learned])?;
-        graph.set_scope("");
-        let heads = model.config().heads;
-        let cache_len = (n * capacity * 2 * width).next_multiple_of(SLOT_ALIGN_BYTES / 4);
-        let x = model.blocks(&mut graph, x, Mode::Eval, |graph, qkv, layer| {
-            let y = graph.add_tensor("y", &[rows, width], DType::F32, Role::Activation);
+        let cache_len = (n * capacity * heads.kept()).next_multiple_of(SLOT_ALIGN_BYTES / 4);
+        let attend: Attend<'_> = &mut |graph, qkv, layer| {
+            let row = *graph.shape(qkv).last().unwrap_or(&0);
+            let qkv = graph.reshape(qkv, &[rows, row])?;
+            let y = graph.add_tensor("y", &[rows, heads.width()], DType::F32, Role::Activation);
             let at = Role::Stretch(Arena::Cache, layer * cache_len);
-            let cache = graph.add_tensor("cache", &[n, capacity, 2 * width], DType::F32, at);
-            graph.push_into(Op::CachedAttention { heads }, &[qkv, places], &[y, cache]);
-            Ok(y)
-        })?;
+            let cache = graph.add_tensor("cache", &[n, capacity, heads.kept()], DType::F32, at);
+            let op = Op::CachedAttention { heads: heads.queries };
+            graph.push_into(op, &[qkv, places], &[y, cache]);
+            graph.reshape(y, &[1, rows, heads.width()])
+        };
+        let tokens = Tokens { ids, positions: Some(positions) };
+        let Trunk { rows: x, head } = model.trunk(&mut graph, tokens, Mode::Eval, attend)?;
         graph.set_scope("lm_head");
         let last = Role::Beside(self.last_offset());
         let last = graph.add_tensor("last", &[texts], DType::U32, last);
         let x = graph.push_one(Op::Embedding, &[last, x])?;
-        let logits = graph.push_one(Gpt::head_op(), &[x, tables.tokens])?;
+        let logits = graph.push_one(head_op(), &[x, head])?;
         let choices = Role::Beside(self.choices_offset());
         let choices = graph.add_tensor("choices", &[texts, self.choice_len], DType::U32, choices);
         let at = Role::Stretch(Arena::Metrics, CHOSEN_AT);
@@ -143,8 +140,8 @@ mod tests {
     use super::*;
 
     fn layout(sequences: usize, positions: usize) -> Layout {
-        let config = crate::nn::gpt::GptConfig::NANO;
-        Layout::new(&Gpt::with_sizes(config, 100, positions).expect("fits"), sequences)
+        let config = crate::nn::language::LanguageConfig::from(crate::nn::gpt::GptConfig::NANO);
+        Layout::new(&config.with_sizes(100, positions).expect("fits"), sequences)
     }
 
     #[test]
