@@ -129,6 +129,7 @@ impl Desk {
             for token in tokens {
                 self.hand_out(token, texts);
             }
+            self.shared.measures.under_way(texts.len(), self.waiting.len());
         }
     }
 

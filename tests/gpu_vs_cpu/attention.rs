@@ -33,6 +33,12 @@ fn attention(case: [usize; 4], causal: bool) -> Bench {
     bench
 }
 
+/// llvmpipe ends all loops of an invocation after 65,535 turns together.
+#[test]
+fn attention_over_many_keys() {
+    attention([1, 560, 1, 64], true).check(1e-3, 1e-4);
+}
+
 #[test]
 fn attention_and_its_gradient() {
     for (case, causal) in CASES {
