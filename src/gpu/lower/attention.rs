@@ -2,7 +2,7 @@
 //! the keys, and the gradient makes the weights again, once for the queries and once for keys and values,
 //! because adding to them from many workgroups would take float atomics.
 
-use super::{Constants, dispatch, fold, row_lanes, shader};
+use super::{Constants, SOFTWARE_TURNS, WORKGROUP, dispatch, fold, row_lanes, shader};
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
 use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Shader};
 use crate::graph::op::Op;
@@ -37,7 +37,9 @@ fn cached(heads: usize, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let keep = shader!("cached_attention_keep", "dispatch", "cached_attention");
     let bindings = vec![Input(0), Input(1), Output(1)];
     let keep = dispatch(keep, sizes(), bindings, rows * 2 * width, caps);
-    let lanes = row_lanes(capacity, caps);
+    let head = width / heads;
+    let is_long = caps.software && capacity * (2 * head + 1) > SOFTWARE_TURNS;
+    let lanes = if is_long { WORKGROUP } else { row_lanes(capacity, caps) };
     let mut constants = sizes();
     constants.extend([
         ("HEADS", heads as f64),
@@ -154,8 +156,8 @@ impl Attention {
         Dispatch { shader, constants: self.constants(), bindings, workgroups, guarded: true }
     }
 
-    /// Rows and columns of an invocation of a kernel with so many tiles; none on software adapters, where a
-    /// barrier is a switch between coroutines, and for heads that workgroup memory cannot hold.
+    /// Rows and columns of an invocation of a kernel with so many tiles; none for heads that workgroup memory cannot hold, and
+    /// on software adapters, where a barrier is a switch between coroutines, as long as an invocation may go over all keys.
     fn each(&self, tiles: usize, caps: &DeviceCaps) -> Option<usize> {
         let quads = self.head.div_ceil(4);
         let pitch_bytes = 16 * (quads + 1 - quads % 2);
@@ -164,6 +166,7 @@ impl Attention {
             block * (tiles * pitch_bytes + 4 * (block + 1) + 4)
         };
         let fits = |each: &usize| bytes(*each) <= caps.workgroup_bytes as usize;
-        if caps.software { None } else { EACH.into_iter().find(fits) }
+        let is_short = self.tokens * (4 * self.head + 1) <= SOFTWARE_TURNS;
+        if caps.software && is_short { None } else { EACH.into_iter().find(fits) }
     }
 }
