@@ -59,7 +59,7 @@ impl Layout {
             let y = graph.add_tensor("y", &shape, DType::F32, Role::Activation);
             let at = Role::Stretch(Arena::Cache, layer * cache_len);
             let cache = graph.add_tensor("cache", &[n, capacity, heads.kept()], DType::F32, at);
-            let op = Op::CachedAttention { heads: heads.queries };
+            let op = Op::CachedAttention { heads: heads.queries, kv_heads: heads.keys };
             graph.push_into(op, &[qkv, positions], &[y, cache]);
             Ok(y)
         };
