@@ -1,8 +1,11 @@
-// cached_attention: qkv[ROWS, 3d], places[2, ROWS] | cache[n, CAPACITY, 2d], y[ROWS, d], once the cache holds the keys and
-// values of these rows. LANES invocations share a row and head: each goes over its share of the keys, keeping the largest
-// score so far and correcting what it has summed whenever a larger one comes (Milakov and Gimelshein, 2018).
+// cached_attention: qkv[ROWS, WIDTH + KEPT], places[2, ROWS] | cache[n, CAPACITY, KEPT], y[ROWS, WIDTH], once the cache
+// holds the keys and values of these rows. LANES invocations share a row and head: each goes over its share of the keys,
+// keeping the largest score so far and correcting what it has summed whenever a larger one comes (Milakov and Gimelshein,
+// 2018).
 
 override HEADS: u32;
+// How many heads of queries share keys and values.
+override GROUP: u32;
 override SCALE: f32;
 
 const MASKED: f32 = -3.0e38;
@@ -16,6 +19,7 @@ fn main(grid: Grid) {
     let real = pair < ROWS * HEADS;
     let row = select(0u, pair / HEADS, real);
     let head = pair % HEADS * HEAD;
+    let shared_head = pair % HEADS / GROUP * HEAD;
     let position = places[row];
     var end = 0u;
     if real && position < CAPACITY {
@@ -24,23 +28,23 @@ fn main(grid: Grid) {
     var features: array<f32, HEAD>;
     var sums: array<f32, HEAD>;
     for (var k = 0u; k < HEAD; k++) {
-        features[k] = SCALE * qkv[row * 3u * WIDTH + head + k];
+        features[k] = SCALE * qkv[row * (WIDTH + KEPT) + head + k];
         sums[k] = 0.0;
     }
     var peak = MASKED;
     var total = 0.0;
     for (var key = lane; key < end; key += LANES) {
-        let at = cache_row(row, key) + head;
+        let at = cache_row(row, key) + shared_head;
         var score = 0.0;
         for (var k = 0u; k < HEAD; k++) {
-            score += features[k] * cache[at + k];
+            score += features[k] * f32(cache[at + k]);
         }
         let shrink = exp(peak - max(peak, score));
         peak = max(peak, score);
         let weight = exp(score - peak);
         total = total * shrink + weight;
         for (var k = 0u; k < HEAD; k++) {
-            sums[k] = sums[k] * shrink + weight * cache[at + WIDTH + k];
+            sums[k] = sums[k] * shrink + weight * f32(cache[at + KEPT / 2u + k]);
         }
     }
     let highest = row_max(peak, grid);

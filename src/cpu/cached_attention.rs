@@ -13,10 +13,11 @@ use super::real::Real;
 use crate::graph::op::Op;
 
 pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
-    let Op::CachedAttention { heads } = *call.op else { unreachable!("dispatched by family") };
-    let (qkv, cache) = (call.shape(0), call.out_shape(1));
-    let (rows, width) = (qkv[0], qkv[1] / 3);
-    let shape = Shape { width, heads, capacity: cache[1] };
+    let Op::CachedAttention { heads, kv_heads } = *call.op else {
+        unreachable!("dispatched by family")
+    };
+    let ([rows, width], cache) = ([0, 1].map(|axis| call.out_shape(0)[axis]), call.out_shape(1));
+    let shape = Shape { len: width / heads, heads, kv_heads, capacity: cache[1] };
     let (positions, sequences) = call.indices(1).split_at(rows);
     let [y, cache] = [call.out(0), call.out(1)];
     let qkv = call.real(0);
@@ -28,21 +29,21 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     let mut rest = &mut parts[..];
     for piece in &pieces {
         for head in 0..heads {
-            let (part, others) = rest.split_at_mut(piece.rows.len() * width / heads);
+            let (part, others) = rest.split_at_mut(piece.rows.len() * shape.len);
             rest = others;
             tasks.push((piece, head, part));
         }
     }
     tasks.into_par_iter().for_each(|(piece, head, part)| {
-        let cache = &cache[piece.sequence * 2 * shape.capacity * width..];
+        let cache = &cache[piece.sequence * shape.capacity * shape.kept()..];
         let positions = &positions[piece.rows.clone()];
-        let qkv = &qkv[3 * width * piece.rows.start..3 * width * piece.rows.end];
+        let qkv = &qkv[shape.row_len() * piece.rows.start..shape.row_len() * piece.rows.end];
         shape.attend(qkv, positions, cache, head, part, &mut call.scratch.thread());
     });
     y.fill(T::ZERO);
     let mut parts = &parts[..];
     for piece in &pieces {
-        let len = width / heads;
+        let len = shape.len;
         let (part, others) = parts.split_at(piece.rows.len() * width);
         parts = others;
         let y = &mut y[width * piece.rows.start..width * piece.rows.end];
@@ -53,10 +54,10 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     }
 }
 
-/// A block of weights for each thread, and a second y with the features of a head together, from the shapes of qkv and
-/// the cache.
-pub(super) fn scratch_len(qkv: &[usize], cache: &[usize]) -> ScratchLen {
-    ScratchLen { thread: BLOCK.min(qkv[0]) * cache[1], shared: qkv[0] * qkv[1] / 3 }
+/// A block of weights for each thread, and a second y with the features of a head together, from the shapes of y and the
+/// cache.
+pub(super) fn scratch_len(y: &[usize], cache: &[usize]) -> ScratchLen {
+    ScratchLen { thread: BLOCK.min(y[0]) * cache[1], shared: y.iter().product() }
 }
 
 /// Rows that follow each other in one sequence.
@@ -67,22 +68,33 @@ struct Piece {
 
 #[derive(Clone, Copy)]
 struct Shape {
-    /// Features of all heads.
-    width: usize,
+    /// Features of a head.
+    len: usize,
     heads: usize,
+    kv_heads: usize,
     /// Rows of the cache of a sequence.
     capacity: usize,
 }
 
 impl Shape {
+    /// Features of a row of the cache.
+    fn kept(&self) -> usize {
+        2 * self.kv_heads * self.len
+    }
+
+    /// Features of a row of queries, keys and values.
+    fn row_len(&self) -> usize {
+        self.heads * self.len + self.kept()
+    }
+
     /// Keeps keys and values of all tokens but padding.
     fn keep<T: Real>(&self, qkv: &[T], positions: &[u32], sequences: &[u32], cache: &mut [T]) {
-        let row_len = 2 * self.width;
         let places = positions.iter().zip(sequences);
-        for (qkv, (&position, &sequence)) in qkv.chunks(3 * self.width).zip(places) {
+        for (qkv, (&position, &sequence)) in qkv.chunks(self.row_len()).zip(places) {
             if (position as usize) < self.capacity {
                 let row = sequence as usize * self.capacity + position as usize;
-                cache[row * row_len..][..row_len].copy_from_slice(&qkv[self.width..]);
+                let kept = &qkv[self.heads * self.len..];
+                cache[row * self.kept()..][..self.kept()].copy_from_slice(kept);
             }
         }
     }
@@ -109,7 +121,7 @@ impl Shape {
         pieces
     }
 
-    /// What one head of a piece sees: `y[rows, width / heads]`.
+    /// What one head of a piece sees: `y[rows, len]`.
     fn attend<T: Real>(
         &self,
         qkv: &[T],
@@ -119,14 +131,15 @@ impl Shape {
         y: &mut [T],
         scratch: &mut [T],
     ) {
-        let len = self.width / self.heads;
+        let len = self.len;
         let scale = T::of(1.0 / (len as f64).sqrt());
         let count = positions.len();
         let keys = positions.iter().max().map_or(0, |&position| position as usize + 1);
-        let q = Matrix::new(qkv, count, 3 * self.width).column_range(head * len, len);
-        let cache = Matrix::new(cache, self.capacity, 2 * self.width).row_range(0, keys);
-        let k = cache.column_range(head * len, len);
-        let v = cache.column_range(self.width + head * len, len);
+        let shared = head / (self.heads / self.kv_heads);
+        let q = Matrix::new(qkv, count, self.row_len()).column_range(head * len, len);
+        let cache = Matrix::new(cache, self.capacity, self.kept()).row_range(0, keys);
+        let k = cache.column_range(shared * len, len);
+        let v = cache.column_range((self.kv_heads + shared) * len, len);
         let weights = &mut scratch[..count * keys];
         gemm(q, k.transposed(), weights, Write::Replace);
         for (&position, row) in positions.iter().zip(weights.chunks_mut(keys)) {
@@ -145,23 +158,25 @@ mod tests {
     use super::*;
     use crate::batch::StepHeader;
     use crate::cpu::call::{Input, MAX_BINDINGS, Output, Scratch};
-    use crate::cpu::testing::{convert, run_op};
+    use crate::cpu::testing::{convert, in_pools, run_op};
+    use crate::graph::op::Attending;
     use crate::testing::{assert_close, normal};
 
-    /// Runs the operation over `qkv[rows, 3d]`, changing `cache`; `places` are positions, then sequences.
+    /// Runs the operation over `qkv[rows, (heads + 2 kv_heads) · len]`, changing `cache`; `places` are positions, then
+    /// sequences.
     fn step<T: Real>(
         qkv: &[f64],
         places: &[u32],
         cache: &mut [T],
-        [n, heads, len, capacity]: [usize; 4],
+        [n, heads, kv_heads, len, capacity]: [usize; 5],
     ) -> Vec<T> {
-        let (d, rows) = (heads * len, places.len() / 2);
-        let op = Op::CachedAttention { heads };
-        let inputs = [vec![rows, 3 * d], vec![2, rows]];
-        let outputs = [vec![rows, d], vec![n, capacity, 2 * d]];
+        let (d, kept, rows) = (heads * len, 2 * kv_heads * len, places.len() / 2);
+        let op = Op::CachedAttention { heads, kv_heads };
+        let inputs = [vec![rows, d + kept], vec![2, rows]];
+        let outputs = [vec![rows, d], vec![n, capacity, kept]];
         let qkv = convert::<T>(qkv);
         let mut y = vec![T::of(0.5); rows * d];
-        let scratch_len = scratch_len(&inputs[0], &outputs[1]);
+        let scratch_len = scratch_len(&outputs[0], &outputs[1]);
         let scratch = Scratch::filled(scratch_len, rayon::current_num_threads(), T::of(f64::NAN));
         let header = StepHeader::default();
         let mut bound: [Output<'_, T>; MAX_BINDINGS] = Default::default();
@@ -184,38 +199,55 @@ mod tests {
 
     #[test]
     fn in_pieces_and_mixed_with_others_it_is_causal_attention_of_the_whole() {
-        let ([heads, len], t) = ([3, 4], 70);
-        let d = heads * len;
-        let qkv = normal(1, 2 * t * 3 * d);
-        let shapes = [vec![2, t, d], vec![2, heads, t]];
-        let op = Op::Attention { heads, causal: true };
-        let whole = run_op::<f64>(op, &[&qkv], &[vec![2, t, 3 * d]], &shapes).remove(0);
-        // A long beginning, then tokens one at a time, then several at once, of two sequences by turns.
-        let pieces = [0..65, 65..66, 66..67, 67..70];
-        let mut cache = vec![f64::NAN; 2 * t * 2 * d];
-        let mut found = [Vec::new(), Vec::new()];
-        for piece in pieces {
-            // The second sequence comes first, and padding stands between the two.
-            let of = |sequence: usize| {
-                &qkv[(sequence * t + piece.start) * 3 * d..][..piece.len() * 3 * d]
-            };
-            let rows = [of(1), &vec![7.0; 3 * d], of(0)].concat();
-            let at: Vec<u32> = piece.clone().map(|token| token as u32).collect();
-            let positions = [&at[..], &[u32::MAX], &at].concat();
-            let sequences = [vec![1; piece.len()], vec![0], vec![0; piece.len()]].concat();
-            let places = [positions, sequences].concat();
-            let y = step(&rows, &places, &mut cache, [2, heads, len, t]);
-            let (second, rest) = y.split_at(piece.len() * d);
-            assert!(rest[..d].iter().all(|&y| y == 0.0));
-            found[0].extend_from_slice(&rest[d..]);
-            found[1].extend_from_slice(second);
+        for [heads, kv_heads, len] in [[3, 3, 4], [6, 2, 3]] {
+            let (t, d, kept) = (70, heads * len, 2 * kv_heads * len);
+            let row = d + kept;
+            let qkv = normal(1, 2 * t * row);
+            let shapes = [vec![2, t, d], vec![2, heads, t]];
+            let op = Op::Attention(Attending { kv_heads, ..Attending::new(heads, true) });
+            let whole = run_op::<f64>(op, &[&qkv], &[vec![2, t, row]], &shapes).remove(0);
+            // A long beginning, then tokens one at a time, then several at once, of two sequences by turns.
+            let pieces = [0..65, 65..66, 66..67, 67..70];
+            let mut cache = vec![f64::NAN; 2 * t * kept];
+            let mut found = [Vec::new(), Vec::new()];
+            for piece in pieces {
+                // The second sequence comes first, and padding stands between the two.
+                let of = |sequence: usize| {
+                    &qkv[(sequence * t + piece.start) * row..][..piece.len() * row]
+                };
+                let rows = [of(1), &vec![7.0; row], of(0)].concat();
+                let at: Vec<u32> = piece.clone().map(|token| token as u32).collect();
+                let positions = [&at[..], &[u32::MAX], &at].concat();
+                let sequences = [vec![1; piece.len()], vec![0], vec![0; piece.len()]].concat();
+                let places = [positions, sequences].concat();
+                let y = step(&rows, &places, &mut cache, [2, heads, kv_heads, len, t]);
+                let (second, rest) = y.split_at(piece.len() * d);
+                assert!(rest[..d].iter().all(|&y| y == 0.0));
+                found[0].extend_from_slice(&rest[d..]);
+                found[1].extend_from_slice(second);
+            }
+            assert_close(&found.concat(), &whole, 1e-12, 1e-12);
         }
-        assert_close(&found.concat(), &whole, 1e-12, 1e-12);
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let [n, heads, kv_heads, len, capacity] = [2, 6, 3, 5, 80];
+        let (row, kept) = ((heads + 2 * kv_heads) * len, 2 * kv_heads * len);
+        for rows in [1, 66] {
+            let qkv = normal(1, rows * row);
+            let mut places: Vec<u32> = (0..rows).map(|i| 7 + i as u32).collect();
+            places.extend((0..rows).map(|i| u32::from(i > 40)));
+            in_pools(|| {
+                let mut cache = convert::<f32>(&normal(2, n * capacity * kept));
+                step(&qkv, &places, &mut cache, [n, heads, kv_heads, len, capacity])
+            });
+        }
     }
 
     #[test]
     fn sequences_have_caches_of_their_own_and_padding_leaves_them_alone() {
-        let case @ [n, heads, len, capacity] = [2, 2, 5, 4];
+        let case @ [n, heads, kv_heads, len, capacity] = [2, 2, 2, 5, 4];
         let d = heads * len;
         let qkv = normal(1, 6 * 3 * d);
         let mut cache = convert::<f32>(&normal(2, n * capacity * 2 * d));
@@ -233,7 +265,7 @@ mod tests {
         // The one before the last saw three rows: what lies behind them does not show.
         let mut other = before[capacity * 2 * d..].to_vec();
         other[3 * 2 * d..].fill(9.0);
-        let again = step(&qkv[..3 * d], &[2, 0], &mut other, [1, heads, len, capacity]);
+        let again = step(&qkv[..3 * d], &[2, 0], &mut other, [1, heads, kv_heads, len, capacity]);
         assert_close(&again, &y[..d].iter().map(|&y| f64::from(y)).collect::<Vec<_>>(), 1e-6, 1e-6);
     }
 }

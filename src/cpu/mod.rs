@@ -13,6 +13,7 @@ pub mod call;
 mod choose_token;
 pub mod conv2d;
 mod depthwise;
+pub mod documents;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
@@ -33,6 +34,8 @@ pub mod pool;
 mod real;
 pub mod rearrange;
 pub mod reduce;
+pub mod rms_norm;
+pub mod rotary;
 pub mod soft_loss;
 mod special;
 #[cfg(test)]
@@ -70,6 +73,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::GeluGrad
         | Op::GeluTanh
         | Op::GeluTanhGrad
+        | Op::SwiGlu
+        | Op::SwiGluGrad
         | Op::Add
         | Op::AddReluGrad
         | Op::Mul
@@ -80,6 +85,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
             rearrange::run(call);
         }
         Op::Embedding | Op::EmbeddingGrad => embedding::run(call),
+        Op::Rotary { .. } | Op::RotaryGrad { .. } => rotary::run(call),
+        Op::DocumentStarts { end } => documents::run(call, *end),
         Op::Attention { .. } | Op::AttentionGrad { .. } => attention::run(call),
         Op::CachedAttention { .. } => cached_attention::run(call),
         Op::ChooseToken => choose_token::run(call),
@@ -90,6 +97,7 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         Op::LayerNorm { .. } | Op::LayerNormInputGrad | Op::LayerNormParamGrad => {
             layer_norm::run(call);
         }
+        Op::RmsNorm { .. } | Op::RmsNormInputGrad | Op::RmsNormParamGrad => rms_norm::run(call),
         Op::Dropout { .. } => dropout::run(call),
         Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::run(call),
         Op::SoftCrossEntropy { .. } => soft_loss::run(call),
@@ -112,7 +120,7 @@ pub fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> Sc
         }
         Op::Attention { .. } => attention::scratch_len(&inputs[0], &outputs[1]),
         Op::AttentionGrad { .. } => attention::scratch_len(&inputs[1], &inputs[3]),
-        Op::CachedAttention { .. } => cached_attention::scratch_len(&inputs[0], &outputs[1]),
+        Op::CachedAttention { .. } => cached_attention::scratch_len(&outputs[0], &outputs[1]),
         Op::ChooseToken => choose_token::scratch_len(&inputs[0]),
         _ => ScratchLen::default(),
     }

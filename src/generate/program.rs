@@ -115,7 +115,7 @@ impl Layout {
             let y = graph.add_tensor("y", &[rows, heads.width()], DType::F32, Role::Activation);
             let at = Role::Stretch(Arena::Cache, layer * cache_len);
             let cache = graph.add_tensor("cache", &[n, capacity, heads.kept()], DType::F32, at);
-            let op = Op::CachedAttention { heads: heads.queries };
+            let op = Op::CachedAttention { heads: heads.queries, kv_heads: heads.keys };
             graph.push_into(op, &[qkv, places], &[y, cache]);
             graph.reshape(y, &[1, rows, heads.width()])
         };

@@ -4,7 +4,7 @@ use super::gpt::{Gpt, GptConfig};
 use super::{Mode, Module};
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
-use crate::graph::op::{Activation, Op};
+use crate::graph::op::{Activation, Attending, Op};
 use crate::graph::{Graph, TensorId};
 
 /// The sizes and settings of a language model.
@@ -243,7 +243,8 @@ pub(super) fn build(
             format!("takes tokens [n, tokens], found {:?} {:?}", tensor.dtype, tensor.shape);
         return Err(Error::graph("language model", message));
     }
-    let attention = Op::Attention { heads: model.heads().queries, causal: true };
+    let Heads { queries: heads, keys: kv_heads, .. } = model.heads();
+    let attention = Op::Attention(Attending { kv_heads, ..Attending::new(heads, true) });
     let tokens = Tokens { ids: x, positions: None };
     let attend: Attend<'_> = &mut |graph, qkv, _| Ok(graph.push(attention, &[qkv])?[0]);
     let Trunk { rows, head } = model.trunk(graph, tokens, mode, attend)?;

@@ -13,6 +13,7 @@ mod norm;
 mod optimizer;
 mod pooling;
 mod rearrange;
+mod rotary;
 mod sums;
 mod tiles;
 
@@ -89,6 +90,8 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::GeluGrad
         | Op::GeluTanh
         | Op::GeluTanhGrad
+        | Op::SwiGlu
+        | Op::SwiGluGrad
         | Op::Add
         | Op::AddReluGrad
         | Op::Mul
@@ -106,6 +109,8 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             rearrange::lower(op, bound, caps)
         }
         Op::Embedding | Op::EmbeddingGrad => embedding::lower(op, bound, caps),
+        Op::Rotary { .. } | Op::RotaryGrad { .. } => rotary::lower(op, bound, caps),
+        Op::DocumentStarts { end } => embedding::document_starts(*end, bound, caps),
         Op::Attention { .. } | Op::AttentionGrad { .. } | Op::CachedAttention { .. } => {
             attention::lower(op, bound, caps)
         }
@@ -115,7 +120,10 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::BatchNormInputGrad { .. }
         | Op::LayerNorm { .. }
         | Op::LayerNormInputGrad
-        | Op::LayerNormParamGrad => norm::lower(op, bound, caps),
+        | Op::LayerNormParamGrad
+        | Op::RmsNorm { .. }
+        | Op::RmsNormInputGrad
+        | Op::RmsNormParamGrad => norm::lower(op, bound, caps),
         Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::lower(op, bound, caps),
         Op::ChooseToken => choice::lower(bound, caps),
         Op::CrossEntropy { .. }
