@@ -8,7 +8,8 @@ use inflight::cpu;
 use inflight::executor::{Executor as _, Wants};
 use inflight::graph::grad::backward;
 use inflight::graph::op::{
-    Activation, ConvGeometry, METRICS_LEN, MIX_QUANTILES, MixKind, Op, PoolGeometry, Reduction,
+    Activation, Attending, ConvGeometry, METRICS_LEN, MIX_QUANTILES, MixKind, Op, PoolGeometry,
+    Reduction,
 };
 use inflight::graph::plan::{Pass, Program, ProgramBuilder};
 use inflight::graph::{Arena, Graph, Init, Role, TensorId};
@@ -202,7 +203,7 @@ fn elementwise() {
     for op in [Op::Relu, Op::Gelu, Op::GeluTanh, Op::Scale { factor: -0.5 }] {
         check_op(op, &[&[4, 7]]);
     }
-    for op in [Op::Add, Op::Mul] {
+    for op in [Op::Add, Op::Mul, Op::SwiGlu] {
         check_op(op, &[&[4, 7], &[4, 7]]);
     }
     check_op(Op::Bias, &[&[4, 3, 2, 2], &[3]]);
@@ -271,7 +272,41 @@ fn a_language_model() {
 #[test]
 fn attention() {
     for causal in [false, true] {
-        check_op(Op::Attention { heads: 2, causal }, &[&[4, 3, 12]]);
+        check_op(Op::Attention(Attending::new(2, causal)), &[&[4, 3, 12]]);
+    }
+    check_op(Op::Attention(Attending { kv_heads: 2, ..Attending::new(4, true) }), &[&[4, 3, 16]]);
+    // Within documents, whose ends are among the ids, with weights that are dropped, and with both.
+    for (documents, dropout) in [(true, 0.0), (false, 0.4), (true, 0.4)] {
+        let how = Attending { kv_heads: 1, documents, dropout, salt: 9, ..Attending::new(2, true) };
+        check("attention", End::Squares, &|g| {
+            let mut inputs = vec![param(g, "qkv", &[BATCH, TOKENS, 12])];
+            if documents {
+                let ids = ids(g);
+                inputs.push(g.push(Op::DocumentStarts { end: 0 }, &[ids]).unwrap()[0]);
+            }
+            if dropout > 0.0 {
+                inputs.push(g.header());
+            }
+            g.push(Op::Attention(how), &inputs).unwrap()[0]
+        });
+    }
+}
+
+#[test]
+fn rotary() {
+    let table: Vec<f32> = normal(7, 5 * 4).iter().map(|&x| x as f32).collect();
+    for positions in [false, true] {
+        check("rotary", End::Squares, &|g| {
+            let [q, k, v] = [("q", 8), ("k", 4), ("v", 4)]
+                .map(|(name, width)| param(g, name, &[BATCH, TOKENS, width]));
+            let table = g.constant("table", table.clone());
+            let mut inputs = vec![q, k, v, g.reshape(table, &[5, 4]).unwrap()];
+            if positions {
+                let ids = ids(g);
+                inputs.push(g.push(Op::DocumentStarts { end: 0 }, &[ids]).unwrap()[1]);
+            }
+            g.push_one(Op::Rotary { positions }, &inputs).unwrap()
+        });
     }
 }
 
@@ -300,6 +335,7 @@ fn norms() {
         });
     }
     check_op(Op::LayerNorm { eps: 1e-3 }, &[&[4, 6], &[6], &[6]]);
+    check_op(Op::RmsNorm { eps: 1e-3 }, &[&[4, 6], &[6]]);
 }
 
 #[test]

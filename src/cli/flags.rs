@@ -286,12 +286,11 @@ impl Flags {
             config.model = model_config(model)?;
         }
         if let Some(dropout) = self.dropout {
-            let mut gpt = config.model.gpt().ok_or_else(|| {
-                let message = "found it with a model that is no gpt";
+            let language = config.model.language().ok_or_else(|| {
+                let message = "found it with a model of no language";
                 Error::config("--dropout", message).hint("a dropout layer in [[model.layers]]")
             })?;
-            gpt.dropout = dropout;
-            config.model = gpt.into();
+            config.model = language.with_dropout(dropout).into();
         }
         self.apply_optimizer(config)?;
         set(&mut config.batch_size, self.batch_size);
@@ -479,6 +478,8 @@ mod tests {
     use inflight::quarantine::{Budget, OnBadSample};
     use inflight::sampler::SamplingConfig;
 
+    use inflight::nn::gpt::GptConfig;
+
     use super::*;
 
     #[derive(Parser)]
@@ -598,9 +599,9 @@ mod tests {
         assert_eq!((found.epochs, found.steps, found.sync), (None, Some(3), false));
         assert!(matches!(found.optimizer, OptimizerConfig::Sgd { momentum: 0.5, .. }));
         let refused = apply("", "--dropout 0.5").expect_err("cnn has none").to_string();
-        assert!(refused.contains("--dropout") && refused.contains("no gpt"), "{refused}");
+        assert!(refused.contains("--dropout") && refused.contains("no language"), "{refused}");
         let found = apply("", "--model gpt-nano --dropout 0.5").expect("valid");
-        assert_eq!(found.model.gpt().map(|gpt| (gpt.layers, gpt.dropout)), Some((3, 0.5)));
+        assert_eq!(found.model, GptConfig { dropout: 0.5, ..GptConfig::NANO }.into());
         let refused = apply("", "--momentum 0.5").expect_err("adamw has none").to_string();
         assert!(refused.contains("--momentum") && refused.contains("adamw"), "{refused}");
     }

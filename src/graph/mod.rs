@@ -4,6 +4,7 @@
 //! A [`Graph`] is built once by a model, [`grad`] adds the backward operations to it, [`fuse`] merges
 //! what one kernel can do, [`precision`] chooses types, [`memory`] assigns buffers, and [`plan`] is what executors run.
 
+pub mod attending;
 pub mod cost;
 pub mod fuse;
 pub mod grad;

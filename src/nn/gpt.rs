@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::build::{self, within};
+use super::language::{self, Attend, Decoder, Heads, Tokens, Trunk};
 use super::{Mode, Module};
-use crate::batch::{DType, SampleSpec, TargetSpec};
+use crate::batch::SampleSpec;
 use crate::error::{Error, Result};
 use crate::graph::op::{Activation, Op};
 use crate::graph::{Graph, Init, TensorId};
@@ -60,22 +61,11 @@ impl GptConfig {
 
 /// `GPT2LMHeadModel`: embeddings of tokens and positions, blocks of causal attention and a hidden layer, each after a
 /// layer norm and added to what it read, a last norm, and a head that shares its weight with the embedding.
-///
-/// From tokens `[n, tokens]` it makes logits `[n · tokens, vocabulary]` of the token that follows each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gpt {
     config: GptConfig,
     vocabulary: usize,
     positions: usize,
-}
-
-/// The embeddings.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tables {
-    /// Of tokens, which is the head as well.
-    pub tokens: TensorId,
-    /// Of positions.
-    pub positions: TensorId,
 }
 
 impl Gpt {
@@ -85,17 +75,7 @@ impl Gpt {
     /// When the samples are no tokens or more than there are positions, the heads do not divide the width, or a setting
     /// is out of range.
     pub fn new(config: GptConfig, spec: &SampleSpec) -> Result<Self> {
-        let TargetSpec::Tokens { len, vocabulary } = spec.target else {
-            let message = format!("takes tokens, found samples of shape {:?}", spec.input_shape);
-            return Err(Error::graph("gpt", message).hint("a text (.txt) or a folder of tokens"));
-        };
-        let positions = config.positions.unwrap_or(len);
-        if positions < len {
-            let message = format!(
-                "found samples of {len} tokens, expected at most its {positions} positions"
-            );
-            return Err(Error::graph("gpt", message).hint(format!("--context {positions}")));
-        }
+        let [vocabulary, positions] = language::sizes_of("gpt", config.positions, spec)?;
         Self::with_sizes(config, vocabulary, positions)
     }
 
@@ -124,45 +104,6 @@ impl Gpt {
         self.config
     }
 
-    /// Number of different tokens.
-    pub fn vocabulary(&self) -> usize {
-        self.vocabulary
-    }
-
-    /// Positions that it has learned: the most tokens that it sees at once.
-    pub fn positions(&self) -> usize {
-        self.positions
-    }
-
-    /// The tables of tokens and positions.
-    pub(crate) fn tables(&self, graph: &mut Graph) -> Tables {
-        let mut table = |name: &str, rows| {
-            graph.param(
-                &format!("transformer.{name}.weight"),
-                &[rows, self.config.width],
-                normal(STD),
-            )
-        };
-        Tables { tokens: table("wte", self.vocabulary), positions: table("wpe", self.positions) }
-    }
-
-    /// All blocks over rows `x[rows, width]`; `attend` makes of queries, keys and values `[rows, 3 · width]` what the
-    /// attention of a layer says about each row.
-    pub(crate) fn blocks(
-        &self,
-        graph: &mut Graph,
-        mut x: TensorId,
-        mode: Mode,
-        mut attend: impl FnMut(&mut Graph, TensorId, usize) -> Result<TensorId>,
-    ) -> Result<TensorId> {
-        for index in 0..self.config.layers {
-            x = within(graph, &format!("transformer.h.{index}"), |graph| {
-                self.block(graph, x, mode, |graph, qkv| attend(graph, qkv, index))
-            })?;
-        }
-        within(graph, "transformer.ln_f", |graph| build::layer_norm(graph, x, EPS))
-    }
-
     fn block(
         &self,
         graph: &mut Graph,
@@ -189,65 +130,73 @@ impl Gpt {
         })?;
         graph.push_one(Op::Add, &[x, y])
     }
+}
 
-    /// The embedding of tokens of any shape, as rows.
-    pub(crate) fn embed(
-        &self,
-        graph: &mut Graph,
-        table: TensorId,
-        ids: TensorId,
-    ) -> Result<TensorId> {
-        let rows = graph.shape(ids).iter().product();
-        let y = graph.push_one(Op::Embedding, &[ids, table])?;
-        graph.reshape(y, &[rows, self.config.width])
+impl Decoder for Gpt {
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
     }
 
-    /// What makes of rows `[rows, width]` and the table of tokens the logits `[rows, vocabulary]`.
-    pub(crate) fn head_op() -> Op {
-        Op::MatMul {
-            transpose_a: false,
-            transpose_b: true,
-            bias: false,
-            activation: Activation::Identity,
+    /// Positions that it has learned.
+    fn positions(&self) -> usize {
+        self.positions
+    }
+
+    fn heads(&self) -> Heads {
+        let GptConfig { heads, width, .. } = self.config;
+        Heads { queries: heads, keys: heads, len: width / heads }
+    }
+
+    fn trunk(
+        &self,
+        graph: &mut Graph,
+        Tokens { ids, positions }: Tokens,
+        mode: Mode,
+        attend: Attend<'_>,
+    ) -> Result<Trunk> {
+        let GptConfig { layers, width, dropout, .. } = self.config;
+        let [n, t] = [0, 1].map(|axis| graph.shape(ids)[axis]);
+        let mut table = |name: &str, rows| {
+            let name = format!("transformer.{name}.weight");
+            graph.param(&name, &[rows, width], normal(STD))
+        };
+        let (head, places) = (table("wte", self.vocabulary), table("wpe", self.positions));
+        graph.set_scope("transformer.wte");
+        let x = language::embed(graph, head, ids)?;
+        graph.set_scope("transformer.wpe");
+        let x = match positions {
+            Some(positions) => {
+                let places = language::embed(graph, places, positions)?;
+                graph.push_one(Op::Add, &[x, places])?
+            }
+            None => {
+                let first = Op::Slice { axis: 0, start: 0, len: t };
+                let all = t == self.positions;
+                let places = if all { places } else { graph.push_one(first, &[places])? };
+                let x = build::add_positions(graph, x, n, places)?;
+                graph.reshape(x, &[n * t, width])?
+            }
+        };
+        graph.set_scope("transformer.drop");
+        let mut x = build::dropout(graph, x, dropout, mode)?;
+        graph.set_scope("");
+        for index in 0..layers {
+            x = within(graph, &format!("transformer.h.{index}"), |graph| {
+                self.block(graph, x, mode, |graph, qkv| {
+                    let qkv = graph.reshape(qkv, &[n, t, 3 * width])?;
+                    let y = attend(graph, qkv, index)?;
+                    graph.reshape(y, &[n * t, width])
+                })
+            })?;
         }
+        let rows = within(graph, "transformer.ln_f", |graph| build::layer_norm(graph, x, EPS))?;
+        Ok(Trunk { rows, head })
     }
 }
 
 impl Module for Gpt {
     fn build(&self, graph: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
-        let width = self.config.width;
-        let &[n, t] = graph.shape(x) else {
-            let message = format!("takes tokens [n, tokens], found {:?}", graph.shape(x));
-            return Err(Error::graph("gpt", message));
-        };
-        if matches!(graph.tensor(x).dtype, DType::F32 | DType::F16) {
-            let message = format!("takes tokens, found {:?}", graph.tensor(x).dtype);
-            return Err(Error::graph("gpt", message));
-        }
-        let tables = self.tables(graph);
-        graph.set_scope("transformer.wte");
-        let y = self.embed(graph, tables.tokens, x)?;
-        graph.set_scope("transformer.wpe");
-        let mut positions = tables.positions;
-        if t < self.positions {
-            let first = Op::Slice { axis: 0, start: 0, len: t };
-            positions = graph.push_one(first, &[positions])?;
-        }
-        let y = build::add_positions(graph, y, n, positions)?;
-        graph.set_scope("transformer.drop");
-        let y = build::dropout(graph, y, self.config.dropout, mode)?;
-        graph.set_scope("");
-        let y = graph.reshape(y, &[n * t, width])?;
-        let attention = Op::Attention { heads: self.config.heads, causal: true };
-        let y = self.blocks(graph, y, mode, |graph, qkv, _| {
-            let qkv = graph.reshape(qkv, &[n, t, 3 * width])?;
-            let y = graph.push(attention, &[qkv])?[0];
-            graph.reshape(y, &[n * t, width])
-        })?;
-        graph.set_scope("lm_head");
-        let logits = graph.push_one(Self::head_op(), &[y, tables.tokens]);
-        graph.set_scope("");
-        logits
+        language::build(self, graph, x, mode)
     }
 }
 
@@ -274,6 +223,7 @@ fn conv1d(graph: &mut Graph, name: &str, x: TensorId, out: usize, std: f64) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{DType, TargetSpec};
     use crate::nn::describe::describe;
     use crate::nn::models::by_name;
 

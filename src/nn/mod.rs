@@ -5,6 +5,7 @@ mod build;
 pub mod describe;
 pub mod gpt;
 pub mod init;
+pub mod language;
 pub mod layers;
 pub mod losses;
 pub mod mixing;

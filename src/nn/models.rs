@@ -8,7 +8,8 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Module;
-use super::gpt::{Gpt, GptConfig};
+use super::gpt::GptConfig;
+use super::language::LanguageConfig;
 use super::layers::Layer;
 use super::resnet::{Depth, ResNet};
 use super::sequential::Sequential;
@@ -61,15 +62,15 @@ impl ModelConfig {
                 expect_no_tokens("layers", spec)?;
                 Arc::new(Sequential::new(list.layers.clone(), spec)?)
             }
-            ModelConfig::Gpt(table) => Arc::new(Gpt::new(table.gpt, spec)?),
+            ModelConfig::Gpt(table) => Arc::new(LanguageConfig::from(table.gpt).model(spec)?),
         })
     }
 
     /// The sizes and settings of a language model; none for others.
-    pub fn gpt(&self) -> Option<GptConfig> {
+    pub fn language(&self) -> Option<LanguageConfig> {
         match self {
-            ModelConfig::Name(name) => GptConfig::by_name(name),
-            ModelConfig::Gpt(table) => Some(table.gpt),
+            ModelConfig::Name(name) => LanguageConfig::by_name(name),
+            ModelConfig::Gpt(table) => Some(table.gpt.into()),
             ModelConfig::Layers(_) => None,
         }
     }
@@ -135,6 +136,14 @@ impl From<GptConfig> for ModelConfig {
     }
 }
 
+impl From<LanguageConfig> for ModelConfig {
+    fn from(config: LanguageConfig) -> Self {
+        match config {
+            LanguageConfig::Gpt(gpt) => gpt.into(),
+        }
+    }
+}
+
 impl From<Vec<Layer>> for ModelConfig {
     fn from(layers: Vec<Layer>) -> Self {
         ModelConfig::Layers(LayerList { layers })
@@ -148,13 +157,13 @@ impl From<Vec<Layer>> for ModelConfig {
 /// 128 · relu · linear, its modules `net.0`, `net.3`, `net.7` and `net.9`.
 ///
 /// `resnet18`, `resnet34` and `resnet50`: see [`ResNet`]. `vit-tiny`: see [`VisionTransformer`]. `gpt-nano`, `gpt-mini`
-/// and `gpt2`: see [`Gpt`].
+/// and `gpt2`: see [`Gpt`](super::gpt::Gpt).
 ///
 /// # Errors
 /// For a name that is not one of [`NAMES`], and for data that the model does not fit.
 pub fn by_name(name: &str, spec: &SampleSpec) -> Result<Arc<dyn Module>> {
-    if let Some(config) = GptConfig::by_name(name) {
-        return Gpt::new(config, spec).map(shared).map_err(|error| error.within(name));
+    if let Some(config) = LanguageConfig::by_name(name) {
+        return config.model(spec).map(shared).map_err(|error| error.within(name));
     }
     if NAMES.contains(&name) {
         expect_no_tokens(name, spec)?;
