@@ -282,7 +282,7 @@ fn subjects(dir: &Path) -> Vec<Subject> {
     let text = (0..420u32).map(|i| b'a' + (i * i % 23 % 7) as u8).collect::<Vec<u8>>();
     std::fs::write(dir.join("text.txt"), text).expect("writes");
     let text = open(&dir.join("text.txt"), &DataConfig { context: Some(6), ..Default::default() });
-    let gpt = GptConfig { layers: 2, heads: 2, width: 8, dropout: 0.2, positions: None };
+    let gpt = GptConfig { layers: 2, heads: 2, width: 8, dropout: 0.2, ..GptConfig::NANO };
     let vit = Size { depth: 2, width: 8, heads: 2 };
     let (bytes, held_out) = (common::rows(45), common::rows(20));
     let random = &["random_resized_crop", "horizontal_flip", "random_erasing"];
