@@ -172,7 +172,7 @@ mod tests {
             [(HEAD, Dtype::F32), (LLAMA.tokens, Dtype::F32), ("model.norm.weight", Dtype::I64)];
         assert_eq!(names, expected);
         // A model whose head is the embedding takes no other one.
-        let error = adapt("w.safetensors", found, &untied[..1]).expect_err("refused").to_string();
+        let error = adapt("w.safetensors", found, &untied[..1]).err().expect("refused").to_string();
         assert!(error.contains("lm_head.weight is not model.embed_tokens.weight"), "{error}");
     }
 }
