@@ -259,7 +259,7 @@ fn only_language_models_take_tokens() {
     let config = RunConfig::default();
     let error = config.model.build(train.spec()).err().expect("refused");
     assert_eq!(error.kind(), ErrorKind::Config);
-    let expected = "graph: cnn: takes numbers, found samples of tokens; try --model gpt-nano, gpt-mini or gpt2";
+    let expected = "graph: cnn: takes numbers, found samples of tokens; try --model gpt-nano, gpt-mini, gpt2, llama-nano or llama-mini";
     assert_eq!(error.to_string(), expected);
     // A model of one's own that takes numbers gets no further.
     let spec = inflight::batch::SampleSpec {
