@@ -33,7 +33,7 @@ impl Layout {
         SampleSpec {
             input_shape: vec![self.stretch],
             input_dtype: DType::U32,
-            target: TargetSpec::Tokens { len: words, vocabulary },
+            target: TargetSpec::Tokens { len: words, vocabulary, document_end: None },
         }
     }
 
