@@ -15,6 +15,7 @@ use inflight::graph::plan::{Pass, Program, ProgramBuilder};
 use inflight::graph::{Arena, Graph, Init, Role, TensorId};
 use inflight::nn::gpt::{Gpt, GptConfig};
 use inflight::nn::layers::Layer;
+use inflight::nn::llama::{Llama, LlamaConfig};
 use inflight::nn::sequential::Sequential;
 use inflight::nn::{Mode, Module};
 use inflight::testing::{assert_close, finite_difference, normal};
@@ -66,7 +67,8 @@ fn program(build: &dyn Fn(&mut Graph) -> TensorId, end: End) -> (Program, BTreeS
         }
         End::Tokens => {
             let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: TOKENS };
-            let target = TargetSpec::Tokens { len: TOKENS, vocabulary: width / TOKENS };
+            let vocabulary = width / TOKENS;
+            let target = TargetSpec::Tokens { len: TOKENS, vocabulary, document_end: None };
             (target, vec![BATCH * TOKENS], DType::U32, loss)
         }
         End::Mixed => {
@@ -111,7 +113,7 @@ fn fill(slot: &mut Slot, program: &Program) {
             TargetSpec::Class { classes } => {
                 target.copy_from_slice(&((i * 2 % classes) as u32).to_le_bytes());
             }
-            TargetSpec::Tokens { len, vocabulary } => {
+            TargetSpec::Tokens { len, vocabulary, .. } => {
                 let tokens = (0..len).map(|j| ((i + 2 * j) % vocabulary) as u32);
                 target.copy_from_slice(bytemuck::cast_slice(&tokens.collect::<Vec<_>>()));
             }
@@ -260,13 +262,35 @@ fn embeddings() {
 /// All of a language model, whose first table is the head as well.
 #[test]
 fn a_language_model() {
-    let config = GptConfig { layers: 2, heads: 2, width: 4, dropout: 0.0, positions: Some(3) };
+    let config = GptConfig { positions: Some(3), ..GptConfig::of(2, 2, 4) };
     let model = Gpt::with_sizes(config, 5, 3).unwrap();
     let covered = check("a language model", End::Tokens, &|g| {
         let ids = ids(g);
         model.build(g, ids, Mode::Train).unwrap()
     });
     assert!(covered.contains("gelu_tanh") && covered.contains("embedding"), "{covered:?}");
+}
+
+/// All of a LLaMA, with heads that share keys and values, within documents, with a head of its own and with the embedding.
+#[test]
+fn a_llama() {
+    for (tied, document_end) in [(false, None), (true, Some(0))] {
+        let config = LlamaConfig { tied, hidden: Some(3), ..LlamaConfig::of(2, 4, 2, 8) };
+        let spec = SampleSpec {
+            input_shape: vec![TOKENS],
+            input_dtype: DType::U16,
+            target: TargetSpec::Tokens { len: TOKENS, vocabulary: 5, document_end },
+        };
+        let model = Llama::new(config, &spec).unwrap();
+        let covered = check("a llama", End::Tokens, &|g| {
+            let ids = ids(g);
+            model.build(g, ids, Mode::Train).unwrap()
+        });
+        for name in ["rms_norm", "rotary", "swiglu"] {
+            assert!(covered.contains(name), "{covered:?}");
+        }
+        assert_eq!(covered.contains("document_starts"), document_end.is_some());
+    }
 }
 
 #[test]

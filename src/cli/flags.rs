@@ -24,13 +24,16 @@ pub(super) const ON: &str = "true";
 /// The settings of a run; each overrides the key of the same name in a config file.
 #[derive(Debug, Default, clap::Args)]
 pub struct Flags {
-    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny; of text gpt-nano, gpt-mini, gpt2), or a TOML file
-    /// with [[model.layers]] or [model.gpt] [default: cnn]
+    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny; of text gpt-nano, gpt-mini, gpt2, llama-nano,
+    /// llama-mini), or a TOML file with [[model.layers]], [model.gpt] or [model.llama] [default: cnn]
     #[arg(long, short, value_name = "M")]
     model: Option<String>,
-    /// Share of features that a gpt drops in training [default: 0]
+    /// Share of features that a language model drops in training [default: 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     dropout: Option<f64>,
+    /// Share of the weights of attention that a language model drops in training [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    attention_dropout: Option<f64>,
     /// Passes over the training samples [default: 5]
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
@@ -204,6 +207,12 @@ pub struct DataFlags {
     /// Number of different tokens, for files that do not say [default: one more than the highest found]
     #[arg(long, value_name = "N")]
     vocabulary: Option<usize>,
+    /// Let tokens attend only to those of their own document
+    #[arg(long)]
+    document_mask: bool,
+    /// The token that ends a document [default: the one that ends a text to the tokenizer]
+    #[arg(long, value_name = "TOKEN")]
+    document_end: Option<u32>,
     /// Mean of each channel that images are normalised by, from 0 to 1, as 0.485,0.456,0.406 [default: the data's own]
     #[arg(long, value_name = "X,X,X", value_delimiter = ',', allow_negative_numbers = true)]
     mean: Option<Vec<f32>>,
@@ -261,6 +270,8 @@ impl DataFlags {
         config.context = self.context.or(config.context);
         config.stride = self.stride.or(config.stride);
         config.vocabulary = self.vocabulary.or(config.vocabulary);
+        config.document_mask |= self.document_mask;
+        config.document_end = self.document_end.or(config.document_end);
         config.mean = self.mean.clone().or_else(|| config.mean.take());
         config.std = self.std.clone().or_else(|| config.std.take());
         set_some(&mut config.test, self.test_data.as_deref().map(absolute));
@@ -291,6 +302,12 @@ impl Flags {
                 Error::config("--dropout", message).hint("a dropout layer in [[model.layers]]")
             })?;
             config.model = language.with_dropout(dropout).into();
+        }
+        if let Some(dropout) = self.attention_dropout {
+            let language = config.model.language().ok_or_else(|| {
+                Error::config("--attention-dropout", "found it with a model of no language")
+            })?;
+            config.model = language.with_attention_dropout(dropout).into();
         }
         self.apply_optimizer(config)?;
         set(&mut config.batch_size, self.batch_size);
@@ -501,7 +518,7 @@ mod tests {
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --cache disk --cache-bytes 3KiB --readers 21 --prefetch 22 --memory-budget 23 --sync --no-shuffle \
                     --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 --decode reduced \
-                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 \
+                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 --document-mask --document-end 3 \
                     --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 --on-bad-sample skip --bad-sample-budget 2% \
                     --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12 --keep-best val_accuracy --on-nan rollback --nan-limit 13";
         let found = apply("", line).expect("all flags are known");
@@ -574,6 +591,8 @@ mod tests {
                 cloud_cache_dir: Some("/c".into()),
                 cloud_cache_bytes: Some(16),
                 context: Some(15),
+                document_mask: true,
+                document_end: Some(3),
                 stride: Some(16),
                 vocabulary: Some(17),
                 mean: Some(vec![0.5]),
@@ -602,6 +621,9 @@ mod tests {
         assert!(refused.contains("--dropout") && refused.contains("no language"), "{refused}");
         let found = apply("", "--model gpt-nano --dropout 0.5").expect("valid");
         assert_eq!(found.model, GptConfig { dropout: 0.5, ..GptConfig::NANO }.into());
+        let found = apply("", "--model gpt-nano --attention-dropout 0.25").expect("valid");
+        assert_eq!(found.model, GptConfig { attention_dropout: 0.25, ..GptConfig::NANO }.into());
+        assert!(apply("", "--attention-dropout 0.5").is_err());
         let refused = apply("", "--momentum 0.5").expect_err("adamw has none").to_string();
         assert!(refused.contains("--momentum") && refused.contains("adamw"), "{refused}");
     }

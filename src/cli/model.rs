@@ -76,7 +76,11 @@ fn text_spec(context: usize) -> SampleSpec {
     SampleSpec {
         input_shape: vec![context],
         input_dtype: DType::U16,
-        target: TargetSpec::Tokens { len: context, vocabulary: GPT2_VOCABULARY },
+        target: TargetSpec::Tokens {
+            len: context,
+            vocabulary: GPT2_VOCABULARY,
+            document_end: None,
+        },
     }
 }
 

@@ -80,7 +80,7 @@ impl Layout {
         SampleSpec {
             input_shape: vec![1],
             input_dtype: DType::U32,
-            target: TargetSpec::Tokens { len: words, vocabulary },
+            target: TargetSpec::Tokens { len: words, vocabulary, document_end: None },
         }
     }
 

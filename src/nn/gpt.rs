@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::build::{self, within};
-use super::language::{self, Attend, Decoder, Heads, Tokens, Trunk};
+use super::language::{self, Attend, Decoder, Heads, TextSizes, Tokens, Trunk};
 use super::{Mode, Module};
 use crate::batch::SampleSpec;
 use crate::error::{Error, Result};
@@ -27,10 +27,12 @@ pub struct GptConfig {
     pub heads: usize,
     /// Features of a token.
     pub width: usize,
-    /// Share of features that training drops, of the embeddings and of what each block adds; not of the weights of
-    /// attention.
+    /// Share of features that training drops, of the embeddings and of what each block adds.
     #[serde(default)]
     pub dropout: f64,
+    /// Share of the weights of attention that training drops.
+    #[serde(default)]
+    pub attention_dropout: f64,
     /// Positions that are learned. Without it as many as a sample has tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<usize>,
@@ -44,8 +46,9 @@ impl GptConfig {
     /// `gpt2`: 12 layers of 12 heads, 768 wide.
     pub const GPT2: Self = Self::of(12, 12, 768);
 
-    const fn of(layers: usize, heads: usize, width: usize) -> Self {
-        Self { layers, heads, width, dropout: 0.0, positions: None }
+    /// Of these sizes, and with no dropout.
+    pub const fn of(layers: usize, heads: usize, width: usize) -> Self {
+        Self { layers, heads, width, dropout: 0.0, attention_dropout: 0.0, positions: None }
     }
 
     /// The sizes behind a name.
@@ -64,8 +67,7 @@ impl GptConfig {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gpt {
     config: GptConfig,
-    vocabulary: usize,
-    positions: usize,
+    sizes: TextSizes,
 }
 
 impl Gpt {
@@ -75,8 +77,7 @@ impl Gpt {
     /// When the samples are no tokens or more than there are positions, the heads do not divide the width, or a setting
     /// is out of range.
     pub fn new(config: GptConfig, spec: &SampleSpec) -> Result<Self> {
-        let [vocabulary, positions] = language::sizes_of("gpt", config.positions, spec)?;
-        Self::with_sizes(config, vocabulary, positions)
+        Self::build(config, TextSizes::of("gpt", config.positions, spec)?)
     }
 
     /// The model with so many tokens and positions.
@@ -84,7 +85,11 @@ impl Gpt {
     /// # Errors
     /// As [`Gpt::new`].
     pub fn with_sizes(config: GptConfig, vocabulary: usize, positions: usize) -> Result<Self> {
-        let GptConfig { layers, heads, width, dropout, .. } = config;
+        Self::build(config, TextSizes { vocabulary, positions, document_end: None })
+    }
+
+    fn build(config: GptConfig, sizes: TextSizes) -> Result<Self> {
+        let GptConfig { layers, heads, width, dropout, attention_dropout, .. } = config;
         if layers == 0 || heads == 0 || width == 0 || !width.is_multiple_of(heads) {
             let message = format!(
                 "found {layers} layers of {heads} heads, {width} wide, expected at least 1 of each and heads that \
@@ -92,11 +97,9 @@ impl Gpt {
             );
             return Err(Error::graph("gpt", message).hint("layers = 3, heads = 3, width = 48"));
         }
-        if !(0.0..1.0).contains(&dropout) {
-            let message = format!("found {dropout}, expected 0 up to, not including, 1");
-            return Err(Error::config("model.gpt.dropout", message));
-        }
-        Ok(Self { config, vocabulary, positions })
+        language::expect_share("gpt.dropout", dropout)?;
+        language::expect_share("gpt.attention_dropout", attention_dropout)?;
+        Ok(Self { config, sizes })
     }
 
     /// Its sizes.
@@ -134,17 +137,25 @@ impl Gpt {
 
 impl Decoder for Gpt {
     fn vocabulary(&self) -> usize {
-        self.vocabulary
+        self.sizes.vocabulary
     }
 
     /// Positions that it has learned.
     fn positions(&self) -> usize {
-        self.positions
+        self.sizes.positions
     }
 
     fn heads(&self) -> Heads {
         let GptConfig { heads, width, .. } = self.config;
         Heads { queries: heads, keys: heads, len: width / heads }
+    }
+
+    fn attention_dropout(&self) -> f64 {
+        self.config.attention_dropout
+    }
+
+    fn document_end(&self) -> Option<u32> {
+        self.sizes.document_end
     }
 
     fn trunk(
@@ -160,7 +171,8 @@ impl Decoder for Gpt {
             let name = format!("transformer.{name}.weight");
             graph.param(&name, &[rows, width], normal(STD))
         };
-        let (head, places) = (table("wte", self.vocabulary), table("wpe", self.positions));
+        let (head, places) =
+            (table("wte", self.sizes.vocabulary), table("wpe", self.sizes.positions));
         graph.set_scope("transformer.wte");
         let x = language::embed(graph, head, ids)?;
         graph.set_scope("transformer.wpe");
@@ -171,7 +183,7 @@ impl Decoder for Gpt {
             }
             None => {
                 let first = Op::Slice { axis: 0, start: 0, len: t };
-                let all = t == self.positions;
+                let all = t == self.sizes.positions;
                 let places = if all { places } else { graph.push_one(first, &[places])? };
                 let x = build::add_positions(graph, x, n, places)?;
                 graph.reshape(x, &[n * t, width])?
@@ -231,13 +243,13 @@ mod tests {
         SampleSpec {
             input_shape: vec![context],
             input_dtype: DType::U16,
-            target: TargetSpec::Tokens { len: context, vocabulary },
+            target: TargetSpec::Tokens { len: context, vocabulary, document_end: None },
         }
     }
 
     #[test]
     fn names_shapes_and_order_are_hugging_faces() {
-        let config = GptConfig { layers: 2, heads: 3, width: 12, dropout: 0.1, positions: None };
+        let config = GptConfig { dropout: 0.1, ..GptConfig::of(2, 3, 12) };
         let spec = spec(8, 50);
         let description =
             describe(&Gpt::new(config, &spec).expect("fits"), &spec, 2).expect("fits");
@@ -283,11 +295,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_one_clear_line() {
         let sizes = |layers, heads, width| GptConfig {
-            layers,
-            heads,
-            width,
-            dropout: 0.0,
             positions: Some(4),
+            ..GptConfig::of(layers, heads, width)
         };
         let message =
             |config, context| Gpt::new(config, &spec(context, 9)).expect_err("refused").to_string();
@@ -303,7 +312,7 @@ mod tests {
         let cnn = by_name("cnn", &text).err().expect("no text").to_string();
         assert_eq!(
             cnn,
-            "graph: cnn: takes numbers, found samples of tokens; try --model gpt-nano, gpt-mini or gpt2"
+            "graph: cnn: takes numbers, found samples of tokens; try --model gpt-nano, gpt-mini, gpt2, llama-nano or llama-mini"
         );
     }
 }

@@ -1,7 +1,8 @@
 //! Language models, of whichever architecture: what training, weights and the making of text ask of them.
 
 use super::gpt::{Gpt, GptConfig};
-use super::{Mode, Module};
+use super::llama::{Llama, LlamaConfig};
+use super::{Mode, Module, init};
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
 use crate::graph::op::{Activation, Attending, Op};
@@ -12,12 +13,15 @@ use crate::graph::{Graph, TensorId};
 pub enum LanguageConfig {
     /// Of GPT-2's architecture.
     Gpt(GptConfig),
+    /// Of LLaMA's.
+    Llama(LlamaConfig),
 }
 
 impl LanguageConfig {
     /// The sizes behind a name.
     pub fn by_name(name: &str) -> Option<Self> {
-        GptConfig::by_name(name).map(Self::Gpt)
+        let llama = || LlamaConfig::by_name(name).map(Self::Llama);
+        GptConfig::by_name(name).map(Self::Gpt).or_else(llama)
     }
 
     /// The model for samples of `spec`, which are tokens.
@@ -27,6 +31,7 @@ impl LanguageConfig {
     pub fn model(self, spec: &SampleSpec) -> Result<LanguageModel> {
         Ok(match self {
             Self::Gpt(config) => Gpt::new(config, spec)?.into(),
+            Self::Llama(config) => Llama::new(config, spec)?.into(),
         })
     }
 
@@ -37,6 +42,7 @@ impl LanguageConfig {
     pub fn with_sizes(self, vocabulary: usize, positions: usize) -> Result<LanguageModel> {
         Ok(match self {
             Self::Gpt(config) => Gpt::with_sizes(config, vocabulary, positions)?.into(),
+            Self::Llama(config) => Llama::with_sizes(config, vocabulary, positions)?.into(),
         })
     }
 
@@ -44,6 +50,15 @@ impl LanguageConfig {
     pub fn with_dropout(self, dropout: f64) -> Self {
         match self {
             Self::Gpt(config) => GptConfig { dropout, ..config }.into(),
+            Self::Llama(config) => LlamaConfig { dropout, ..config }.into(),
+        }
+    }
+
+    /// The same with another share of the weights of attention that training drops.
+    pub fn with_attention_dropout(self, attention_dropout: f64) -> Self {
+        match self {
+            Self::Gpt(config) => GptConfig { attention_dropout, ..config }.into(),
+            Self::Llama(config) => LlamaConfig { attention_dropout, ..config }.into(),
         }
     }
 
@@ -51,20 +66,7 @@ impl LanguageConfig {
     pub fn positions(&self) -> Option<usize> {
         match self {
             Self::Gpt(config) => config.positions,
-        }
-    }
-
-    /// The architecture: the key of its table below `model`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Gpt(_) => "gpt",
-        }
-    }
-
-    /// Blocks.
-    pub fn layers(&self) -> usize {
-        match self {
-            Self::Gpt(config) => config.layers,
+            Self::Llama(config) => config.positions,
         }
     }
 }
@@ -75,16 +77,30 @@ impl From<GptConfig> for LanguageConfig {
     }
 }
 
+impl From<LlamaConfig> for LanguageConfig {
+    fn from(config: LlamaConfig) -> Self {
+        Self::Llama(config)
+    }
+}
+
 /// A language model. From tokens `[n, tokens]` it makes logits `[n · tokens, vocabulary]` of the token that follows each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LanguageModel {
     /// Of GPT-2's architecture.
     Gpt(Gpt),
+    /// Of LLaMA's.
+    Llama(Llama),
 }
 
 impl From<Gpt> for LanguageModel {
     fn from(model: Gpt) -> Self {
         Self::Gpt(model)
+    }
+}
+
+impl From<Llama> for LanguageModel {
+    fn from(model: Llama) -> Self {
+        Self::Llama(model)
     }
 }
 
@@ -118,6 +134,7 @@ impl LanguageModel {
     fn decoder(&self) -> &dyn Decoder {
         match self {
             Self::Gpt(model) => model,
+            Self::Llama(model) => model,
         }
     }
 }
@@ -184,6 +201,12 @@ pub(crate) trait Decoder {
     /// How its heads divide a row of queries, keys and values.
     fn heads(&self) -> Heads;
 
+    /// Share of the weights of attention that training drops.
+    fn attention_dropout(&self) -> f64;
+
+    /// The token that ends a document, where tokens attend only to those of their own.
+    fn document_end(&self) -> Option<u32>;
+
     /// The embedding, all blocks and the last norm, and the weight of the head.
     fn trunk(
         &self,
@@ -194,23 +217,42 @@ pub(crate) trait Decoder {
     ) -> Result<Trunk>;
 }
 
-/// The tokens and the vocabulary of samples for `model`, whose own number of positions must be enough for them.
-pub(super) fn sizes_of(
-    model: &str,
-    positions: Option<usize>,
-    spec: &SampleSpec,
-) -> Result<[usize; 2]> {
-    let TargetSpec::Tokens { len, vocabulary } = spec.target else {
-        let message = format!("takes tokens, found samples of shape {:?}", spec.input_shape);
-        return Err(Error::graph(model, message).hint("a text (.txt) or a folder of tokens"));
-    };
-    let positions = positions.unwrap_or(len);
-    if positions < len {
-        let message =
-            format!("found samples of {len} tokens, expected at most its {positions} positions");
-        return Err(Error::graph(model, message).hint(format!("--context {positions}")));
+/// What samples of text ask of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TextSizes {
+    /// Number of different tokens.
+    pub vocabulary: usize,
+    /// The most tokens that it sees at once.
+    pub positions: usize,
+    /// The token that ends a document, where tokens attend only to those of their own.
+    pub document_end: Option<u32>,
+}
+
+impl TextSizes {
+    /// Those of samples of `spec` for `model`, whose own number of positions must be enough for them.
+    pub fn of(model: &str, positions: Option<usize>, spec: &SampleSpec) -> Result<Self> {
+        let TargetSpec::Tokens { len, vocabulary, document_end } = spec.target else {
+            let message = format!("takes tokens, found samples of shape {:?}", spec.input_shape);
+            return Err(Error::graph(model, message).hint("a text (.txt) or a folder of tokens"));
+        };
+        let positions = positions.unwrap_or(len);
+        if positions < len {
+            let message = format!(
+                "found samples of {len} tokens, expected at most its {positions} positions"
+            );
+            return Err(Error::graph(model, message).hint(format!("--context {positions}")));
+        }
+        Ok(Self { vocabulary, positions, document_end })
     }
-    Ok([vocabulary, positions])
+}
+
+/// A share that training drops, as a setting.
+pub(super) fn expect_share(key: &str, share: f64) -> Result<()> {
+    if (0.0..1.0).contains(&share) {
+        return Ok(());
+    }
+    let message = format!("found {share}, expected 0 up to, not including, 1");
+    Err(Error::config(format!("model.{key}"), message))
 }
 
 /// What makes of rows `[rows, width]` and the head's weight the logits `[rows, vocabulary]`.
@@ -244,9 +286,29 @@ pub(super) fn build(
         return Err(Error::graph("language model", message));
     }
     let Heads { queries: heads, keys: kv_heads, .. } = model.heads();
-    let attention = Op::Attention(Attending { kv_heads, ..Attending::new(heads, true) });
-    let tokens = Tokens { ids: x, positions: None };
-    let attend: Attend<'_> = &mut |graph, qkv, _| Ok(graph.push(attention, &[qkv])?[0]);
+    let dropout = match mode {
+        Mode::Train => model.attention_dropout() as f32,
+        Mode::Eval => 0.0,
+    };
+    let (mut masks, mut positions) = (Vec::new(), None);
+    if let Some(end) = model.document_end() {
+        graph.set_scope("documents");
+        let found = graph.push(Op::DocumentStarts { end }, &[x])?;
+        masks.push(found[0]);
+        positions = Some(found[1]);
+        graph.set_scope("");
+    }
+    let documents = positions.is_some();
+    if dropout > 0.0 {
+        masks.push(graph.header());
+    }
+    let attend: Attend<'_> = &mut |graph, qkv, _| {
+        let salt = init::name_hash(&format!("{}.attn_dropout", graph.scope())) as u32;
+        let how = Attending { heads, kv_heads, causal: true, documents, dropout, salt };
+        let inputs: Vec<TensorId> = [qkv].into_iter().chain(masks.iter().copied()).collect();
+        Ok(graph.push(Op::Attention(how), &inputs)?[0])
+    };
+    let tokens = Tokens { ids: x, positions };
     let Trunk { rows, head } = model.trunk(graph, tokens, mode, attend)?;
     graph.set_scope("lm_head");
     let logits = graph.push_one(head_op(), &[rows, head]);

@@ -7,6 +7,7 @@ pub mod gpt;
 pub mod init;
 pub mod language;
 pub mod layers;
+pub mod llama;
 pub mod losses;
 pub mod mixing;
 pub mod models;

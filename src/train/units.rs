@@ -20,7 +20,7 @@ impl TextUnits {
     /// Those of samples of `spec`; none where it is no text.
     pub fn of(spec: &SampleSpec) -> Option<Self> {
         match spec.target {
-            TargetSpec::Tokens { len, vocabulary } => {
+            TargetSpec::Tokens { len, vocabulary, .. } => {
                 Some(Self { tokens: len, bytes: vocabulary == BYTES })
             }
             TargetSpec::Class { .. } | TargetSpec::Values { .. } => None,
@@ -48,7 +48,7 @@ mod tests {
         let spec = |vocabulary| SampleSpec {
             input_shape: vec![7],
             input_dtype: DType::U16,
-            target: TargetSpec::Tokens { len: 7, vocabulary },
+            target: TargetSpec::Tokens { len: 7, vocabulary, document_end: None },
         };
         let units = TextUnits::of(&spec(256)).expect("text");
         let loss = 256f64.ln();
