@@ -127,7 +127,7 @@ fn draw<T: Real>(weights: &[T], drawn: T) -> usize {
         if weight > T::ZERO && left < weight {
             return token;
         }
-        left = left - weight;
+        left -= weight;
     }
     // Rounding may leave the end of the last one to nobody.
     first(weights, max(weights))

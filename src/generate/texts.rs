@@ -184,7 +184,7 @@ impl<'a> Texts<'a> {
         let mut tokens = Vec::with_capacity(rows.ends.len());
         for (&(place, _), chosen) in rows.ends.iter().zip(chosen.chunks_exact(2)) {
             let Some(text) = &mut self.places[place] else { continue };
-            if !(chosen[0] >= 0.0) {
+            if chosen[0].is_nan() || chosen[0] < 0.0 {
                 let message = "found logits that are not finite";
                 return Err(Error::new(Stage::Compute, ErrorKind::Diverged, "model", message)
                     .hint("weights of a training that did not diverge"));

@@ -21,7 +21,7 @@ pub fn random_weights(
     let spec = SampleSpec {
         input_shape: vec![positions],
         input_dtype: DType::U16,
-        target: TargetSpec::Tokens { len: positions, vocabulary: 256 },
+        target: TargetSpec::Tokens { len: positions, vocabulary: 256, document_end: None },
     };
     let tensors = describe(model, &spec, 1).expect("builds").tensors;
     let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
