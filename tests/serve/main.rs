@@ -25,8 +25,14 @@ const POSITIONS: usize = 32;
 
 /// The weights of a model of one small block.
 fn weights(std: f32) -> (GptConfig, Weights) {
-    let config =
-        GptConfig { layers: 1, heads: 2, width: 16, dropout: 0.0, positions: Some(POSITIONS) };
+    let config = GptConfig {
+        layers: 1,
+        heads: 2,
+        width: 16,
+        dropout: 0.0,
+        attention_dropout: 0.0,
+        positions: Some(POSITIONS),
+    };
     let model = Gpt::with_sizes(config, 256, POSITIONS).expect("fits");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = language::random_weights(&model, POSITIONS, std, 7, folder.path());
