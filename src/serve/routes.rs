@@ -1,10 +1,12 @@
 //! Which address answers what.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -12,6 +14,7 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_core::Stream;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::unbounded_channel;
@@ -136,13 +139,9 @@ async fn answer(endpoint: Endpoint, shared: Arc<Shared>, body: Body) -> Response
 
 /// Reads a request, puts its texts into the queue, and answers with what is made of them.
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>, body: Body) -> Result<Response, ApiError> {
-    let body = timeout(BODY, to_bytes(body, BODY_BYTES_MAX)).await.map_err(|_| {
+    let body = timeout(BODY, read(body)).await.map_err(|_| {
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body of the request took too long")
-    })?;
-    let body = body.map_err(|_| {
-        let message = format!("found more than {BODY_BYTES_MAX} bytes, or a body that was cut off");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-    })?;
+    })??;
     if !shared.is_open.load(Ordering::Relaxed) {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
     }
@@ -154,6 +153,29 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>, body: Body) -> Result<R
     })??;
     let replies = enqueue(&order, &shared)?;
     Ok(events::respond(order, replies, shared).await)
+}
+
+/// The body of a request. Of one that is too large the rest is read and forgotten, so that the client comes to hear the
+/// answer; one that is far too large is cut off.
+async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut len) = (Vec::new(), 0);
+    while let Some(chunk) = poll_fn(|context| Pin::new(&mut chunks).poll_next(context)).await {
+        let chunk = chunk.map_err(|_| {
+            ApiError::new(StatusCode::BAD_REQUEST, "the body of the request was cut off")
+        })?;
+        len += chunk.len();
+        if len <= BODY_BYTES_MAX {
+            bytes.extend_from_slice(&chunk);
+        } else if len > 16 * BODY_BYTES_MAX {
+            break;
+        }
+    }
+    if len <= BODY_BYTES_MAX {
+        return Ok(bytes);
+    }
+    let message = format!("found a body of {len} bytes or more, expected at most {BODY_BYTES_MAX}");
+    Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message))
 }
 
 /// Puts all texts of an order into the queue, or none.
