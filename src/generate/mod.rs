@@ -12,7 +12,7 @@ mod sampling;
 mod stream;
 mod text;
 
-pub use model::{model_of, model_with};
+pub use model::{model_config_json, model_of, model_with};
 pub use sampling::Sampling;
 pub use stream::TokenStream;
 pub use text::TextPieces;

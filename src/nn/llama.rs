@@ -92,7 +92,8 @@ impl LlamaConfig {
         }
     }
 
-    fn hidden(&self) -> usize {
+    /// Width of a block's hidden layer, given or not.
+    pub fn hidden(&self) -> usize {
         let usual = || (8 * self.width).div_ceil(3).next_multiple_of(HIDDEN_MULTIPLE);
         self.hidden.unwrap_or_else(usual)
     }
