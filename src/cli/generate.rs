@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use inflight::generate::{Finish, Generator, Sampling, TextPieces, model_of, model_with};
@@ -265,16 +265,4 @@ fn show(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(|e| Error::config("stdout", "cannot be written").caused_by(e))
-}
-
-/// Has a file of a tokenizer copied into the folder of a run, so that the run needs nothing else.
-pub fn keep_tokenizer(tokenizer: &mut Option<String>, run_dir: &Path) -> Result<()> {
-    let Some(path) = tokenizer.as_ref().map(Path::new).filter(|path| path.is_file()) else {
-        return Ok(());
-    };
-    let copy = run_dir.join("tokenizer.json");
-    std::fs::copy(path, &copy)
-        .map_err(|e| Error::checkpoint(copy.display(), "cannot be written").caused_by(e))?;
-    *tokenizer = Some(std::path::absolute(&copy).unwrap_or(copy).display().to_string());
-    Ok(())
 }
