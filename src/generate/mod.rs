@@ -14,7 +14,7 @@ mod stream;
 mod text;
 mod texts;
 
-pub use model::{model_of, model_with};
+pub use model::{model_config_json, model_of, model_with};
 pub use sampling::Sampling;
 pub use stream::TokenStream;
 pub use text::TextPieces;

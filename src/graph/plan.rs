@@ -198,6 +198,8 @@ pub struct ProgramBuilder {
     params: Table,
     states: Table,
     consts: Vec<f32>,
+    /// Where each constant begins.
+    const_offsets: Vec<usize>,
     pool: Pool,
     /// Elements of the metrics arena in use.
     metrics: usize,
@@ -264,6 +266,7 @@ impl ProgramBuilder {
             params: Table::default(),
             states: Table::default(),
             consts: Vec::new(),
+            const_offsets: Vec::new(),
             pool: Pool::default(),
             metrics: 0,
             stretched: BTreeMap::new(),
@@ -379,12 +382,7 @@ impl ProgramBuilder {
                 self.stretched.insert(Arena::Grads, self.params.len);
                 arena(Arena::Grads, offset)
             }
-            Role::Const(values) => {
-                let offset = self.consts.len();
-                self.consts.extend(values);
-                self.consts.resize(self.consts.len().next_multiple_of(ALIGN), 0.0);
-                arena(Arena::Consts, offset)
-            }
+            Role::Const(values) => arena(Arena::Consts, self.const_offset(values)),
             Role::Stretch(of, offset) => {
                 let end = (offset + tensor.len()).next_multiple_of(ALIGN);
                 let len = self.stretched.entry(*of).or_default();
@@ -402,6 +400,23 @@ impl ProgramBuilder {
             },
             Role::View(_) => unreachable!("a root is not a view"),
         })
+    }
+
+    /// Where a constant lies: where the same one of an earlier pass does, or behind all others.
+    fn const_offset(&mut self, values: &[f32]) -> usize {
+        let same = |offset: usize| {
+            let there = self.consts.get(offset..offset + values.len());
+            let bits = |x: &f32| x.to_bits();
+            there.is_some_and(|there| there.iter().map(bits).eq(values.iter().map(bits)))
+        };
+        if let Some(offset) = self.const_offsets.iter().copied().find(|&offset| same(offset)) {
+            return offset;
+        }
+        let offset = self.consts.len();
+        self.const_offsets.push(offset);
+        self.consts.extend(values);
+        self.consts.resize(self.consts.len().next_multiple_of(ALIGN), 0.0);
+        offset
     }
 
     /// The program; `output` is the model's output in the first plan that infers.
