@@ -252,17 +252,20 @@ mod tests {
         let qkv = normal(1, 6 * 3 * d);
         let mut cache = convert::<f32>(&normal(2, n * capacity * 2 * d));
         let before = cache.clone();
-        // The second sequence goes on at position 2; its last token is padding, as is all that follows.
-        let places = [2, 3, 4, u32::MAX, 4, 9, 1, 1, 1, 0, 0, 0];
+        // The second sequence goes on at position 2, with padding between its two tokens; all that follows is padding.
+        let places = [2, 4, 3, u32::MAX, 4, 9, 1, 1, 1, 0, 0, 0];
         let y = step(&qkv, &places, &mut cache, case);
-        assert!(y[..2 * d].iter().all(|&y| y != 0.5 && y.is_finite()));
-        assert!(y[2 * d..].iter().all(|&y| y == 0.0));
+        let is_made = |row: usize| y[row * d..][..d].iter().all(|&y| y != 0.5 && y != 0.0);
+        assert!(is_made(0) && is_made(2));
+        assert!(y[d..2 * d].iter().chain(&y[3 * d..]).all(|&y| y == 0.0));
         let changed: Vec<usize> =
             (0..n * capacity).filter(|&row| cache[row * 2 * d] != before[row * 2 * d]).collect();
         assert_eq!(changed, [capacity + 2, capacity + 3]);
-        let kept: Vec<f32> = convert(&qkv[d..3 * d]);
-        assert_eq!(cache[(capacity + 2) * 2 * d..(capacity + 3) * 2 * d], kept);
-        // The one before the last saw three rows: what lies behind them does not show.
+        for (row, position) in [(0, 2), (2, 3)] {
+            let kept: Vec<f32> = convert(&qkv[row * 3 * d + d..(row + 1) * 3 * d]);
+            assert_eq!(cache[(capacity + position) * 2 * d..][..2 * d], kept);
+        }
+        // The first token saw three rows: what lies behind them does not show.
         let mut other = before[capacity * 2 * d..].to_vec();
         other[3 * 2 * d..].fill(9.0);
         let again = step(&qkv[..3 * d], &[2, 0], &mut other, [1, heads, kv_heads, len, capacity]);

@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(sizes(1, 16), [1, 4, 16]);
         assert_eq!(sizes(1, 1024), [1, 4, 16, 64, 65]);
         assert_eq!(sizes(8, 256), [1, 4, 16, 64, 72]);
-        assert_eq!(layout(8, 256).size(5), 16);
+        assert_eq!([5, 16, 17].map(|rows| layout(8, 256).size(rows)), [16, 16, 64]);
         assert_eq!(layout(8, 256).size(72), 72);
     }
 

@@ -15,6 +15,7 @@ fn cases() -> Vec<([usize; 5], Vec<(u32, u32)>)> {
         ([2, 2, 2, 5, 200], vec![(130, 0), (u32::MAX, 1)]),
         ([3, 2, 2, 8, 5], vec![(0, 2), (1, 2), (2, 2), (3, 0), (4, 0), (5, 0), (0, 1)]),
         ([1, 2, 2, 4, 64], (0..65).map(|position| (position, 0)).collect()),
+        ([2, 2, 1, 3, 9], vec![(3, 1), (u32::MAX, 1), (4, 1)]),
         ([2, 6, 2, 5, 90], vec![(80, 1), (81, 1), (3, 0), (u32::MAX, 0)]),
         // Long enough for llvmpipe to end the loops of a single invocation.
         ([2, 1, 1, 64, 1024], vec![(1000, 1)]),
