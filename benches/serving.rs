@@ -87,7 +87,8 @@ fn main() {
     let config = LanguageConfig::by_name(&name).expect("a language model");
     let model = config.with_sizes(256, POSITIONS).expect("fits");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = language::random_weights(&model, POSITIONS, 0.02, 1, folder.path());
+    let path = folder.path().join("model.safetensors");
+    language::write_weights(&model, POSITIONS, 0.02, 1, "transformer.", &path);
     let weights = Weights::open(path).expect("opens");
     let model = model_with(config, &weights).expect("a model");
     let generator = Generator::new(model, &weights, &device, sequences).expect("fits");

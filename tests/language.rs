@@ -4,6 +4,8 @@
 //! `parity/make_llama_reference.py` make them.
 
 mod common;
+#[path = "common/language.rs"]
+mod language;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -18,7 +20,6 @@ use inflight::graph::plan::{Pass, Variable};
 use inflight::graph::precision::Precision;
 use inflight::graph::{Arena, Init};
 use inflight::nn::Module;
-use inflight::nn::describe::describe;
 use inflight::nn::gpt::{Gpt, GptConfig};
 use inflight::nn::init::initial_values;
 use inflight::nn::language::LanguageConfig;
@@ -32,7 +33,6 @@ use inflight::train::compile::{Blueprint, compile};
 use inflight::train::event::Event;
 use inflight::train::weights::Weights;
 use inflight::{Error, RunConfig, Trainer};
-use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -152,7 +152,14 @@ impl Making {
     /// A file with the weights of the reference, under the names of a published GPT-2.
     fn weights(&self, seed: u64, folder: &Path) -> PathBuf {
         let file = folder.join("model.safetensors");
-        write_weights(&self.model(), self.positions, self.std, seed, "transformer.", &file);
+        language::write_weights(
+            &self.model(),
+            self.positions,
+            self.std,
+            seed,
+            "transformer.",
+            &file,
+        );
         file
     }
 }
@@ -164,36 +171,6 @@ fn text_spec(len: usize, document_end: Option<u32>) -> SampleSpec {
         input_dtype: DType::U16,
         target: TargetSpec::Tokens { len, vocabulary: 256, document_end },
     }
-}
-
-/// Writes a file with weights that are as large as `std`, those of norms around 1, without a prefix of their names.
-fn write_weights(
-    model: &dyn Module,
-    positions: usize,
-    std: f32,
-    seed: u64,
-    prefix: &str,
-    file: &Path,
-) {
-    let tensors = describe(model, &text_spec(positions, None), 1).expect("builds").tensors;
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .into_iter()
-        .map(|tensor| {
-            let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
-            let init = Init::Normal { std };
-            let variable = Variable { name: name.clone(), shape, offset: 0, init };
-            let mut values = initial_values(&variable, seed);
-            if tensor.shape.len() == 1 && name.ends_with("weight") {
-                values.iter_mut().for_each(|x| *x += 1.0);
-            }
-            let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            (name.trim_start_matches(prefix).to_string(), tensor.shape, bytes)
-        })
-        .collect();
-    let views = bytes.iter().map(|(name, shape, bytes)| {
-        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("lengths fit"))
-    });
-    safetensors::serialize_to_file(views, None, file).expect("writes");
 }
 
 impl LlamaMaking {
@@ -221,7 +198,7 @@ impl LlamaMaking {
     /// A folder as Hugging Face has it.
     fn save(&self, seed: u64, folder: &Path) -> PathBuf {
         let file = folder.join("model.safetensors");
-        write_weights(&self.llama(), self.positions, self.std, seed, "", &file);
+        language::write_weights(&self.llama(), self.positions, self.std, seed, "", &file);
         std::fs::write(folder.join("config.json"), self.config.to_string()).expect("writes");
         file
     }

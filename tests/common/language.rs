@@ -1,6 +1,6 @@
 //! Language models with random weights, as files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use inflight::batch::{DType, SampleSpec, TargetSpec};
 use inflight::graph::Init;
@@ -10,14 +10,15 @@ use inflight::nn::describe::describe;
 use inflight::nn::init::initial_values;
 use safetensors::tensor::{Dtype, TensorView};
 
-/// Saves a model of bytes whose weights have this spread, and whose norms begin at 1.
-pub fn random_weights(
+/// Writes the weights of a model of bytes: as large as `std`, those of norms around 1, their names without a prefix.
+pub fn write_weights(
     model: &dyn Module,
     positions: usize,
     std: f32,
     seed: u64,
-    folder: &Path,
-) -> PathBuf {
+    prefix: &str,
+    file: &Path,
+) {
     let spec = SampleSpec {
         input_shape: vec![positions],
         input_dtype: DType::U16,
@@ -28,20 +29,18 @@ pub fn random_weights(
         .into_iter()
         .map(|tensor| {
             let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
-            let variable =
-                Variable { name: name.clone(), shape, offset: 0, init: Init::Normal { std } };
+            let init = Init::Normal { std };
+            let variable = Variable { name: name.clone(), shape, offset: 0, init };
             let mut values = initial_values(&variable, seed);
-            if name.contains(".ln_") && name.ends_with("weight") {
+            if tensor.shape.len() == 1 && name.ends_with("weight") {
                 values.iter_mut().for_each(|x| *x += 1.0);
             }
             let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            (name.trim_start_matches("transformer.").to_string(), tensor.shape, bytes)
+            (name.trim_start_matches(prefix).to_string(), tensor.shape, bytes)
         })
         .collect();
     let views = bytes.iter().map(|(name, shape, bytes)| {
         (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("lengths fit"))
     });
-    let path = folder.join("model.safetensors");
-    safetensors::serialize_to_file(views, None, &path).expect("writes");
-    path
+    safetensors::serialize_to_file(views, None, file).expect("writes");
 }

@@ -9,7 +9,9 @@ use crate::bench::Bench;
 use crate::{header, normal};
 
 /// Sequences, heads, heads of keys, features of a head, rows of the cache, and the position and sequence of each row.
-fn cases() -> Vec<([usize; 5], Vec<(u32, u32)>)> {
+type Case = ([usize; 5], Vec<(u32, u32)>);
+
+fn cases() -> Vec<Case> {
     vec![
         ([1, 1, 1, 1, 1], vec![(0, 0)]),
         ([1, 3, 3, 16, 70], vec![(69, 0)]),

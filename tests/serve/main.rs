@@ -35,7 +35,8 @@ fn weights(std: f32) -> (GptConfig, Weights) {
     };
     let model = Gpt::with_sizes(config, 256, POSITIONS).expect("fits");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = language::random_weights(&model, POSITIONS, std, 7, folder.path());
+    let path = folder.path().join("model.safetensors");
+    language::write_weights(&model, POSITIONS, std, 7, "transformer.", &path);
     (config, Weights::open(path).expect("opens"))
 }
 

@@ -94,10 +94,10 @@ impl Attention {
         outputs: &[Vec<usize>],
     ) -> Vec<Vec<T>> {
         let mut shapes = shapes.to_vec();
-        let index = self.starts.as_deref().map(|starts| {
+        let index = self.starts.as_deref();
+        if index.is_some() {
             shapes.push(vec![self.case[0], self.case[1]]);
-            starts
-        });
+        }
         run_op_with(op, inputs, index, &shapes, outputs, &HEADER)
     }
 
