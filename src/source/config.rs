@@ -54,6 +54,10 @@ pub struct DataConfig {
     /// Number of different tokens, for files that do not say. Without it: one more than the highest found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<usize>,
+    /// What text is turned into tokens by as it is opened: `bytes`, `gpt2`, or a `tokenizer.json` or its folder. Without
+    /// it: bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// Mean of each channel that inputs are normalised by, after division by 255; one value stands for all channels.
     /// Without it: what the data set says, or what its training part is found to have.
     #[serde(skip_serializing_if = "Option::is_none")]
