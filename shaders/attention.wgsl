@@ -1,4 +1,4 @@
-// attention: qkv[n, T, 3d] | y[n, T, d], lse[n, heads, T]. The form for software adapters: an invocation a
+// attention: qkv | y[n, T, d], lse[n, heads, T]. The form for software adapters: an invocation a
 // query. One pass over the keys, which keeps the largest score so far and corrects what it has summed
 // whenever a larger one comes (Milakov and Gimelshein, 2018).
 
@@ -24,7 +24,7 @@ fn main(grid: Grid) {
     var peak = MASKED;
     var total = 0.0;
     let end = select(T, query + 1u, CAUSAL);
-    for (var key = 0u; key < end; key++) {
+    for (var key = first_key(pair, query); key < end; key++) {
         let key_at = part_at(pair, KEYS, key);
         let value_at = part_at(pair, VALUES, key);
         var score = 0.0;
@@ -35,8 +35,9 @@ fn main(grid: Grid) {
         peak = max(peak, score);
         let weight = exp(score - peak);
         total = total * shrink + weight;
+        let share = weight * kept(pair, query, key);
         for (var k = 0u; k < HEAD; k++) {
-            sums[k] = sums[k] * shrink + weight * f32(qkv[value_at + k]);
+            sums[k] = sums[k] * shrink + share * f32(qkv[value_at + k]);
         }
     }
     let y_at = token_at(pair, query);

@@ -26,7 +26,7 @@ fn main(grid: Grid) {
         sums[k] = 0.0;
     }
     let end = select(T, query + 1u, CAUSAL);
-    for (var key = 0u; key < end; key++) {
+    for (var key = first_key(pair, query); key < end; key++) {
         let key_at = part_at(pair, KEYS, key);
         let value_at = part_at(pair, VALUES, key);
         var score = 0.0;
@@ -35,7 +35,7 @@ fn main(grid: Grid) {
             score += features[k] * f32(qkv[key_at + k]);
             slope += gradient[k] * f32(qkv[value_at + k]);
         }
-        slope = exp(score - lse[i]) * (slope - mean[i]);
+        slope = exp(score - lse[i]) * (slope * kept(pair, query, key) - mean[i]);
         for (var k = 0u; k < HEAD; k++) {
             sums[k] += slope * f32(qkv[key_at + k]);
         }

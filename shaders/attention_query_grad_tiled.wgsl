@@ -13,20 +13,22 @@ fn main(grid: Grid) {
     load_dy(1u, pair, first_query, lane);
     var sums: Sums;
     let end = select(T, min(first_query + BLOCK, T), CAUSAL);
-    for (var first_key = 0u; first_key < end; first_key += BLOCK) {
-        load_part(2u, pair, VALUES, first_key, 1.0, lane);
+    let begin = first_key(pair, first_query) / BLOCK * BLOCK;
+    for (var block = begin; block < end; block += BLOCK) {
+        load_part(2u, pair, VALUES, block, 1.0, lane);
         workgroupBarrier();
         var slopes = products(1u, 2u, lane);
         workgroupBarrier();
-        load_part(2u, pair, KEYS, first_key, 1.0, lane);
+        load_part(2u, pair, KEYS, block, 1.0, lane);
         workgroupBarrier();
         let scores = products(0u, 2u, lane);
         for (var i = 0u; i < EACH; i++) {
             let query = first_query + lane / SIDE + SIDE * i;
             for (var j = 0u; j < EACH; j++) {
-                let key = first_key + lane % SIDE + SIDE * j;
+                let key = block + lane % SIDE + SIDE * j;
                 let weight = weight_of(pair, query, key, scores[i][j]);
-                slopes[i][j] = weight * (slopes[i][j] - mean_of(pair, query));
+                let factor = kept(pair, query, key);
+                slopes[i][j] = weight * (slopes[i][j] * factor - mean_of(pair, query));
             }
         }
         share_weights(slopes, lane);

@@ -1,4 +1,4 @@
-// attention: qkv[n, T, 3d] | y[n, T, d], lse[n, heads, T]. The form for GPUs: a workgroup a block of queries.
+// attention: qkv | y, lse[n, heads, T]. The form for GPUs: a workgroup a block of queries.
 // It keeps the largest score of each query so far and corrects what it has summed whenever a larger one
 // comes (Milakov and Gimelshein, 2018; Dao et al., 2022).
 
@@ -15,8 +15,8 @@ struct Softmax {
     total: f32,
 }
 
-// Turns the scores of a row into weights, with the sum of all tiles so far up to date.
-fn weigh(before: Softmax, row: u32) -> Softmax {
+// Turns the scores of a row of a query for the keys of a block into weights, with the sum of all tiles so far up to date.
+fn weigh(before: Softmax, row: u32, pair: u32, query: u32, block: u32) -> Softmax {
     var peak = before.peak;
     for (var k = 0u; k < BLOCK; k++) {
         peak = max(peak, weights[row * WEIGHT_PITCH + k]);
@@ -24,7 +24,7 @@ fn weigh(before: Softmax, row: u32) -> Softmax {
     var total = before.total * exp(before.peak - peak);
     for (var k = 0u; k < BLOCK; k++) {
         let weight = exp(weights[row * WEIGHT_PITCH + k] - peak);
-        weights[row * WEIGHT_PITCH + k] = weight;
+        weights[row * WEIGHT_PITCH + k] = weight * kept(pair, query, block + k);
         total += weight;
     }
     factors[row] = exp(before.peak - peak);
@@ -43,15 +43,16 @@ fn main(grid: Grid) {
     var sums: Sums;
     var softmax = Softmax(MASKED, 0.0);
     let end = select(T, min(first_query + BLOCK, T), CAUSAL);
-    for (var first_key = 0u; first_key < end; first_key += BLOCK) {
-        load_part(1u, pair, KEYS, first_key, 1.0, lane);
+    let begin = first_key(pair, first_query) / BLOCK * BLOCK;
+    for (var block = begin; block < end; block += BLOCK) {
+        load_part(1u, pair, KEYS, block, 1.0, lane);
         workgroupBarrier();
         var scores = products(0u, 1u, lane);
         for (var i = 0u; i < EACH; i++) {
             let query = first_query + lane / SIDE + SIDE * i;
             for (var j = 0u; j < EACH; j++) {
-                let key = first_key + lane % SIDE + SIDE * j;
-                if key >= T || (CAUSAL && key > query) {
+                let key = block + lane % SIDE + SIDE * j;
+                if key >= T || (CAUSAL && key > query) || key < first_key(pair, query) {
                     scores[i][j] = MASKED;
                 }
             }
@@ -59,9 +60,9 @@ fn main(grid: Grid) {
         share_weights(scores, lane);
         workgroupBarrier();
         if lane < BLOCK {
-            softmax = weigh(softmax, lane);
+            softmax = weigh(softmax, lane, pair, first_query + lane, block);
         }
-        load_part(1u, pair, VALUES, first_key, 1.0, lane);
+        load_part(1u, pair, VALUES, block, 1.0, lane);
         workgroupBarrier();
         for (var i = 0u; i < EACH; i++) {
             let factor = factors[lane / SIDE + SIDE * i];

@@ -1,8 +1,10 @@
-// cached_attention: qkv[n, T, 3d], positions[n, T] | cache[n, CAPACITY, 2d], y[n, T, d], once the cache holds the keys
+// cached_attention: qkv[n, T, WIDTH + KEPT], positions[n, T] | cache[n, CAPACITY, KEPT], y[n, T, WIDTH], once the cache holds the keys
 // and values of these tokens. LANES invocations share a token and head: each goes over its share of the keys, keeping the
 // largest score so far and correcting what it has summed whenever a larger one comes (Milakov and Gimelshein, 2018).
 
 override HEADS: u32;
+// How many heads of queries share keys and values.
+override GROUP: u32;
 override SCALE: f32;
 
 const MASKED: f32 = -3.0e38;
@@ -16,6 +18,7 @@ fn main(grid: Grid) {
     let real = row < TOKENS * HEADS;
     let token = select(0u, row / HEADS, real);
     let head = row % HEADS * HEAD;
+    let shared_head = row % HEADS / GROUP * HEAD;
     let position = positions[token];
     var end = 0u;
     if real && position < CAPACITY {
@@ -24,23 +27,23 @@ fn main(grid: Grid) {
     var features: array<f32, HEAD>;
     var sums: array<f32, HEAD>;
     for (var k = 0u; k < HEAD; k++) {
-        features[k] = SCALE * qkv[token * 3u * WIDTH + head + k];
+        features[k] = SCALE * qkv[token * (WIDTH + KEPT) + head + k];
         sums[k] = 0.0;
     }
     var peak = MASKED;
     var total = 0.0;
     for (var key = lane; key < end; key += LANES) {
-        let at = cache_row(token, key) + head;
+        let at = cache_row(token, key) + shared_head;
         var score = 0.0;
         for (var k = 0u; k < HEAD; k++) {
-            score += features[k] * cache[at + k];
+            score += features[k] * f32(cache[at + k]);
         }
         let shrink = exp(peak - max(peak, score));
         peak = max(peak, score);
         let weight = exp(score - peak);
         total = total * shrink + weight;
         for (var k = 0u; k < HEAD; k++) {
-            sums[k] = sums[k] * shrink + weight * cache[at + WIDTH + k];
+            sums[k] = sums[k] * shrink + weight * f32(cache[at + KEPT / 2u + k]);
         }
     }
     let highest = row_max(peak, grid);

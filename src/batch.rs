@@ -96,6 +96,9 @@ pub enum TargetSpec {
         len: usize,
         /// Number of different tokens: all are below it.
         vocabulary: usize,
+        /// The token that ends a document, where tokens attend only to those of their own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        document_end: Option<u32>,
     },
 }
 

@@ -564,7 +564,7 @@ impl Filler<'_> {
             (Target::Values(values), TargetSpec::Values { len }) if values.len() == *len => {
                 target.copy_from_slice(bytemuck::cast_slice(values));
             }
-            (Target::Tokens(tokens), TargetSpec::Tokens { len, vocabulary })
+            (Target::Tokens(tokens), TargetSpec::Tokens { len, vocabulary, .. })
                 if tokens.len() == 4 * len =>
             {
                 expect_tokens(bytes, self.source.spec().input_dtype, *vocabulary)?;

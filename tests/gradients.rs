@@ -8,12 +8,14 @@ use inflight::cpu;
 use inflight::executor::{Executor as _, Wants};
 use inflight::graph::grad::backward;
 use inflight::graph::op::{
-    Activation, ConvGeometry, METRICS_LEN, MIX_QUANTILES, MixKind, Op, PoolGeometry, Reduction,
+    Activation, Attending, ConvGeometry, METRICS_LEN, MIX_QUANTILES, MixKind, Op, PoolGeometry,
+    Reduction,
 };
 use inflight::graph::plan::{Pass, Program, ProgramBuilder};
 use inflight::graph::{Arena, Graph, Init, Role, TensorId};
 use inflight::nn::gpt::{Gpt, GptConfig};
 use inflight::nn::layers::Layer;
+use inflight::nn::llama::{Llama, LlamaConfig};
 use inflight::nn::sequential::Sequential;
 use inflight::nn::{Mode, Module};
 use inflight::testing::{assert_close, finite_difference, normal};
@@ -60,12 +62,14 @@ fn program(build: &dyn Fn(&mut Graph) -> TensorId, end: End) -> (Program, BTreeS
             (TargetSpec::Values { len: width }, vec![BATCH, width], DType::F32, loss)
         }
         End::Classes => {
-            let loss = Op::CrossEntropy { smoothing: 0.1, gradient: true, per_sample: 1 };
+            let loss = Op::CrossEntropy { smoothing: 0.1, gradient: true, per_sample: 1, first: 0 };
             (TargetSpec::Class { classes: width }, vec![BATCH], DType::U32, loss)
         }
         End::Tokens => {
-            let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: TOKENS };
-            let target = TargetSpec::Tokens { len: TOKENS, vocabulary: width / TOKENS };
+            let loss =
+                Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: TOKENS, first: 0 };
+            let vocabulary = width / TOKENS;
+            let target = TargetSpec::Tokens { len: TOKENS, vocabulary, document_end: None };
             (target, vec![BATCH * TOKENS], DType::U32, loss)
         }
         End::Mixed => {
@@ -110,7 +114,7 @@ fn fill(slot: &mut Slot, program: &Program) {
             TargetSpec::Class { classes } => {
                 target.copy_from_slice(&((i * 2 % classes) as u32).to_le_bytes());
             }
-            TargetSpec::Tokens { len, vocabulary } => {
+            TargetSpec::Tokens { len, vocabulary, .. } => {
                 let tokens = (0..len).map(|j| ((i + 2 * j) % vocabulary) as u32);
                 target.copy_from_slice(bytemuck::cast_slice(&tokens.collect::<Vec<_>>()));
             }
@@ -202,7 +206,7 @@ fn elementwise() {
     for op in [Op::Relu, Op::Gelu, Op::GeluTanh, Op::Scale { factor: -0.5 }] {
         check_op(op, &[&[4, 7]]);
     }
-    for op in [Op::Add, Op::Mul] {
+    for op in [Op::Add, Op::Mul, Op::SwiGlu] {
         check_op(op, &[&[4, 7], &[4, 7]]);
     }
     check_op(Op::Bias, &[&[4, 3, 2, 2], &[3]]);
@@ -259,7 +263,7 @@ fn embeddings() {
 /// All of a language model, whose first table is the head as well.
 #[test]
 fn a_language_model() {
-    let config = GptConfig { layers: 2, heads: 2, width: 4, dropout: 0.0, positions: Some(3) };
+    let config = GptConfig { positions: Some(3), ..GptConfig::of(2, 2, 4) };
     let model = Gpt::with_sizes(config, 5, 3).unwrap();
     let covered = check("a language model", End::Tokens, &|g| {
         let ids = ids(g);
@@ -268,10 +272,66 @@ fn a_language_model() {
     assert!(covered.contains("gelu_tanh") && covered.contains("embedding"), "{covered:?}");
 }
 
+/// All of a LLaMA, with heads that share keys and values, within documents, with a head of its own and with the embedding.
+#[test]
+fn a_llama() {
+    for (tied, document_end) in [(false, None), (true, Some(0))] {
+        let config = LlamaConfig { tied, hidden: Some(3), ..LlamaConfig::of(2, 4, 2, 8) };
+        let spec = SampleSpec {
+            input_shape: vec![TOKENS],
+            input_dtype: DType::U16,
+            target: TargetSpec::Tokens { len: TOKENS, vocabulary: 5, document_end },
+        };
+        let model = Llama::new(config, &spec).unwrap();
+        let covered = check("a llama", End::Tokens, &|g| {
+            let ids = ids(g);
+            model.build(g, ids, Mode::Train).unwrap()
+        });
+        for name in ["rms_norm", "rotary", "swiglu"] {
+            assert!(covered.contains(name), "{covered:?}");
+        }
+        assert_eq!(covered.contains("document_starts"), document_end.is_some());
+    }
+}
+
 #[test]
 fn attention() {
     for causal in [false, true] {
-        check_op(Op::Attention { heads: 2, causal }, &[&[4, 3, 12]]);
+        check_op(Op::Attention(Attending::new(2, causal)), &[&[4, 3, 12]]);
+    }
+    check_op(Op::Attention(Attending { kv_heads: 2, ..Attending::new(4, true) }), &[&[4, 3, 16]]);
+    // Within documents, whose ends are among the ids, with weights that are dropped, and with both.
+    for (documents, dropout) in [(true, 0.0), (false, 0.4), (true, 0.4)] {
+        let how = Attending { kv_heads: 1, documents, dropout, salt: 9, ..Attending::new(2, true) };
+        check("attention", End::Squares, &|g| {
+            let mut inputs = vec![param(g, "qkv", &[BATCH, TOKENS, 12])];
+            if documents {
+                let ids = ids(g);
+                inputs.push(g.push(Op::DocumentStarts { end: 0 }, &[ids]).unwrap()[0]);
+            }
+            if dropout > 0.0 {
+                inputs.push(g.header());
+            }
+            g.push(Op::Attention(how), &inputs).unwrap()[0]
+        });
+    }
+}
+
+#[test]
+fn rotary() {
+    let table: Vec<f32> = normal(7, 5 * 4).iter().map(|&x| x as f32).collect();
+    for positions in [false, true] {
+        check("rotary", End::Squares, &|g| {
+            let [q, k, v] = [("q", 8), ("k", 4), ("v", 4)]
+                .map(|(name, width)| param(g, name, &[BATCH, TOKENS, width]));
+            let table = g.constant("table", table.clone());
+            let mut inputs = vec![q, k, v, g.reshape(table, &[5, 4]).unwrap()];
+            if positions {
+                let ids = ids(g);
+                inputs.push(g.push(Op::DocumentStarts { end: 0 }, &[ids]).unwrap()[1]);
+            }
+            g.push_one(Op::Rotary { positions }, &inputs).unwrap()
+        });
     }
 }
 
@@ -300,6 +360,7 @@ fn norms() {
         });
     }
     check_op(Op::LayerNorm { eps: 1e-3 }, &[&[4, 6], &[6], &[6]]);
+    check_op(Op::RmsNorm { eps: 1e-3 }, &[&[4, 6], &[6]]);
 }
 
 #[test]

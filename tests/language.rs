@@ -1,24 +1,33 @@
 //! Language models: training and making text as PyTorch does, prompts that share a device, and what is refused.
 //!
-//! `parity/gpt_reference.json` holds what PyTorch found; `parity/make_gpt_reference.py` makes it.
+//! `parity/gpt_reference.json` and `parity/llama_reference.json` hold what PyTorch found; `parity/make_gpt_reference.py` and
+//! `parity/make_llama_reference.py` make them.
 
 mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
 
 use common::devices;
-use inflight::executor::Tune;
-use inflight::generate::{Finish, Generator, Sampling, Token, model_of};
-use inflight::graph::Init;
-use inflight::graph::plan::Variable;
+use inflight::batch::{DType, SampleSpec, StepHeader, TargetSpec};
+use inflight::executor::{Tune, Wants};
+use inflight::generate::{Finish, Generator, Sampling, Token, model_of, model_with};
+use inflight::graph::plan::{Pass, Variable};
+use inflight::graph::{Arena, Init};
+use inflight::nn::Module;
 use inflight::nn::describe::describe;
 use inflight::nn::gpt::{Gpt, GptConfig};
 use inflight::nn::init::initial_values;
+use inflight::nn::language::LanguageConfig;
+use inflight::nn::llama::{Llama, LlamaConfig};
+use inflight::nn::losses::Loss;
 use inflight::nn::models::by_name;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::source::{self, DataConfig, OpenOptions};
 use inflight::testing::assert_close;
+use inflight::train::compile::{Blueprint, compile};
 use inflight::train::event::Event;
 use inflight::train::weights::Weights;
 use inflight::{Error, RunConfig, Trainer};
@@ -26,10 +35,10 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Reference {
+struct Reference<M = Making> {
     seed: u64,
     training: Training,
-    making: Making,
+    making: M,
 }
 
 #[derive(Deserialize)]
@@ -54,12 +63,28 @@ struct Making {
     log_probabilities: Vec<f64>,
 }
 
+#[derive(Deserialize)]
+struct LlamaMaking {
+    /// As the `config.json` of Hugging Face.
+    config: serde_json::Value,
+    positions: usize,
+    std: f32,
+    prompt: String,
+    tokens: Vec<u32>,
+    log_probabilities: Vec<f64>,
+}
+
 fn reference() -> Reference {
     serde_json::from_str(include_str!("parity/gpt_reference.json")).expect("the reference is valid")
 }
 
-/// Trains `gpt-nano` as the reference did and returns each step's loss.
-fn train(reference: &Reference, device: &str) -> Vec<f64> {
+fn llama_reference() -> Reference<LlamaMaking> {
+    let text = include_str!("parity/llama_reference.json");
+    serde_json::from_str(text).expect("the reference is valid")
+}
+
+/// Trains a model as the reference did and returns each step's loss.
+fn train<M>(model: &str, reference: &Reference<M>, device: &str) -> Vec<f64> {
     let Training { context, batch_size, lr, beta2, weight_decay, ref losses } = reference.training;
     let data = DataConfig { context: Some(context), ..Default::default() };
     let options = OpenOptions { data: Some(&data), offline: true, ..Default::default() };
@@ -81,7 +106,7 @@ fn train(reference: &Reference, device: &str) -> Vec<f64> {
         tune: Tune::Off,
         ..Default::default()
     };
-    let model = by_name("gpt-nano", text.spec()).expect("it takes text");
+    let model = by_name(model, text.spec()).expect("it takes text");
     let trainer = Trainer::builder(model, text).config(config).start().expect("starts");
     let events = trainer.queue(losses.len() + 8);
     pollster::block_on(trainer.fit()).expect("the run succeeds");
@@ -94,13 +119,21 @@ fn train(reference: &Reference, device: &str) -> Vec<f64> {
 
 #[test]
 fn training_follows_pytorch() {
-    let reference = reference();
+    training_follows("gpt-nano", &reference());
+}
+
+#[test]
+fn training_a_llama_follows_pytorch() {
+    training_follows("llama-nano", &llama_reference());
+}
+
+fn training_follows<M>(model: &str, reference: &Reference<M>) {
     assert_eq!(reference.training.losses.len(), 50);
     for (device, tolerance) in devices().into_iter().zip([1e-4, 1e-3]) {
-        let losses = train(&reference, device);
+        let losses = train(model, reference, device);
         let expected = &reference.training.losses;
         let apart = losses.iter().zip(expected).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
-        eprintln!("{device}: {apart:.1e} over {} steps", losses.len());
+        eprintln!("{model} on {device}: {apart:.1e} over {} steps", losses.len());
         assert_close(&losses, expected, 0.0, tolerance);
     }
 }
@@ -108,7 +141,7 @@ fn training_follows_pytorch() {
 impl Making {
     fn config(&self) -> GptConfig {
         let Self { layers, heads, width, positions, .. } = *self;
-        GptConfig { layers, heads, width, dropout: 0.0, positions: Some(positions) }
+        GptConfig { positions: Some(positions), ..GptConfig::of(layers, heads, width) }
     }
 
     fn model(&self) -> Gpt {
@@ -117,32 +150,79 @@ impl Making {
 
     /// A file with the weights of the reference, under the names of a published GPT-2.
     fn weights(&self, seed: u64, folder: &Path) -> PathBuf {
-        let spec = inflight::batch::SampleSpec {
-            input_shape: vec![self.positions],
-            input_dtype: inflight::batch::DType::U16,
-            target: inflight::batch::TargetSpec::Tokens { len: self.positions, vocabulary: 256 },
+        let file = folder.join("model.safetensors");
+        write_weights(&self.model(), self.positions, self.std, seed, "transformer.", &file);
+        file
+    }
+}
+
+/// Samples of so many tokens, which are bytes.
+fn text_spec(len: usize, document_end: Option<u32>) -> SampleSpec {
+    SampleSpec {
+        input_shape: vec![len],
+        input_dtype: DType::U16,
+        target: TargetSpec::Tokens { len, vocabulary: 256, document_end },
+    }
+}
+
+/// Writes a file with weights that are as large as `std`, those of norms around 1, without a prefix of their names.
+fn write_weights(
+    model: &dyn Module,
+    positions: usize,
+    std: f32,
+    seed: u64,
+    prefix: &str,
+    file: &Path,
+) {
+    let tensors = describe(model, &text_spec(positions, None), 1).expect("builds").tensors;
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .into_iter()
+        .map(|tensor| {
+            let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+            let init = Init::Normal { std };
+            let variable = Variable { name: name.clone(), shape, offset: 0, init };
+            let mut values = initial_values(&variable, seed);
+            if tensor.shape.len() == 1 && name.ends_with("weight") {
+                values.iter_mut().for_each(|x| *x += 1.0);
+            }
+            let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            (name.trim_start_matches(prefix).to_string(), tensor.shape, bytes)
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("lengths fit"))
+    });
+    safetensors::serialize_to_file(views, None, file).expect("writes");
+}
+
+impl LlamaMaking {
+    fn key(&self, name: &str) -> usize {
+        self.config[name].as_u64().expect("a number") as usize
+    }
+
+    /// What its `config.json` says, read by hand.
+    fn llama(&self) -> Llama {
+        let config = LlamaConfig {
+            hidden: Some(self.key("intermediate_size")),
+            theta: self.config["rope_theta"].as_f64().expect("a number"),
+            eps: self.config["rms_norm_eps"].as_f64().expect("a number"),
+            positions: Some(self.positions),
+            ..LlamaConfig::of(
+                self.key("num_hidden_layers"),
+                self.key("num_attention_heads"),
+                self.key("num_key_value_heads"),
+                self.key("hidden_size"),
+            )
         };
-        let tensors = describe(&self.model(), &spec, 1).expect("builds").tensors;
-        let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-            .into_iter()
-            .map(|tensor| {
-                let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
-                let init = Init::Normal { std: self.std };
-                let variable = Variable { name: name.clone(), shape, offset: 0, init };
-                let mut values = initial_values(&variable, seed);
-                if name.contains(".ln_") && name.ends_with("weight") {
-                    values.iter_mut().for_each(|x| *x += 1.0);
-                }
-                let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-                (name.trim_start_matches("transformer.").to_string(), tensor.shape, bytes)
-            })
-            .collect();
-        let views = bytes.iter().map(|(name, shape, bytes)| {
-            (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("lengths fit"))
-        });
-        let path = folder.join("model.safetensors");
-        safetensors::serialize_to_file(views, None, &path).expect("writes");
-        path
+        Llama::with_sizes(config, 256, self.positions).expect("the sizes are sound")
+    }
+
+    /// A folder as Hugging Face has it.
+    fn save(&self, seed: u64, folder: &Path) -> PathBuf {
+        let file = folder.join("model.safetensors");
+        write_weights(&self.llama(), self.positions, self.std, seed, "", &file);
+        std::fs::write(folder.join("config.json"), self.config.to_string()).expect("writes");
+        file
     }
 }
 
@@ -177,6 +257,82 @@ fn greedy_text_is_pytorchs() {
         assert_close(&log_probabilities, &making.log_probabilities, 1e-3, 1e-3);
         assert_eq!(made[count - 1].finish, Some(Finish::Length));
         assert!(made[..count - 1].iter().all(|token| token.finish.is_none()));
+    }
+}
+
+#[test]
+fn greedy_text_of_a_published_llama_is_pytorchs() {
+    let Reference { seed, making, .. } = llama_reference();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let weights = Weights::open(making.save(seed, folder.path())).expect("opens");
+    let model = model_of(&weights).expect("config.json tells");
+    assert_eq!(model, making.llama().into());
+    for device in devices() {
+        let mut generator = Generator::new(model, &weights, device, 2).expect("fits");
+        let prompts = vec![prompt(&making.prompt), prompt("And")];
+        let made = all(&mut generator, prompts, Sampling::greedy(200));
+        let made: Vec<Token> = made.into_iter().filter(|token| token.prompt == 0).collect();
+        let ids: Vec<u32> = made.iter().map(|token| token.id).collect();
+        assert_eq!(ids, making.tokens, "on {device}");
+        let log_probabilities: Vec<f64> = made.iter().map(|token| token.log_probability).collect();
+        assert_close(&log_probabilities, &making.log_probabilities, 1e-3, 1e-3);
+    }
+    // Without the file nothing tells its heads, unless somebody says.
+    std::fs::remove_file(folder.path().join("config.json")).expect("is there");
+    let error = model_of(&weights).expect_err("refused").to_string();
+    assert!(error.contains("found a LLaMA without the config.json"), "{error}");
+    let config = LlamaConfig { tied: true, ..making.llama().config() };
+    let tied = model_with(config, &weights).expect("sound");
+    let error = Generator::new(tied, &weights, "cpu", 1).err().expect("refused").to_string();
+    assert!(error.contains("lm_head.weight is not model.embed_tokens.weight"), "{error}");
+}
+
+/// The logits of a sample of tokens, by a model with weights of `making`'s size.
+fn logits(model: &dyn Module, spec: &SampleSpec, ids: &[u16], device: &str) -> Vec<f32> {
+    let loss = Loss::for_target(spec);
+    let blueprint =
+        Blueprint { model, spec, batch_size: 1, mean: &[], std: &[], loss, training: None };
+    let program = Arc::new(compile(&blueprint).expect("compiles"));
+    let mut executor = inflight::device::open(device, program.clone(), 1).expect("opens");
+    for variable in &program.params {
+        let init = Init::Normal { std: 0.3 };
+        let values = initial_values(&Variable { init, ..variable.clone() }, 5);
+        executor.load(Arena::Params, variable.offset, &values).expect("loads");
+    }
+    let mut slot = executor.take_slots().expect("slots").remove(0);
+    slot.write_header(&StepHeader { count: 1, ..StepHeader::default() });
+    slot.write_at(program.slot.input_offset, bytemuck::cast_slice(ids));
+    let wants = Wants { output: true, ..Wants::default() };
+    executor.submit(Pass::Eval, slot, wants).expect("submits");
+    let done = executor.collect(Duration::from_secs(60)).expect("collects").expect("ends");
+    done.output.expect("is wanted")
+}
+
+#[test]
+fn a_document_that_is_packed_is_as_if_it_were_alone() {
+    const END: u16 = 7;
+    let [first, second] = [&[3, 9, 200, 4, 4, 31, END][..], &[50, 3, 9, 8, 201, 9, 4, 77, 50]];
+    let packed = [first, second].concat();
+    let gpt = LanguageConfig::from(GptConfig { positions: Some(20), ..GptConfig::of(2, 2, 16) });
+    let llama = LlamaConfig { positions: Some(20), ..LlamaConfig::of(2, 4, 2, 16) }.into();
+    for device in devices() {
+        for config in [gpt, llama] {
+            let run = |ids: &[u16], document_end| {
+                let spec = text_spec(ids.len(), document_end);
+                let model = config.model(&spec).expect("sound");
+                logits(&model, &spec, ids, device)
+            };
+            let alone = [run(first, None), run(second, None)].concat();
+            let alone: Vec<f64> = alone.into_iter().map(f64::from).collect();
+            let found = run(&packed, Some(END.into()));
+            assert_close(&found, &alone, 1e-4, 1e-4);
+            // Without the mask the second one is another.
+            let mixed = run(&packed, None);
+            let at = 256 * first.len();
+            let apart = mixed[at..].iter().zip(&alone[at..]);
+            let apart = apart.map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            assert!(apart > 0.1, "{apart}");
+        }
     }
 }
 
@@ -331,6 +487,36 @@ fn train_eval_and_generate_work_together() {
 }
 
 #[test]
+fn a_llama_is_trained_within_documents_and_makes_text() {
+    for device in devices() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let text = "the quick brown fox jumps over the lazy dog. ".repeat(40);
+        std::fs::write(folder.path().join("fox.txt"), text).expect("writes");
+        let line = format!(
+            "train fox.txt --model llama-nano --context 16 --batch-size 8 --steps 30 --lr 0.01 --val-split 0.2 \
+             --device {device} --tune off --workers 1 --dropout 0.05 --attention-dropout 0.1 --document-mask"
+        );
+        // Bytes have no end.
+        let refused = inflight(folder.path(), &line, &[]);
+        assert_eq!(refused.status.code(), Some(2));
+        let told = words(&refused.stderr);
+        assert!(told.contains("found tokens of which none is known to end"), "{told}");
+        let line = format!("{line} --out run --document-end 46");
+        let trained = inflight(folder.path(), &line, &[]);
+        assert!(trained.status.success(), "{}", words(&trained.stderr));
+        let line = format!("eval run --device {device} --json");
+        let evaluated = inflight(folder.path(), &line, &[]);
+        let event: serde_json::Value =
+            serde_json::from_slice(&evaluated.stdout).expect("a line of JSON");
+        assert!(event["loss"].as_f64().expect("a loss") < 4.0, "{event}");
+        let line = format!("generate run --device {device} --tokens 20 --temperature 0");
+        let made = inflight(folder.path(), &line, &["--prompt", "the quick"]);
+        assert!(made.status.success(), "{}", words(&made.stderr));
+        assert!(words(&made.stdout).len() > "the quick".len() + 20);
+    }
+}
+
+#[test]
 fn generate_speaks_json_and_stops_where_asked() {
     let Reference { seed, making, .. } = reference();
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -396,11 +582,16 @@ fn tinyshakespeare_has_as_many_gpt2_tokens_as_published() {
     let tokens = folder.path().join("tokens");
     let dataset = source::open(tokens.to_str().expect("UTF-8"), &options).expect("opens");
     let spec = dataset.train.spec();
-    let expected = inflight::batch::TargetSpec::Tokens { len: 64, vocabulary: 50_257 };
-    assert_eq!(spec.target, expected);
+    let expected = |document_end| TargetSpec::Tokens { len: 64, vocabulary: 50_257, document_end };
+    assert_eq!(spec.target, expected(None));
     assert_eq!(dataset.train.len(), (301_966 - 1) / 64);
     assert_eq!(dataset.held_out().map(|source| source.len()), Some((36_059 - 1) / 64));
     assert_eq!(dataset.train.info().tokenizer.as_deref(), Some("gpt2"));
+    // The tokenizer says what ends a document.
+    let data = DataConfig { context: Some(64), document_mask: true, ..Default::default() };
+    let options = OpenOptions { data: Some(&data), offline: true, ..Default::default() };
+    let masked = source::open(tokens.to_str().expect("UTF-8"), &options).expect("opens");
+    assert_eq!(masked.train.spec().target, expected(Some(50_256)));
     // Two documents with the end of a text between them; and what is no text.
     std::fs::write(folder.path().join("a.txt"), "Hello world").expect("writes");
     let line = "tokenize a.txt a.txt --out two --json";

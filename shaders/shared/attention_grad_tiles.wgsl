@@ -25,13 +25,13 @@ fn load_dy(tile: u32, pair: u32, first: u32, lane: u32) {
 }
 
 // Whether a query sees a key; none past the last token does.
-fn sees(query: u32, key: u32) -> bool {
-    return query < T && key < T && (!CAUSAL || key <= query);
+fn sees(pair: u32, query: u32, key: u32) -> bool {
+    return query < T && key < T && (!CAUSAL || key <= query) && key >= first_key(pair, query);
 }
 
 // The weight of a key for a query, from their score.
 fn weight_of(pair: u32, query: u32, key: u32, score: f32) -> f32 {
-    if !sees(query, key) {
+    if !sees(pair, query, key) {
         return 0.0;
     }
     return exp(score - lse[pair * T + query]);

@@ -24,13 +24,16 @@ pub(super) const ON: &str = "true";
 /// The settings of a run; each overrides the key of the same name in a config file.
 #[derive(Debug, Default, clap::Args)]
 pub struct Flags {
-    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny; of text gpt-nano, gpt-mini, gpt2), or a TOML file
-    /// with [[model.layers]] or [model.gpt] [default: cnn]
+    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny; of text gpt-nano, gpt-mini, gpt2, llama-nano,
+    /// llama-mini), or a TOML file with [[model.layers]], [model.gpt] or [model.llama] [default: cnn]
     #[arg(long, short, value_name = "M")]
     model: Option<String>,
-    /// Share of features that a gpt drops in training [default: 0]
+    /// Share of features that a language model drops in training [default: 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     dropout: Option<f64>,
+    /// Share of the weights of attention that a language model drops in training [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    attention_dropout: Option<f64>,
     /// Passes over the training samples [default: 5]
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
@@ -207,6 +210,12 @@ pub struct DataFlags {
     /// What text is turned into tokens by: bytes, gpt2, or a tokenizer.json or its folder [default: bytes]
     #[arg(long, value_name = "T")]
     tokenizer: Option<String>,
+    /// Let tokens attend only to those of their own document
+    #[arg(long)]
+    document_mask: bool,
+    /// The token that ends a document [default: the one that ends a text to the tokenizer]
+    #[arg(long, value_name = "TOKEN")]
+    document_end: Option<u32>,
     /// Mean of each channel that images are normalised by, from 0 to 1, as 0.485,0.456,0.406 [default: the data's own]
     #[arg(long, value_name = "X,X,X", value_delimiter = ',', allow_negative_numbers = true)]
     mean: Option<Vec<f32>>,
@@ -273,6 +282,8 @@ impl DataFlags {
         config.stride = self.stride.or(config.stride);
         config.vocabulary = self.vocabulary.or(config.vocabulary);
         set_some(&mut config.tokenizer, self.tokenizer.as_deref().map(tokenizer));
+        config.document_mask |= self.document_mask;
+        config.document_end = self.document_end.or(config.document_end);
         config.mean = self.mean.clone().or_else(|| config.mean.take());
         config.std = self.std.clone().or_else(|| config.std.take());
         set_some(&mut config.test, self.test_data.as_deref().map(absolute));
@@ -298,12 +309,17 @@ impl Flags {
             config.model = model_config(model)?;
         }
         if let Some(dropout) = self.dropout {
-            let mut gpt = config.model.gpt().ok_or_else(|| {
-                let message = "found it with a model that is no gpt";
+            let language = config.model.language().ok_or_else(|| {
+                let message = "found it with a model of no language";
                 Error::config("--dropout", message).hint("a dropout layer in [[model.layers]]")
             })?;
-            gpt.dropout = dropout;
-            config.model = gpt.into();
+            config.model = language.with_dropout(dropout).into();
+        }
+        if let Some(dropout) = self.attention_dropout {
+            let language = config.model.language().ok_or_else(|| {
+                Error::config("--attention-dropout", "found it with a model of no language")
+            })?;
+            config.model = language.with_attention_dropout(dropout).into();
         }
         self.apply_optimizer(config)?;
         set(&mut config.batch_size, self.batch_size);
@@ -491,6 +507,8 @@ mod tests {
     use inflight::quarantine::{Budget, OnBadSample};
     use inflight::sampler::SamplingConfig;
 
+    use inflight::nn::gpt::GptConfig;
+
     use super::*;
 
     #[derive(Parser)]
@@ -512,7 +530,7 @@ mod tests {
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --cache disk --cache-bytes 3KiB --readers 21 --prefetch 22 --memory-budget 23 --sync --no-shuffle \
                     --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 --decode reduced \
-                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 --tokenizer gpt2 \
+                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 --document-mask --document-end 3 --tokenizer gpt2 \
                     --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 --on-bad-sample skip --bad-sample-budget 2% \
                     --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12 --keep-best val_accuracy --on-nan rollback --nan-limit 13";
         let found = apply("", line).expect("all flags are known");
@@ -585,6 +603,8 @@ mod tests {
                 cloud_cache_dir: Some("/c".into()),
                 cloud_cache_bytes: Some(16),
                 context: Some(15),
+                document_mask: true,
+                document_end: Some(3),
                 stride: Some(16),
                 vocabulary: Some(17),
                 tokenizer: Some("gpt2".into()),
@@ -611,9 +631,12 @@ mod tests {
         assert_eq!((found.epochs, found.steps, found.sync), (None, Some(3), false));
         assert!(matches!(found.optimizer, OptimizerConfig::Sgd { momentum: 0.5, .. }));
         let refused = apply("", "--dropout 0.5").expect_err("cnn has none").to_string();
-        assert!(refused.contains("--dropout") && refused.contains("no gpt"), "{refused}");
+        assert!(refused.contains("--dropout") && refused.contains("no language"), "{refused}");
         let found = apply("", "--model gpt-nano --dropout 0.5").expect("valid");
-        assert_eq!(found.model.gpt().map(|gpt| (gpt.layers, gpt.dropout)), Some((3, 0.5)));
+        assert_eq!(found.model, GptConfig { dropout: 0.5, ..GptConfig::NANO }.into());
+        let found = apply("", "--model gpt-nano --attention-dropout 0.25").expect("valid");
+        assert_eq!(found.model, GptConfig { attention_dropout: 0.25, ..GptConfig::NANO }.into());
+        assert!(apply("", "--attention-dropout 0.5").is_err());
         let refused = apply("", "--momentum 0.5").expect_err("adamw has none").to_string();
         assert!(refused.contains("--momentum") && refused.contains("adamw"), "{refused}");
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use inflight::generate::{Finish, Generator, Sampling, TextPieces, model_of, model_with};
-use inflight::nn::gpt::Gpt;
+use inflight::nn::language::LanguageModel;
 use inflight::tokenizer::Tokenizer;
 use inflight::{Error, Result};
 use serde::Serialize;
@@ -177,20 +177,20 @@ fn tokenizer_name(args: &Args, trained: &Trained) -> String {
         .unwrap_or_else(|| "bytes".into())
 }
 
-fn model(args: &Args, trained: &Trained) -> Result<Gpt> {
+fn model(args: &Args, trained: &Trained) -> Result<LanguageModel> {
     let asked = args.model.as_deref().map(model_config).transpose()?;
     let config = match (&asked, &trained.run) {
         (Some(config), _) => config,
         (None, Some(run)) => &run.config.model,
         (None, None) => return model_of(&trained.weights),
     };
-    let gpt = config.gpt().ok_or_else(|| {
+    let language = config.language().ok_or_else(|| {
         let message = "found a model that makes no text, expected a gpt";
         Error::config(trained.path.display(), message).hint("a run with --model gpt-nano")
     })?;
     match &trained.run {
-        Some(run) => Gpt::new(gpt, &run.inputs.spec),
-        None => model_with(gpt, &trained.weights),
+        Some(run) => language.model(&run.inputs.spec),
+        None => model_with(language, &trained.weights),
     }
 }
 

@@ -54,9 +54,9 @@ struct Event {
 pub fn run(args: Args) -> Result<()> {
     let Command::Show(args) = args.command;
     let config = model_config(&args.model)?;
-    let spec = match (&args.dataset, config.gpt()) {
+    let spec = match (&args.dataset, config.language()) {
         (Some(name), _) => open_dataset(name, &Default::default(), None)?.train.spec().clone(),
-        (None, Some(gpt)) => text_spec(gpt.positions.unwrap_or(GPT2_POSITIONS)),
+        (None, Some(language)) => text_spec(language.positions().unwrap_or(GPT2_POSITIONS)),
         (None, None) => spec(&args)?,
     };
     let model = config.build(&spec)?;
@@ -76,7 +76,11 @@ fn text_spec(context: usize) -> SampleSpec {
     SampleSpec {
         input_shape: vec![context],
         input_dtype: DType::U16,
-        target: TargetSpec::Tokens { len: context, vocabulary: GPT2_VOCABULARY },
+        target: TargetSpec::Tokens {
+            len: context,
+            vocabulary: GPT2_VOCABULARY,
+            document_end: None,
+        },
     }
 }
 

@@ -222,6 +222,7 @@ fn run_name(config: &RunConfig) -> String {
         ModelConfig::Name(name) => name,
         ModelConfig::Layers(_) => "layers",
         ModelConfig::Gpt(_) => "gpt",
+        ModelConfig::Llama(_) => "llama",
     };
     format!("{stem}-{model}")
 }

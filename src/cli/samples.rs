@@ -2,7 +2,7 @@
 
 use inflight::config::RunConfig;
 use inflight::generate::{Generator, Sampling, TextPieces};
-use inflight::nn::gpt::Gpt;
+use inflight::nn::language::LanguageModel;
 use inflight::source::Source;
 use inflight::tokenizer::Tokenizer;
 use inflight::train::checkpoint::Cadence;
@@ -36,7 +36,7 @@ impl SampleFlags {
         if self.sample_prompt.is_none() && self.sample_every.is_none() {
             return Ok(None);
         }
-        let gpt = config.model.gpt().ok_or_else(|| {
+        let language = config.model.language().ok_or_else(|| {
             Error::config("--sample-prompt", "found it with a model that makes no text")
                 .hint("--model gpt-nano")
         })?;
@@ -45,7 +45,7 @@ impl SampleFlags {
         }
         let name = train.info().tokenizer.clone().unwrap_or_else(|| "bytes".into());
         let prompt = self.sample_prompt.clone().unwrap_or_else(|| PROMPT.into());
-        let model = Gpt::new(gpt, train.spec())?;
+        let model = language.model(train.spec())?;
         let tokenizer = Tokenizer::open(&name)?;
         let (device, tokens) = (config.device.clone(), self.sample_tokens);
         Ok(Some(Samples { prompt, tokens, tokenizer, model, device, seed: config.seed }))
@@ -57,7 +57,7 @@ pub struct Samples {
     prompt: String,
     tokens: usize,
     tokenizer: Tokenizer,
-    model: Gpt,
+    model: LanguageModel,
     device: String,
     seed: u64,
 }

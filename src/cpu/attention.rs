@@ -12,32 +12,38 @@ use super::call::{Call, ScratchLen};
 use super::gemm::{Matrix, Write, gemm, gemm_into};
 use super::parallel::{sum2, vectorized};
 use super::real::Real;
-use crate::graph::op::Op;
+use crate::graph::op::{Attending, Op};
+use crate::rng::pcg3d;
 
 /// Queries of a block, at most: with some hundred keys, their weights lie in a core's second cache.
 pub(super) const BLOCK: usize = 64;
 
 pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     match *call.op {
-        Op::Attention { heads, causal } => {
-            let shape = Shape::of(call.shape(0), heads, causal);
+        Op::Attention(how) => {
+            let shape = Shape::of(call.shape(0), how);
+            let masks = Masks::of(call, how, 1);
             let [y, lse] = [call.out(0), call.out(1)];
-            let samples = y.par_chunks_mut(shape.tokens * shape.width);
-            let samples = samples.zip(lse.par_chunks_mut(heads * shape.tokens));
-            let samples = samples.zip(call.real(0).par_chunks(3 * shape.tokens * shape.width));
-            samples.for_each(|((y, lse), qkv)| {
-                shape.forward(qkv, y, lse, &mut call.scratch.thread());
+            let samples = y.par_chunks_mut(shape.tokens * shape.width());
+            let samples = samples.zip(lse.par_chunks_mut(how.heads * shape.tokens));
+            let samples = samples.zip(call.real(0).par_chunks(shape.tokens * shape.row_len()));
+            samples.enumerate().for_each(|(sample, ((y, lse), qkv))| {
+                let sample = Sample { shape, masks, sample };
+                sample.forward(qkv, y, lse, &mut call.scratch.thread());
             });
         }
-        Op::AttentionGrad { heads, causal } => {
-            let shape = Shape::of(call.shape(1), heads, causal);
+        Op::AttentionGrad(how) => {
+            let shape = Shape::of(call.shape(1), how);
+            let masks = Masks::of(call, how, 4);
             let [dy, qkv, y, lse] = [0, 1, 2, 3].map(|i| call.real(i));
-            let (one, three) = (shape.tokens * shape.width, 3 * shape.tokens * shape.width);
+            let one = shape.tokens * shape.width();
             let inputs = dy.par_chunks(one).zip(y.par_chunks(one));
-            let inputs = inputs.zip(lse.par_chunks(heads * shape.tokens));
-            let samples = call.out(0).par_chunks_mut(three).zip(qkv.par_chunks(three));
-            samples.zip(inputs).for_each(|((dqkv, qkv), ((dy, y), lse))| {
-                shape.backward(dy, qkv, y, lse, dqkv, &mut call.scratch.thread());
+            let inputs = inputs.zip(lse.par_chunks(how.heads * shape.tokens));
+            let rows = shape.tokens * shape.row_len();
+            let samples = call.out(0).par_chunks_mut(rows).zip(qkv.par_chunks(rows));
+            samples.zip(inputs).enumerate().for_each(|(sample, ((dqkv, qkv), ((dy, y), lse)))| {
+                let sample = Sample { shape, masks, sample };
+                sample.backward(dy, qkv, y, lse, dqkv, &mut call.scratch.thread());
             });
         }
         _ => unreachable!("dispatched by family"),
@@ -50,14 +56,13 @@ pub(super) fn scratch_len(qkv: &[usize], lse: &[usize]) -> ScratchLen {
     ScratchLen { thread: 2 * BLOCK.min(tokens) * tokens, shared: 0 }
 }
 
-/// The attention of one sample.
+/// What the attentions of all samples have in common.
 #[derive(Clone, Copy)]
 struct Shape {
     tokens: usize,
-    /// Features of all heads.
-    width: usize,
-    heads: usize,
-    causal: bool,
+    /// Features of a head.
+    len: usize,
+    how: Attending,
 }
 
 /// A part of the rows of `qkv`.
@@ -69,30 +74,46 @@ enum Part {
 }
 
 impl Shape {
-    fn of(qkv: &[usize], heads: usize, causal: bool) -> Self {
-        Self { tokens: qkv[1], width: qkv[2] / 3, heads, causal }
+    fn of(qkv: &[usize], how: Attending) -> Self {
+        Self { tokens: qkv[1], len: qkv[2] / (how.heads + 2 * how.kv_heads), how }
+    }
+
+    /// Features of all heads of queries.
+    fn width(&self) -> usize {
+        self.how.heads * self.len
+    }
+
+    /// Features of a row of `qkv`.
+    fn row_len(&self) -> usize {
+        (self.how.heads + 2 * self.how.kv_heads) * self.len
     }
 
     /// Factor on the scores.
     fn scale<T: Real>(&self) -> T {
-        T::of(1.0 / ((self.width / self.heads) as f64).sqrt())
+        T::of(1.0 / (self.len as f64).sqrt())
     }
 
-    /// Where the features of a head begin in a row of `qkv`.
+    /// Where the features that a head of queries works with begin in a row of `qkv`.
     fn column(&self, part: Part, head: usize) -> usize {
-        part as usize * self.width + head * (self.width / self.heads)
+        let Attending { heads, kv_heads, .. } = self.how;
+        let shared = head / self.how.group();
+        self.len
+            * match part {
+                Part::Queries => head,
+                Part::Keys => heads + shared,
+                Part::Values => heads + kv_heads + shared,
+            }
     }
 
-    /// Queries, keys or values of one head: `[tokens, width / heads]`.
+    /// Queries, keys or values of one head: `[tokens, len]`.
     fn part<'a, T: Real>(&self, qkv: &'a [T], part: Part, head: usize) -> Matrix<'a, T> {
-        Matrix::new(qkv, self.tokens, 3 * self.width)
-            .column_range(self.column(part, head), self.width / self.heads)
+        Matrix::new(qkv, self.tokens, self.row_len())
+            .column_range(self.column(part, head), self.len)
     }
 
     /// One head of a tensor of `[tokens, width]`.
     fn head<'a, T: Real>(&self, x: &'a [T], head: usize) -> Matrix<'a, T> {
-        let len = self.width / self.heads;
-        Matrix::new(x, self.tokens, self.width).column_range(head * len, len)
+        Matrix::new(x, self.tokens, self.width()).column_range(head * self.len, self.len)
     }
 
     /// The tokens in blocks of about the same size.
@@ -102,33 +123,114 @@ impl Shape {
         (0..tokens).step_by(len.max(1)).map(move |first| first..(first + len).min(tokens))
     }
 
-    /// How many keys the queries of a block see at most: all, or those up to the last of the block.
-    fn keys(&self, queries: &Range<usize>) -> usize {
-        if self.causal { queries.end } else { self.tokens }
+    /// The features of a token and head in a tensor of `[tokens, width]`.
+    fn features(&self, token: usize, head: usize) -> Range<usize> {
+        let first = token * self.width() + head * self.len;
+        first..first + self.len
+    }
+}
+
+/// What is left out besides what is to come: other documents, and weights that are dropped.
+#[derive(Clone, Copy)]
+struct Masks<'a> {
+    /// The first token that each of all samples sees.
+    starts: Option<&'a [u32]>,
+    dropout: Option<Dropout>,
+}
+
+/// Which weights are dropped, see [`Op::Attention`].
+#[derive(Clone, Copy)]
+struct Dropout {
+    threshold: u32,
+    factor: f64,
+    step: u32,
+    stream: u32,
+}
+
+impl<'a> Masks<'a> {
+    /// Those of a call whose starts, where there are any, are input `starts`.
+    fn of<T: Real>(call: &Call<'_, 'a, T>, how: Attending, starts: usize) -> Self {
+        let header = call.header;
+        let p = f64::from(how.dropout);
+        let dropout = (p > 0.0).then(|| Dropout {
+            threshold: (p * 4_294_967_296.0) as u32,
+            factor: 1.0 / (1.0 - p),
+            step: header.step.wrapping_add(header.seed_high),
+            stream: header.seed_low ^ how.salt ^ header.micro_step.wrapping_mul(0x9e37_79b9),
+        });
+        Self { starts: how.documents.then(|| call.indices(starts)), dropout }
+    }
+}
+
+/// The attention of one sample.
+#[derive(Clone, Copy)]
+struct Sample<'a> {
+    shape: Shape,
+    masks: Masks<'a>,
+    sample: usize,
+}
+
+impl Sample<'_> {
+    /// The first key that a query sees.
+    fn first_key(&self, query: usize) -> usize {
+        let at = self.sample * self.shape.tokens + query;
+        self.masks.starts.map_or(0, |starts| starts[at] as usize)
     }
 
-    /// How many of its block's keys a query sees.
-    fn visible(&self, query: usize) -> usize {
-        if self.causal { query + 1 } else { self.tokens }
+    /// The keys that the queries of a block see.
+    fn keys(&self, queries: &Range<usize>) -> Range<usize> {
+        let end = if self.shape.how.causal { queries.end } else { self.shape.tokens };
+        self.first_key(queries.start)..end
+    }
+
+    /// Which of its block's keys a query sees.
+    fn visible(&self, query: usize, keys: &Range<usize>) -> Range<usize> {
+        let end = if self.shape.how.causal { query + 1 } else { keys.end };
+        self.first_key(query) - keys.start..end - keys.start
+    }
+
+    /// Drops weights of a query for the keys from `first` on, or their gradients.
+    fn drop<T: Real>(&self, row: &mut [T], head: usize, query: usize, first: usize) {
+        let Some(Dropout { threshold, factor, step, stream }) = self.masks.dropout else { return };
+        let pair = (self.sample * self.shape.how.heads + head) as u32;
+        let stream = stream ^ pair.wrapping_mul(0x85eb_ca6b);
+        let number = (query as u32).wrapping_mul(self.shape.tokens as u32);
+        let number = number.wrapping_add(first as u32);
+        let factor = T::of(factor);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, x) in row.iter_mut().enumerate() {
+                    let hash = pcg3d([number.wrapping_add(i as u32), step, stream])[0];
+                    *x = if hash >= threshold { factor * *x } else { T::ZERO };
+                }
+            },
+        );
     }
 
     fn forward<T: Real>(&self, qkv: &[T], y: &mut [T], lse: &mut [T], scratch: &mut [T]) {
-        for head in 0..self.heads {
+        let shape = self.shape;
+        for head in 0..shape.how.heads {
             let [q, k, v] =
-                [Part::Queries, Part::Keys, Part::Values].map(|part| self.part(qkv, part, head));
-            for queries in self.blocks() {
+                [Part::Queries, Part::Keys, Part::Values].map(|part| shape.part(qkv, part, head));
+            for queries in shape.blocks() {
                 let (first, count, keys) = (queries.start, queries.len(), self.keys(&queries));
-                let weights = &mut scratch[..count * keys];
-                let k = k.row_range(0, keys).transposed();
+                let weights = &mut scratch[..count * keys.len()];
+                let k = k.row_range(keys.start, keys.len()).transposed();
                 gemm(q.row_range(first, count), k, weights, Write::Replace);
-                for (query, row) in queries.zip(weights.chunks_mut(keys)) {
-                    let (row, masked) = row.split_at_mut(self.visible(query));
-                    lse[head * self.tokens + query] = softmax(row, self.scale());
-                    masked.fill(T::ZERO);
+                for (query, row) in queries.zip(weights.chunks_mut(keys.len())) {
+                    let visible = self.visible(query, &keys);
+                    row[..visible.start].fill(T::ZERO);
+                    row[visible.end..].fill(T::ZERO);
+                    let first = keys.start + visible.start;
+                    let row = &mut row[visible];
+                    lse[head * shape.tokens + query] = softmax(row, shape.scale());
+                    self.drop(row, head, query, first);
                 }
-                let y = &mut y[first * self.width + head * (self.width / self.heads)..];
-                let weights = Matrix::new(weights, count, keys);
-                product(weights, v.row_range(0, keys), y, self.width, Write::Replace);
+                let y = &mut y[first * shape.width() + head * shape.len..];
+                let weights = Matrix::new(weights, count, keys.len());
+                let v = v.row_range(keys.start, keys.len());
+                product(weights, v, y, shape.width(), Write::Replace);
             }
         }
     }
@@ -142,49 +244,52 @@ impl Shape {
         dqkv: &mut [T],
         scratch: &mut [T],
     ) {
+        // Heads of queries add to keys and values that they share.
         dqkv.fill(T::ZERO);
-        let row_len = 3 * self.width;
-        for head in 0..self.heads {
+        let (shape, row_len) = (self.shape, self.shape.row_len());
+        for head in 0..shape.how.heads {
             let [q, k, v] =
-                [Part::Queries, Part::Keys, Part::Values].map(|part| self.part(qkv, part, head));
-            let column = |part| self.column(part, head);
-            for queries in self.blocks() {
+                [Part::Queries, Part::Keys, Part::Values].map(|part| shape.part(qkv, part, head));
+            let column = |part| shape.column(part, head);
+            for queries in shape.blocks() {
                 let (first, count, keys) = (queries.start, queries.len(), self.keys(&queries));
-                let (weights, rest) = scratch.split_at_mut(count * keys);
-                let slopes = &mut rest[..count * keys];
+                let (weights, rest) = scratch.split_at_mut(count * keys.len());
+                let slopes = &mut rest[..count * keys.len()];
                 let q = q.row_range(first, count);
-                let (k, v) = (k.row_range(0, keys), v.row_range(0, keys));
-                let dy_head = self.head(dy, head).row_range(first, count);
+                let [k, v] = [k, v].map(|part| part.row_range(keys.start, keys.len()));
+                let dy_head = shape.head(dy, head).row_range(first, count);
                 gemm(q, k.transposed(), weights, Write::Replace);
                 gemm(dy_head, v.transposed(), slopes, Write::Replace);
                 for (i, query) in queries.enumerate() {
-                    let range = i * keys..(i + 1) * keys;
+                    let range = i * keys.len()..(i + 1) * keys.len();
                     let rows = [&mut weights[range.clone()], &mut slopes[range]];
-                    let features = self.features(query, head);
+                    let features = shape.features(query, head);
                     let mean = vectorized(
                         #[inline(always)]
                         || sum2(&dy[features.clone()], &y[features], |dy, y| dy * y),
                     );
-                    let lse = lse[head * self.tokens + query];
-                    softmax_grad(rows, self.visible(query), self.scale(), lse, mean);
+                    let lse = lse[head * shape.tokens + query];
+                    let visible = self.visible(query, &keys);
+                    let first = keys.start + visible.start;
+                    let [weights, slopes] = rows.map(|row| {
+                        row[..visible.start].fill(T::ZERO);
+                        row[visible.end..].fill(T::ZERO);
+                        &mut row[visible.clone()]
+                    });
+                    self.drop(slopes, head, query, first);
+                    softmax_grad([&mut *weights, slopes], shape.scale(), lse, mean);
+                    self.drop(weights, head, query, first);
                 }
-                let weights = Matrix::new(weights, count, keys).transposed();
-                let slopes = Matrix::new(slopes, count, keys);
-                let dv = &mut dqkv[column(Part::Values)..];
+                let weights = Matrix::new(weights, count, keys.len()).transposed();
+                let slopes = Matrix::new(slopes, count, keys.len());
+                let dv = &mut dqkv[keys.start * row_len + column(Part::Values)..];
                 product(weights, dy_head, dv, row_len, Write::Add);
-                let dk = &mut dqkv[column(Part::Keys)..];
+                let dk = &mut dqkv[keys.start * row_len + column(Part::Keys)..];
                 product(slopes.transposed(), q, dk, row_len, Write::Add);
                 let dq = &mut dqkv[first * row_len + column(Part::Queries)..];
                 product(slopes, k, dq, row_len, Write::Replace);
             }
         }
-    }
-
-    /// The features of a token and head in a tensor of `[tokens, width]`.
-    fn features(&self, token: usize, head: usize) -> Range<usize> {
-        let len = self.width / self.heads;
-        let first = token * self.width + head * len;
-        first..first + len
     }
 }
 
@@ -205,20 +310,10 @@ pub(super) fn softmax<T: Real>(row: &mut [T], scale: T) -> T {
 
 /// Turns scores and the gradients of the weights into the weights and the gradients of the scores before
 /// scaling. `mean` is the sum of weights times their gradients, which is that of y · dy.
-fn softmax_grad<T: Real>(
-    [weights, slopes]: [&mut [T]; 2],
-    visible: usize,
-    scale: T,
-    lse: T,
-    mean: T,
-) {
+fn softmax_grad<T: Real>([weights, slopes]: [&mut [T]; 2], scale: T, lse: T, mean: T) {
     vectorized(
         #[inline(always)]
         || {
-            let (weights, masked) = weights.split_at_mut(visible);
-            masked.fill(T::ZERO);
-            let (slopes, masked) = slopes.split_at_mut(visible);
-            masked.fill(T::ZERO);
             weights.iter_mut().for_each(|x| *x = (scale * *x - lse).exp());
             for (slope, &weight) in slopes.iter_mut().zip(&*weights) {
                 *slope = weight * (*slope - mean) * scale;
@@ -245,126 +340,4 @@ pub(super) fn product<T: Real>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cpu::testing::{in_pools, run_op};
-    use crate::testing::{assert_close, dot, finite_difference, normal};
-
-    /// Samples, tokens, heads, features of a head.
-    const CASES: [[usize; 4]; 5] =
-        [[1, 1, 1, 1], [2, 5, 1, 3], [1, 65, 3, 4], [2, 64, 2, 1], [1, 131, 2, 7]];
-
-    struct Shapes {
-        qkv: Vec<usize>,
-        y: Vec<usize>,
-        lse: Vec<usize>,
-    }
-
-    fn shapes([n, t, heads, len]: [usize; 4]) -> Shapes {
-        let d = heads * len;
-        Shapes { qkv: vec![n, t, 3 * d], y: vec![n, t, d], lse: vec![n, heads, t] }
-    }
-
-    /// Result and log-sum-exp by plain loops.
-    fn naive(qkv: &[f64], [n, t, heads, len]: [usize; 4], causal: bool) -> [Vec<f64>; 2] {
-        let d = heads * len;
-        let (mut y, mut lse) = (vec![0.0; n * t * d], vec![0.0; n * heads * t]);
-        for (sample, head) in (0..n).flat_map(|n| (0..heads).map(move |head| (n, head))) {
-            let at = |part, token, i| qkv[(sample * t + token) * 3 * d + part * d + head * len + i];
-            for query in 0..t {
-                let visible = if causal { query + 1 } else { t };
-                let scores: Vec<f64> = (0..visible)
-                    .map(|key| (0..len).map(|i| at(0, query, i) * at(1, key, i)).sum::<f64>())
-                    .map(|score| (score / (len as f64).sqrt()).exp())
-                    .collect();
-                let sum: f64 = scores.iter().sum();
-                lse[(sample * heads + head) * t + query] = sum.ln();
-                for i in 0..len {
-                    let values = scores.iter().enumerate().map(|(key, w)| w / sum * at(2, key, i));
-                    y[(sample * t + query) * d + head * len + i] = values.sum();
-                }
-            }
-        }
-        [y, lse]
-    }
-
-    fn forward<T: Real>(qkv: &[f64], case: [usize; 4], causal: bool) -> Vec<Vec<T>> {
-        let Shapes { qkv: shape, y, lse } = shapes(case);
-        run_op(Op::Attention { heads: case[2], causal }, &[qkv], &[shape], &[y, lse])
-    }
-
-    fn backward<T: Real>(dy: &[f64], qkv: &[f64], case: [usize; 4], causal: bool) -> Vec<T> {
-        let shapes = shapes(case);
-        let [y, lse] = naive(qkv, case, causal);
-        let inputs = [shapes.y.clone(), shapes.qkv.clone(), shapes.y, shapes.lse];
-        let op = Op::AttentionGrad { heads: case[2], causal };
-        run_op(op, &[dy, qkv, &y, &lse], &inputs, &[shapes.qkv]).remove(0)
-    }
-
-    fn inputs([n, t, heads, len]: [usize; 4]) -> [Vec<f64>; 2] {
-        [normal(1, n * t * heads * len), normal(2, 3 * n * t * heads * len)]
-    }
-
-    #[test]
-    fn forward_matches_plain_loops() {
-        for case in CASES {
-            for causal in [false, true] {
-                let [_, qkv] = inputs(case);
-                let expected = naive(&qkv, case, causal);
-                for (found, expected) in forward::<f64>(&qkv, case, causal).iter().zip(&expected) {
-                    assert_close(found, expected, 1e-12, 1e-12);
-                }
-                for (found, expected) in forward::<f32>(&qkv, case, causal).iter().zip(&expected) {
-                    assert_close(found, expected, 1e-5, 1e-5);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn gradients_match_finite_differences_of_the_plain_loops() {
-        for case in [[1, 1, 1, 1], [2, 5, 1, 3], [1, 7, 3, 2]] {
-            for causal in [false, true] {
-                let [dy, qkv] = inputs(case);
-                let expected = finite_difference(&qkv, |x| dot(&naive(x, case, causal)[0], &dy));
-                assert_close(&backward::<f64>(&dy, &qkv, case, causal), &expected, 1e-8, 1e-7);
-            }
-        }
-    }
-
-    /// Over several blocks, where finite differences of plain loops would take minutes: along one direction.
-    #[test]
-    fn gradients_of_many_tokens_match_along_a_direction() {
-        for case in [[1, 65, 3, 4], [1, 131, 2, 7]] {
-            for causal in [false, true] {
-                let [dy, qkv] = inputs(case);
-                let step = normal(3, qkv.len());
-                let along = |h: f64| {
-                    let moved: Vec<f64> = qkv.iter().zip(&step).map(|(x, s)| x + h * s).collect();
-                    dot(&naive(&moved, case, causal)[0], &dy)
-                };
-                let expected = (along(1e-5) - along(-1e-5)) / 2e-5;
-                let gradient = backward::<f64>(&dy, &qkv, case, causal);
-                assert_close(&[dot(&gradient, &step)], &[expected], 1e-7, 1e-7);
-                let single: Vec<f32> = backward(&dy, &qkv, case, causal);
-                assert_close(&single, &gradient, 2e-5, 2e-5);
-            }
-        }
-    }
-
-    #[test]
-    fn scores_of_any_size_are_finite() {
-        let case = [1, 3, 1, 2];
-        let qkv: Vec<f64> = inputs(case)[1].iter().map(|x| 1e4 * x).collect();
-        for found in forward::<f32>(&qkv, case, false) {
-            assert!(found.iter().all(|x| x.is_finite()), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn threads_change_no_bit() {
-        let case = [3, 70, 2, 5];
-        let [dy, qkv] = inputs(case);
-        in_pools(|| [forward(&qkv, case, true).concat(), backward(&dy, &qkv, case, true)].concat());
-    }
-}
+mod tests;

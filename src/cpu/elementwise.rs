@@ -8,8 +8,14 @@ use super::real::Real;
 use crate::graph::op::Op;
 
 pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
+    if *call.op == Op::SwiGluGrad {
+        let [dy, gate, up] = [0, 1, 2].map(|i| call.real(i));
+        map3([dy, gate, up], call.out(0), |dy, gate, up| dy * up * silu_slope(gate));
+        return map2(dy, gate, call.out(1), |dy, gate| dy * silu_of(gate));
+    }
     let (a, y) = (call.real(0), call.out(0));
     match *call.op {
+        Op::SwiGlu => map2(a, call.real(1), y, |gate, up| silu_of(gate) * up),
         Op::Relu => map(a, y, T::relu),
         Op::ReluGrad => relu_grad(a, call.real(1), y),
         Op::Gelu => map(a, y, gelu_of),
@@ -78,6 +84,25 @@ pub fn gelu_tanh_slope<T: Real>(x: T) -> T {
     let gate = gelu_tanh_gate(x);
     let slope = T::of(2.0 * TANH_SCALE) * (T::ONE + T::of(3.0 * TANH_CUBIC) * x * x);
     gate + x * gate * (T::ONE - gate) * slope
+}
+
+/// σ(x). Where the exponential is infinite, it is 0.
+#[inline(always)]
+fn sigmoid<T: Real>(x: T) -> T {
+    T::ONE / (T::ONE + (-x).exp())
+}
+
+/// x σ(x), which is also called swish (Ramachandran, Zoph and Le, 2017).
+#[inline(always)]
+pub fn silu_of<T: Real>(x: T) -> T {
+    x * sigmoid(x)
+}
+
+/// The derivative of [`silu_of`].
+#[inline(always)]
+pub fn silu_slope<T: Real>(x: T) -> T {
+    let gate = sigmoid(x);
+    gate * (T::ONE + x * (T::ONE - gate))
 }
 
 #[cfg(test)]
@@ -165,6 +190,50 @@ mod tests {
         relu_grad(&ones, &x, &mut dx);
         let slope = finite_difference(&x, |x| x.iter().map(|x| x.max(0.0)).sum());
         assert_close(&dx, &slope, 1e-8, 0.0);
+    }
+
+    /// Values of PyTorch's `F.silu` in f64.
+    #[test]
+    fn swiglu_is_pytorchs_silu_of_a_gate_times_up() {
+        let gate = [-4.0, -1.0, -0.1, 0.0, 0.5, 2.0, 10.0];
+        let silu = [
+            -0.07194483984836623,
+            -0.2689414213699951,
+            -0.04750208125210601,
+            0.0,
+            0.31122966560092729,
+            1.7615941559557649,
+            9.999546021312976,
+        ];
+        let up = normal(3, gate.len());
+        check(Op::SwiGlu, &[&gate, &up], |i| silu[i] * up[i]);
+        let mut y = [f32::NAN; 2];
+        map(&[-200.0, 200.0], &mut y, silu_of);
+        assert_eq!(y, [0.0, 200.0]);
+    }
+
+    #[test]
+    fn gradients_of_swiglu_match_finite_differences() {
+        for len in [1, 40, 8193] {
+            let [dy, gate, up] = [1, 2, 3].map(|key| normal(key, len));
+            let shapes = vec![vec![len]; 3];
+            let inputs = [&dy[..], &gate, &up];
+            let found = run_op::<f64>(Op::SwiGluGrad, &inputs, &shapes, &shapes[..2]);
+            let step = 1e-6;
+            let at = |i: usize, by: [f64; 2]| {
+                let (gate, up) = (gate[i] + by[0], up[i] + by[1]);
+                dy[i] * gate / (1.0 + (-gate).exp()) * up
+            };
+            for (found, by) in found.iter().zip([[step, 0.0], [0.0, step]]) {
+                let slope = |i| (at(i, by) - at(i, by.map(|x| -x))) / (2.0 * step);
+                let expected: Vec<f64> = (0..len).map(slope).collect();
+                assert_close(found, &expected, 1e-8, 1e-7);
+            }
+            let single = run_op::<f32>(Op::SwiGluGrad, &inputs, &shapes, &shapes[..2]);
+            for (single, double) in single.iter().zip(&found) {
+                assert_close(single, double, 1e-5, 1e-5);
+            }
+        }
     }
 
     #[test]

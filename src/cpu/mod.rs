@@ -12,6 +12,7 @@ pub mod cached_attention;
 pub mod call;
 pub mod conv2d;
 mod depthwise;
+pub mod documents;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
@@ -32,6 +33,8 @@ pub mod pool;
 mod real;
 pub mod rearrange;
 pub mod reduce;
+pub mod rms_norm;
+pub mod rotary;
 pub mod soft_loss;
 mod special;
 #[cfg(test)]
@@ -69,6 +72,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::GeluGrad
         | Op::GeluTanh
         | Op::GeluTanhGrad
+        | Op::SwiGlu
+        | Op::SwiGluGrad
         | Op::Add
         | Op::AddReluGrad
         | Op::Mul
@@ -79,6 +84,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
             rearrange::run(call);
         }
         Op::Embedding | Op::EmbeddingGrad => embedding::run(call),
+        Op::Rotary { .. } | Op::RotaryGrad { .. } => rotary::run(call),
+        Op::DocumentStarts { end } => documents::run(call, *end),
         Op::Attention { .. } | Op::AttentionGrad { .. } => attention::run(call),
         Op::CachedAttention { .. } => cached_attention::run(call),
         Op::BatchNormStats { .. }
@@ -88,6 +95,7 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         Op::LayerNorm { .. } | Op::LayerNormInputGrad | Op::LayerNormParamGrad => {
             layer_norm::run(call);
         }
+        Op::RmsNorm { .. } | Op::RmsNormInputGrad | Op::RmsNormParamGrad => rms_norm::run(call),
         Op::Dropout { .. } => dropout::run(call),
         Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::run(call),
         Op::SoftCrossEntropy { .. } => soft_loss::run(call),
@@ -97,7 +105,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
-        | Op::GradAccumulate => optimizer::run(call),
+        | Op::GradAccumulate
+        | Op::AddTo => optimizer::run(call),
         Op::MovingAverage { .. } => moving_average::run(call),
     }
 }
@@ -110,7 +119,7 @@ pub fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> Sc
         }
         Op::Attention { .. } => attention::scratch_len(&inputs[0], &outputs[1]),
         Op::AttentionGrad { .. } => attention::scratch_len(&inputs[1], &inputs[3]),
-        Op::CachedAttention { .. } => cached_attention::scratch_len(&inputs[1], &outputs[1]),
+        Op::CachedAttention { .. } => cached_attention::scratch_len(&outputs[0], &outputs[1]),
         _ => ScratchLen::default(),
     }
 }

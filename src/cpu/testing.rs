@@ -2,7 +2,7 @@
 
 use std::array;
 
-use super::call::{Call, Input, Output, Scratch};
+use super::call::{Call, Input, MAX_BINDINGS, Output, Scratch};
 use super::real::Real;
 use super::{run, scratch_len};
 use crate::batch::StepHeader;
@@ -45,20 +45,37 @@ pub fn run_op_at<T: Real>(
     output_shapes: &[Vec<usize>],
     count: usize,
 ) -> Vec<Vec<T>> {
+    let header = StepHeader { count: count as u32, ..StepHeader::default() };
+    run_op_with(op, inputs, None, input_shapes, output_shapes, &header)
+}
+
+/// Runs an operation whose tensors are all numbers but for `index`, the input behind them, at the step of `header`.
+pub fn run_op_with<T: Real>(
+    op: Op,
+    inputs: &[&[f64]],
+    index: Option<&[u32]>,
+    input_shapes: &[Vec<usize>],
+    output_shapes: &[Vec<usize>],
+    header: &StepHeader,
+) -> Vec<Vec<T>> {
     let converted: Vec<Vec<T>> = inputs.iter().map(|x| convert(x)).collect();
+    let mut bound: [Input<'_, T>; MAX_BINDINGS] =
+        array::from_fn(|i| converted.get(i).map_or(Input::None, |x| Input::Real(x)));
+    if let Some(index) = index {
+        bound[inputs.len()] = Input::Index(index);
+    }
     let mut results: Vec<Vec<T>> =
         output_shapes.iter().map(|shape| vec![T::of(0.5); shape.iter().product()]).collect();
     let scratch_len = scratch_len(&op, input_shapes, output_shapes);
     let scratch = Scratch::filled(scratch_len, rayon::current_num_threads(), T::of(f64::NAN));
-    let header = StepHeader { count: count as u32, ..StepHeader::default() };
     let mut outputs = results.iter_mut();
     run(Call {
         op: &op,
-        inputs: array::from_fn(|i| converted.get(i).map_or(Input::None, |x| Input::Real(x))),
+        inputs: bound,
         outputs: array::from_fn(|_| outputs.next().map_or(Output::None, |y| Output::Real(y))),
         input_shapes,
         output_shapes,
-        header: &header,
+        header,
         scratch: &scratch,
     });
     results

@@ -6,11 +6,13 @@
 //!
 //! Where a sequence fills all positions of the model, it goes on with the later half of them as its beginning.
 
+mod model;
 mod program;
 mod sampling;
 mod stream;
 mod text;
 
+pub use model::{model_of, model_with};
 pub use sampling::Sampling;
 pub use stream::TokenStream;
 pub use text::TextPieces;
@@ -24,7 +26,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::{DeviceInfo, Executor, Wants};
 use crate::graph::plan::{Pass, Program};
-use crate::nn::gpt::{Gpt, GptConfig};
+use crate::nn::language::LanguageModel;
 use crate::train::weights::Weights;
 use program::Layout;
 
@@ -36,9 +38,6 @@ const SEQUENCES_MAX: usize = 4096;
 
 /// How long a device is asked before it is asked again.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-/// Features of a head of GPT-2, for weights that come without sizes.
-const HEAD: usize = 64;
 
 /// A token that was made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,66 +66,9 @@ pub enum Finish {
 pub struct Generator {
     executor: Box<dyn Executor>,
     program: Arc<Program>,
-    model: Gpt,
+    model: LanguageModel,
     layout: Layout,
     slot: Option<Slot>,
-}
-
-/// The sizes of the language model that `weights` are of, as far as shapes tell: heads of 64 features, as all of GPT-2's.
-///
-/// # Errors
-/// When the weights are not those of such a model.
-pub fn model_of(weights: &Weights) -> Result<Gpt> {
-    let Tables { vocabulary, positions, width } = tables_of(weights)?;
-    let layers =
-        (0..).take_while(|i| shape_of(weights, &format!("h.{i}.ln_1.weight")).is_some()).count();
-    if width == 0 || !width.is_multiple_of(HEAD) {
-        let message = format!("found a width of {width}, which heads of {HEAD} do not divide");
-        return Err(no_model(weights, message));
-    }
-    let config =
-        GptConfig { layers, heads: width / HEAD, width, dropout: 0.0, positions: Some(positions) };
-    Gpt::with_sizes(config, vocabulary, positions)
-}
-
-/// The language model `config` with as many tokens and positions as `weights` have.
-///
-/// # Errors
-/// When the weights have no tables of these.
-pub fn model_with(config: GptConfig, weights: &Weights) -> Result<Gpt> {
-    let Tables { vocabulary, positions, .. } = tables_of(weights)?;
-    Gpt::with_sizes(config, vocabulary, positions)
-}
-
-/// What the embeddings of weights tell.
-struct Tables {
-    vocabulary: usize,
-    positions: usize,
-    width: usize,
-}
-
-fn tables_of(weights: &Weights) -> Result<Tables> {
-    let table = |name| shape_of(weights, name);
-    match (table("wte.weight"), table("wpe.weight")) {
-        (Some(&[vocabulary, width]), Some(&[positions, _])) => {
-            Ok(Tables { vocabulary, positions, width })
-        }
-        _ => {
-            let message = "found no wte.weight and wpe.weight of two dimensions";
-            Err(no_model(weights, message.into()))
-        }
-    }
-}
-
-/// The shape of a tensor, whose name may have Hugging Face's prefix.
-fn shape_of<'a>(weights: &'a Weights, wanted: &str) -> Option<&'a [usize]> {
-    let mut shapes = weights.shapes();
-    shapes.find(|(name, _)| name.trim_start_matches("transformer.") == wanted).map(|(_, s)| s)
-}
-
-fn no_model(weights: &Weights, message: String) -> Error {
-    Error::checkpoint(weights.file(), message)
-        .hint("--model M, or the weights of a GPT-2 under Hugging Face's names")
 }
 
 impl Generator {
@@ -134,7 +76,13 @@ impl Generator {
     ///
     /// # Errors
     /// When the weights are not those of the model, or the device is not there or too small.
-    pub fn new(model: Gpt, weights: &Weights, device: &str, sequences: usize) -> Result<Self> {
+    pub fn new(
+        model: impl Into<LanguageModel>,
+        weights: &Weights,
+        device: &str,
+        sequences: usize,
+    ) -> Result<Self> {
+        let model = model.into();
         if !(1..=SEQUENCES_MAX).contains(&sequences) {
             let message = format!("found {sequences}, expected 1 to {SEQUENCES_MAX}");
             return Err(Error::config("--sequences", message));
@@ -157,7 +105,7 @@ impl Generator {
     }
 
     /// The model.
-    pub fn model(&self) -> &Gpt {
+    pub fn model(&self) -> &LanguageModel {
         &self.model
     }
 

@@ -7,7 +7,7 @@ use crate::graph::op::Op;
 use crate::graph::plan::{Pass, Program, ProgramBuilder};
 use crate::graph::{Arena, Graph, Role, TensorId};
 use crate::nn::Mode;
-use crate::nn::gpt::Gpt;
+use crate::nn::language::{Attend, LanguageModel, Tokens, Trunk, head_op};
 
 /// Where logits lie behind the metrics of a step, in elements.
 const LOGITS_AT: usize = 64;
@@ -33,12 +33,12 @@ impl Layout {
         SampleSpec {
             input_shape: vec![self.stretch],
             input_dtype: DType::U32,
-            target: TargetSpec::Tokens { len: words, vocabulary },
+            target: TargetSpec::Tokens { len: words, vocabulary, document_end: None },
         }
     }
 
     /// The program, whose output is the logits `[sequences, vocabulary]` of what follows each sequence.
-    pub fn program(&self, model: &Gpt) -> Result<Program> {
+    pub fn program(&self, model: &LanguageModel) -> Result<Program> {
         let mut builder = ProgramBuilder::new(&self.spec(model.vocabulary()), self.sequences);
         let (graph, logits) = self.graph(model, self.stretch)?;
         builder.add(Pass::Eval, graph, &[])?;
@@ -48,40 +48,35 @@ impl Layout {
     }
 
     /// The model over `tokens` tokens of each sequence.
-    fn graph(&self, model: &Gpt, tokens: usize) -> Result<(Graph, TensorId)> {
-        let (n, width, capacity) = (self.sequences, model.config().width, model.positions());
+    fn graph(&self, model: &LanguageModel, tokens: usize) -> Result<(Graph, TensorId)> {
+        let (n, capacity, heads) = (self.sequences, model.positions(), model.heads());
         let mut graph = Graph::new();
         let ids = graph.add_tensor("ids", &[n, tokens], DType::U32, Role::Input);
         let positions = graph.add_tensor("positions", &[n, tokens], DType::U32, Role::Target);
-        let tables = model.tables(&mut graph);
-        graph.set_scope("transformer.wte");
-        let x = model.embed(&mut graph, tables.tokens, ids)?;
-        graph.set_scope("transformer.wpe");
-        let places = model.embed(&mut graph, tables.positions, positions)?;
-        let x = graph.push_one(Op::Add, &[x, places])?;
-        graph.set_scope("");
-        let heads = model.config().heads;
-        let cache_len = (n * capacity * 2 * width).next_multiple_of(SLOT_ALIGN_BYTES / 4);
-        let x = model.blocks(&mut graph, x, Mode::Eval, |graph, qkv, layer| {
-            let qkv = graph.reshape(qkv, &[n, tokens, 3 * width])?;
-            let y = graph.add_tensor("y", &[n, tokens, width], DType::F32, Role::Activation);
+        let cache_len = (n * capacity * heads.kept()).next_multiple_of(SLOT_ALIGN_BYTES / 4);
+        let attend: Attend<'_> = &mut |graph, qkv, layer| {
+            let shape = [n, tokens, heads.width()];
+            let y = graph.add_tensor("y", &shape, DType::F32, Role::Activation);
             let at = Role::Stretch(Arena::Cache, layer * cache_len);
-            let cache = graph.add_tensor("cache", &[n, capacity, 2 * width], DType::F32, at);
-            graph.push_into(Op::CachedAttention { heads }, &[qkv, positions], &[y, cache]);
-            graph.reshape(y, &[n * tokens, width])
-        })?;
+            let cache = graph.add_tensor("cache", &[n, capacity, heads.kept()], DType::F32, at);
+            let op = Op::CachedAttention { heads: heads.queries, kv_heads: heads.keys };
+            graph.push_into(op, &[qkv, positions], &[y, cache]);
+            Ok(y)
+        };
+        let tokens_in = Tokens { ids, positions: Some(positions) };
+        let Trunk { rows, head } = model.trunk(&mut graph, tokens_in, Mode::Eval, attend)?;
         graph.set_scope("lm_head");
-        let x = match tokens {
-            1 => x,
+        let rows = match tokens {
+            1 => rows,
             _ => {
                 let last = Role::Beside(self.last_offset());
                 let last = graph.add_tensor("last", &[n], DType::U32, last);
-                graph.push_one(Op::Embedding, &[last, x])?
+                graph.push_one(Op::Embedding, &[last, rows])?
             }
         };
         let at = Role::Stretch(Arena::Metrics, LOGITS_AT);
         let logits = graph.add_tensor("logits", &[n, model.vocabulary()], DType::F32, at);
-        graph.push_into(Gpt::head_op(), &[x, tables.tokens], &[logits]);
+        graph.push_into(head_op(), &[rows, head], &[logits]);
         Ok((graph, logits))
     }
 }

@@ -86,8 +86,8 @@ fn flops(op: &Op, inputs: &[&Tensor], outputs: &[&Tensor]) -> u64 {
         Op::Conv2dInputGrad { .. } => inputs[0].len() * per_window(inputs[1]),
         Op::Conv2dWeightGrad { .. } => inputs[1].len() * per_window(outputs[0]),
         // Two products forward; backward the scores again and two gradients of each.
-        Op::Attention { .. } => 2 * attention_products(inputs[0], outputs[1]),
-        Op::AttentionGrad { .. } => 5 * attention_products(inputs[1], inputs[3]),
+        Op::Attention { .. } => 2 * attention_products(outputs[0]),
+        Op::AttentionGrad { .. } => 5 * attention_products(inputs[0]),
         // As if the cache were full.
         Op::CachedAttention { .. } => 2 * outputs[0].len() * outputs[1].shape[1],
         _ => 0,
@@ -95,14 +95,17 @@ fn flops(op: &Op, inputs: &[&Tensor], outputs: &[&Tensor]) -> u64 {
     2 * multiply_adds as u64
 }
 
-/// Multiply-adds of one product between all tokens of each sample, whatever a causal mask leaves out.
-fn attention_products(qkv: &Tensor, lse: &Tensor) -> usize {
-    lse.len() * qkv.shape[1] * qkv.shape[2] / (3 * lse.shape[1])
+/// Multiply-adds of one product between all tokens of each sample, whatever a mask leaves out; `y` is the result.
+fn attention_products(y: &Tensor) -> usize {
+    y.len() * y.shape[1]
 }
 
 /// Whether an operation reads what it writes.
 fn updates(op: &Op) -> bool {
-    matches!(op, Op::OptimizerUpdate { .. } | Op::MovingAverage { .. } | Op::GradAccumulate)
+    matches!(
+        op,
+        Op::OptimizerUpdate { .. } | Op::MovingAverage { .. } | Op::GradAccumulate | Op::AddTo
+    )
 }
 
 #[cfg(test)]

@@ -218,15 +218,31 @@ impl Backward<'_> {
             }
             Op::Transpose => self.push_to(Op::Transpose, &[dy], &[x]),
             Op::Embedding => self.push_to(Op::EmbeddingGrad, &[dy, x], &[node.inputs[1]]),
-            Op::Attention { heads, causal } => {
-                let inputs = [dy, x, y, node.outputs[1]];
-                self.push_to(Op::AttentionGrad { heads, causal }, &inputs, &[x])
+            Op::SwiGlu => {
+                let up = node.inputs[1];
+                self.push_to(Op::SwiGluGrad, &[dy, x, up], &[x, up])
+            }
+            Op::Rotary { positions } => {
+                let inputs = [&[dy], &node.inputs[3..]].concat();
+                self.push_to(Op::RotaryGrad { positions }, &inputs, &node.inputs[..3])
+            }
+            Op::Attention(how) => {
+                let inputs = [&[dy, x, y, node.outputs[1]], &node.inputs[1..]].concat();
+                self.push_to(Op::AttentionGrad(how), &inputs, &[x])
             }
             Op::BatchNorm { eps, activation, .. } => {
                 let dy = self.before_activation(activation, dy, y)?;
                 self.batch_norm(node, dy, eps)
             }
             Op::LayerNorm { .. } => self.layer_norm(node, dy),
+            Op::RmsNorm { .. } => {
+                let (gamma, rstd) = (node.inputs[1], node.outputs[1]);
+                self.push_to(Op::RmsNormParamGrad, &[dy, x, rstd], &[gamma])?;
+                match self.wanted(x) {
+                    true => self.push_to(Op::RmsNormInputGrad, &[dy, x, gamma, rstd], &[x]),
+                    false => Ok(()),
+                }
+            }
             Op::Dropout { .. } => self.push_to(node.op, &[dy, node.inputs[1]], &[x]),
             // The statistics' own gradient is part of `batch_norm_input_grad`.
             Op::BatchNormStats { .. } => Ok(()),

@@ -3,6 +3,7 @@
 //! One operation is one shader in `shaders/`, one twin in `cpu/`, one name. A kernel binds the
 //! inputs and then the outputs, in the order written here. Images are `[n, c, h, w]`.
 
+pub use super::attending::Attending;
 use super::{Tensor, shapes};
 use crate::batch::DType;
 use crate::error::{Error, Result};
@@ -213,6 +214,11 @@ pub enum Op {
     GeluTanh,
     /// `dy, x | dx`.
     GeluTanhGrad,
+    /// `gate, up | y`: y = gate σ(gate) · up, the gated unit of LLaMA's hidden layers (Shazeer, "GLU Variants Improve
+    /// Transformer", 2020).
+    SwiGlu,
+    /// `dy, gate, up | dgate, dup`.
+    SwiGluGrad,
     /// `a, b | y`: same shapes.
     Add,
     /// `a, b, y | dx`: a + b where y > 0, which is [`Op::ReluGrad`] of the gradients of two branches.
@@ -276,30 +282,51 @@ pub enum Op {
     /// `dy[.., d], ids[..] | dtable[rows, d]`: the sum of dy over the places of each id, in their order; rows that no id
     /// names get 0.
     EmbeddingGrad,
-    /// `qkv[n, t, 3d] | y[n, t, d], lse[n, heads, t]`: softmax(q kᵀ / √(d / heads)) v of each sample and head
-    /// (Vaswani et al., 2017). A row of `qkv` holds the queries of all heads, then their keys, then their
-    /// values, as PyTorch's `in_proj` makes them; `lse` is the logarithm of each softmax's sum, from which
-    /// the gradient makes the weights again, so that no t × t matrix is kept (Dao et al., 2022).
-    Attention {
-        /// Heads that the d features are divided into.
-        heads: usize,
-        /// Whether a token attends only to those up to itself.
-        causal: bool,
+    /// `q[n, t, heads · len], k[n, t, kv_heads · len], v[n, t, kv_heads · len], table[rows, len], [positions u32[n, t]] |
+    /// qkv[n, t, (heads + 2 kv_heads) · len]`: queries and keys turned by their positions, and values as they are, in one
+    /// row for [`Op::Attention`] (Su et al., "RoFormer", 2021). A row of the table holds the cosines of a position's
+    /// angles and then their sines; feature i of the first half of a head turns with feature i of the second, as in
+    /// Hugging Face's models. Without positions a token stands where it is in its sample; a position of no row has the
+    /// last one.
+    Rotary {
+        /// Whether positions are bound.
+        positions: bool,
     },
-    /// `dy[n, t, d], qkv[n, t, 3d], y[n, t, d], lse[n, heads, t] | dqkv[n, t, 3d]`.
-    AttentionGrad {
-        /// As in [`Op::Attention`].
-        heads: usize,
-        /// As in [`Op::Attention`].
-        causal: bool,
+    /// `dqkv, table[rows, len], [positions u32[n, t]] | dq, dk, dv`.
+    RotaryGrad {
+        /// As in [`Op::Rotary`].
+        positions: bool,
     },
-    /// `qkv[n, t, 3d], positions u32[n, t] | y[n, t, d], cache[n, capacity, 2d]`: [`Op::Attention`] of tokens whose
-    /// predecessors were seen before. The keys and values of each token are first kept in its sample's cache, in the row
-    /// of its position; it then attends to the rows up to that. A token whose position is not below the capacity is
-    /// padding: nothing is kept, and its y is 0.
+    /// `ids[n, t] | starts u32[n, t], places u32[n, t]`: where the document of each token begins in its sample, and how many
+    /// tokens of it come before. A document ends with the token `end`, as in Megatron-LM and torchtitan; the part of
+    /// one with which a sample begins counts as one.
+    DocumentStarts {
+        /// The token that ends a document.
+        end: u32,
+    },
+    /// `qkv[n, t, (heads + 2 kv_heads) · len], [starts u32[n, t]], [header] | y[n, t, heads · len], lse[n, heads, t]`:
+    /// softmax(q kᵀ / √len) v of each sample and head (Vaswani et al., 2017). A row of `qkv` holds the queries of all
+    /// heads, then keys, then values, as PyTorch's `in_proj` makes them; `lse` is the logarithm of each softmax's sum,
+    /// from which the gradient makes the weights again, so that no t × t matrix is kept (Dao et al., 2022).
+    ///
+    /// `starts` is the first token that each attends to, which only grows within a sample.
+    ///
+    /// With dropout a weight is 0 with probability p, else that of the softmax / (1 - p). The one of a query for a key
+    /// is dropped when `hash[0] < (p · 2³²) as u32`, where `hash` is [`pcg3d`](crate::rng::pcg3d) of these three `u32`:
+    /// `[query · t + key, header.step + header.seed_high, header.seed_low ^ salt ^ (header.micro_step * 0x9E3779B9) ^
+    /// ((sample · heads + head) * 0x85EBCA6B)]`. So the gradient drops the same.
+    Attention(Attending),
+    /// `dy[n, t, heads · len], qkv, y[n, t, heads · len], lse[n, heads, t], [starts], [header] | dqkv`.
+    AttentionGrad(Attending),
+    /// `qkv[n, t, (heads + 2 kv_heads) · len], positions u32[n, t] | y[n, t, heads · len], cache[n, capacity, 2 kv_heads ·
+    /// len]`: [`Op::Attention`] of tokens whose predecessors were seen before. The keys and values of each token are first
+    /// kept in its sample's cache, in the row of its position; it then attends to the rows up to that. A token whose
+    /// position is not below the capacity is padding: nothing is kept, and its y is 0.
     CachedAttention {
-        /// As in [`Op::Attention`].
+        /// As in [`Attending`].
         heads: usize,
+        /// As in [`Attending`].
+        kv_heads: usize,
     },
     /// `x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]`: mean and biased
     /// variance over the `header.count` valid samples; the running ones move by `momentum` towards
@@ -341,6 +368,16 @@ pub enum Op {
     LayerNormInputGrad,
     /// `dy, x, mean[rows], rstd[rows] | dgamma[d], dbeta[d]`.
     LayerNormParamGrad,
+    /// `x[rows, d], gamma[d] | y, rstd[rows]`: y = gamma · x / √(mean of x² + eps) (Zhang and Sennrich, "Root Mean Square
+    /// Layer Normalization", 2019).
+    RmsNorm {
+        /// Added to the mean of squares.
+        eps: f32,
+    },
+    /// `dy, x, gamma, rstd[rows] | dx`.
+    RmsNormInputGrad,
+    /// `dy, x, rstd[rows] | dgamma[d]`.
+    RmsNormParamGrad,
     /// `x, header | y`: zero with probability p, else x / (1 - p). Element i is dropped when `hash[0] <
     /// (p · 2³²) as u32`, where `hash` is [`pcg3d`](crate::rng::pcg3d) of these three `u32`, all arithmetic
     /// wrapping: `[i, header.step + header.seed_high, header.seed_low ^ salt ^ (header.micro_step *
@@ -387,7 +424,8 @@ pub enum Op {
         gradient: bool,
     },
     /// `logits[n, c], target u32[n], header | loss[n], [dlogits[n, c]]`: softmax and cross-entropy in one;
-    /// the gradient is that of the mean over the valid rows; loss and gradient of padding are 0.
+    /// the gradient is that of the mean over the valid rows; loss and gradient of padding are 0. The rows may be some of a
+    /// batch's.
     CrossEntropy {
         /// Share of the target spread evenly over all classes.
         smoothing: f32,
@@ -395,6 +433,8 @@ pub enum Op {
         gradient: bool,
         /// Rows of each sample: 1, or of text its tokens. So the first `header.count · per_sample` rows are valid.
         per_sample: usize,
+        /// Rows of the batch before these; see [`chunk`](super::chunk).
+        first: usize,
     },
     /// `x[n, d], target[n, d], header | loss[n], [dx[n, d]]`: each row's mean squared error; the gradient is
     /// that of the mean over the valid rows.
@@ -446,6 +486,8 @@ pub enum Op {
     /// `gradients[len], header | sum[len]`: sum = w · g at micro-step 0, else sum + w · g, where w is
     /// `header.weight`.
     GradAccumulate,
+    /// `x[len] | sum[len]`: sum = sum + x.
+    AddTo,
 }
 
 /// Shape and type of a tensor still to be made.
@@ -487,6 +529,14 @@ impl Op {
             Op::Transpose => "transpose",
             Op::Embedding => "embedding",
             Op::EmbeddingGrad => "embedding_grad",
+            Op::SwiGlu => "swiglu",
+            Op::SwiGluGrad => "swiglu_grad",
+            Op::Rotary { .. } => "rotary",
+            Op::RotaryGrad { .. } => "rotary_grad",
+            Op::DocumentStarts { .. } => "document_starts",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::RmsNormInputGrad => "rms_norm_input_grad",
+            Op::RmsNormParamGrad => "rms_norm_param_grad",
             Op::Attention { .. } => "attention",
             Op::AttentionGrad { .. } => "attention_grad",
             Op::CachedAttention { .. } => "cached_attention",
@@ -511,6 +561,7 @@ impl Op {
             Op::OptimizerUpdate { .. } => "optimizer_update",
             Op::MovingAverage { .. } => "moving_average",
             Op::GradAccumulate => "grad_accumulate",
+            Op::AddTo => "add_to",
         }
     }
 
@@ -607,7 +658,7 @@ impl Op {
             | Op::Cast
             | Op::LossScale
             | Op::Dropout { .. } => Ok(vec![f32s(shape(0))]),
-            Op::Add | Op::Mul | Op::ReluGrad | Op::GeluGrad | Op::GeluTanhGrad => {
+            Op::SwiGlu | Op::Add | Op::Mul | Op::ReluGrad | Op::GeluGrad | Op::GeluTanhGrad => {
                 expect(shape(0) == shape(1), || {
                     format!(
                         "{} needs equal shapes, found {:?} and {:?}",
@@ -655,11 +706,33 @@ impl Op {
                 })?;
                 Ok(vec![f32s(&shapes::embedding(shape(0), shape(1))?)])
             }
-            Op::Attention { heads, .. } => {
-                let [y, lse] = shapes::attention(shape(0), *heads)?;
+            Op::Rotary { .. } => {
+                Ok(vec![f32s(&shapes::rotary(shape(0), shape(1), shape(2), shape(3))?)])
+            }
+            Op::DocumentStarts { .. } => {
+                expect(shape(0).len() == 2, || {
+                    format!("document_starts takes tokens [n, tokens], found {:?}", shape(0))
+                })?;
+                Ok(vec![(shape(0).to_vec(), DType::U32); 2])
+            }
+            Op::Attention(how) => {
+                let [y, lse] = how.shapes(shape(0))?;
+                expect(!how.documents || shape(1) == &shape(0)[..2], || {
+                    format!("tokens {:?} have starts of shape {:?}", shape(0), shape(1))
+                })?;
                 Ok(vec![f32s(&y), f32s(&lse)])
             }
             Op::AttentionGrad { .. } => Ok(vec![f32s(shape(1))]),
+            Op::RmsNorm { .. } => {
+                let Some((&d, rows)) = shape(0).split_last() else {
+                    return Err("rms norm takes at least one dimension".into());
+                };
+                expect(shape(1) == [d], || {
+                    format!("rms norm over {d} has a weight of shape {:?}", shape(1))
+                })?;
+                Ok(vec![f32s(shape(0)), f32s(rows)])
+            }
+            Op::RmsNormParamGrad => Ok(vec![f32s(&shape(1)[shape(1).len() - 1..])]),
             Op::BatchNormStats { .. } => {
                 expect(shape(0).len() >= 2, || {
                     format!("batch norm takes [n, c, ..], found {:?}", shape(0))
@@ -675,7 +748,9 @@ impl Op {
                 Ok(vec![f32s(shape(0))])
             }
             Op::BatchNormParamGrad { .. } => Ok(vec![f32s(shape(2)), f32s(shape(2))]),
-            Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad => Ok(vec![f32s(shape(1))]),
+            Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad | Op::RmsNormInputGrad => {
+                Ok(vec![f32s(shape(1))])
+            }
             Op::LayerNorm { .. } => {
                 let Some((&d, rows)) = shape(0).split_last() else {
                     return Err("layer norm takes at least one dimension".into());
@@ -746,11 +821,14 @@ impl Op {
             | Op::MaxPool2dGrad { .. }
             | Op::AvgPool2dGrad { .. }
             | Op::EmbeddingGrad
+            | Op::SwiGluGrad
+            | Op::RotaryGrad { .. }
             | Op::CachedAttention { .. }
             | Op::OptimizerControl { .. }
             | Op::OptimizerUpdate { .. }
             | Op::MovingAverage { .. }
-            | Op::GradAccumulate => Ok(vec![]),
+            | Op::GradAccumulate
+            | Op::AddTo => Ok(vec![]),
         }
     }
 }

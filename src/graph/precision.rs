@@ -71,6 +71,8 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             | Op::GeluGrad
             | Op::GeluTanh
             | Op::GeluTanhGrad
+            | Op::SwiGlu
+            | Op::SwiGluGrad
             | Op::Add
             | Op::AddReluGrad
             | Op::Mul
@@ -111,12 +113,22 @@ pub fn takes(op: &Op, side: Side) -> Takes {
         (Op::Embedding, Output(0)) | (Op::EmbeddingGrad, Input(0)) => Either,
         (Op::BatchNormStats { .. }, Input(0)) => Either,
         (Op::BatchNorm { .. }, Input(0 | 5) | Output(0)) => Either,
-        (Op::LayerNorm { .. } | Op::Attention { .. }, Input(0) | Output(0)) => Either,
+        (
+            Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Attention { .. },
+            Input(0) | Output(0),
+        ) => Either,
+        // Queries, keys and values; the table of angles stays full.
+        (Op::Rotary { .. }, Input(0..=2) | Output(0)) => Either,
+        (Op::RotaryGrad { .. }, Input(0) | Output(0..=2)) => Either,
         (Op::AttentionGrad { .. }, Input(0..=2) | Output(0)) => Either,
-        (Op::BatchNormParamGrad { .. } | Op::LayerNormParamGrad, Input(0 | 1)) => Either,
-        (Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad, Input(0 | 1) | Output(0)) => {
-            Either
-        }
+        (
+            Op::BatchNormParamGrad { .. } | Op::LayerNormParamGrad | Op::RmsNormParamGrad,
+            Input(0 | 1),
+        ) => Either,
+        (
+            Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad | Op::RmsNormInputGrad,
+            Input(0 | 1) | Output(0),
+        ) => Either,
         // Losses, metrics, the optimizer.
         _ => Full,
     }
@@ -219,7 +231,7 @@ mod tests {
         let h = g.push_one(PRODUCT, &[x, v]).unwrap();
         let h = g.push_one(Op::Relu, &[h]).unwrap();
         let logits = g.push_one(PRODUCT, &[h, w]).unwrap();
-        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1 };
+        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1, first: 0 };
         let outputs = g.push(loss, &[logits, target, header]).unwrap();
         (g, [h, logits, outputs[0], outputs[1]])
     }

@@ -1,4 +1,4 @@
-//! How shapes follow for operations that rearrange tensors, and for attention; the others stand beside
+//! How shapes follow for operations that rearrange tensors; the others stand beside
 //! their operations in [`op`](super::op).
 
 /// Two tensors one after the other along a dimension.
@@ -63,18 +63,28 @@ pub(super) fn embedding(ids: &[usize], table: &[usize]) -> Result<Vec<usize>, St
     }
 }
 
-/// Result and log-sum-exp of attention over `qkv` of `[n, t, 3d]`.
-pub(super) fn attention(qkv: &[usize], heads: usize) -> Result<[Vec<usize>; 2], String> {
-    let &[n, t, width] = qkv else {
-        return Err(format!("attention takes [n, tokens, 3 × features], found {qkv:?}"));
-    };
-    let d = width / 3;
-    if !width.is_multiple_of(3) || heads == 0 || d == 0 || !d.is_multiple_of(heads) {
+/// Queries of `[.., heads · len]`, keys and values of `[.., kv_heads · len]`, and a table of `[rows, len]`, as one row each.
+pub(super) fn rotary(
+    q: &[usize],
+    k: &[usize],
+    v: &[usize],
+    table: &[usize],
+) -> Result<Vec<usize>, String> {
+    let (&[n, t, width], &[.., kept], &[rows, len]) = (q, k, table) else {
         return Err(format!(
-            "attention over rows of {width} takes queries, keys and values of the same width, divided into {heads} heads"
+            "rotary takes queries [n, tokens, features] and a table [rows, features], found {q:?} and {table:?}"
+        ));
+    };
+    let divides = |width: usize| width > 0 && width.is_multiple_of(len);
+    if rows == 0 || len == 0 || len % 2 != 0 || !divides(width) || !divides(kept) {
+        return Err(format!(
+            "rotary by a table of {table:?} does not fit {q:?} and {k:?}: heads are of an even number of features"
         ));
     }
-    Ok([vec![n, t, d], vec![n, heads, t]])
+    if k != [n, t, kept] || v != k {
+        return Err(format!("rotary found keys {k:?} and values {v:?} beside queries {q:?}"));
+    }
+    Ok(vec![n, t, width + 2 * kept])
 }
 
 #[cfg(test)]
@@ -93,9 +103,14 @@ mod tests {
         assert!(transpose(&[2, 3]).is_err());
         assert_eq!(embedding(&[2, 5], &[9, 4]), Ok(vec![2, 5, 4]));
         assert!(embedding(&[2], &[9]).is_err() && embedding(&[2], &[0, 4]).is_err());
-        assert_eq!(attention(&[2, 7, 24], 4), Ok([vec![2, 7, 8], vec![2, 4, 7]]));
-        for (width, heads) in [(25, 4), (24, 3), (24, 0), (0, 1)] {
-            assert!(attention(&[2, 7, width], heads).is_err(), "{width} {heads}");
+        let table: &[usize] = &[9, 4];
+        assert_eq!(rotary(&[2, 3, 8], &[2, 3, 4], &[2, 3, 4], table), Ok(vec![2, 3, 16]));
+        for (q, k, table) in [
+            ([2, 3, 6], [2, 3, 4], [9, 4]),
+            ([2, 3, 8], [2, 4, 4], [9, 4]),
+            ([2, 3, 9], [2, 3, 9], [9, 3]),
+        ] {
+            assert!(rotary(&q, &k, &k, &table).is_err(), "{q:?} {k:?} {table:?}");
         }
     }
 }

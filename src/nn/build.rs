@@ -213,6 +213,17 @@ pub(super) fn layer_norm(graph: &mut Graph, x: TensorId, eps: f64) -> Result<Ten
     graph.reshape(y, &shape)
 }
 
+/// `torch.nn.RMSNorm` over the last dimension of rows `[rows, features]`.
+pub(super) fn rms_norm(graph: &mut Graph, x: TensorId, eps: f64) -> Result<TensorId> {
+    expect_setting(graph, "eps", eps, eps > 0.0 && eps.is_finite(), "a number above 0")?;
+    let &[_, features] = graph.shape(x) else {
+        let message = format!("rms_norm takes [rows, features], found {:?}", graph.shape(x));
+        return Err(fault(graph, message));
+    };
+    let gamma = graph.param("weight", &[features], Init::Constant(1.0));
+    Ok(graph.push(Op::RmsNorm { eps: eps as f32 }, &[x, gamma])?[0])
+}
+
 /// `torch.nn.Dropout`.
 pub(super) fn dropout(graph: &mut Graph, x: TensorId, p: f64, mode: Mode) -> Result<TensorId> {
     expect_setting(graph, "p", p, (0.0..1.0).contains(&p), "0 up to, not including, 1")?;

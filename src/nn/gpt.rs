@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::build::{self, within};
+use super::language::{self, Attend, Decoder, Heads, TextSizes, Tokens, Trunk};
 use super::{Mode, Module};
-use crate::batch::{DType, SampleSpec, TargetSpec};
+use crate::batch::SampleSpec;
 use crate::error::{Error, Result};
 use crate::graph::op::{Activation, Op};
 use crate::graph::{Graph, Init, TensorId};
@@ -26,10 +27,12 @@ pub struct GptConfig {
     pub heads: usize,
     /// Features of a token.
     pub width: usize,
-    /// Share of features that training drops, of the embeddings and of what each block adds; not of the weights of
-    /// attention.
+    /// Share of features that training drops, of the embeddings and of what each block adds.
     #[serde(default)]
     pub dropout: f64,
+    /// Share of the weights of attention that training drops.
+    #[serde(default)]
+    pub attention_dropout: f64,
     /// Positions that are learned. Without it as many as a sample has tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<usize>,
@@ -43,8 +46,9 @@ impl GptConfig {
     /// `gpt2`: 12 layers of 12 heads, 768 wide.
     pub const GPT2: Self = Self::of(12, 12, 768);
 
-    const fn of(layers: usize, heads: usize, width: usize) -> Self {
-        Self { layers, heads, width, dropout: 0.0, positions: None }
+    /// Of these sizes, and with no dropout.
+    pub const fn of(layers: usize, heads: usize, width: usize) -> Self {
+        Self { layers, heads, width, dropout: 0.0, attention_dropout: 0.0, positions: None }
     }
 
     /// The sizes behind a name.
@@ -60,22 +64,10 @@ impl GptConfig {
 
 /// `GPT2LMHeadModel`: embeddings of tokens and positions, blocks of causal attention and a hidden layer, each after a
 /// layer norm and added to what it read, a last norm, and a head that shares its weight with the embedding.
-///
-/// From tokens `[n, tokens]` it makes logits `[n · tokens, vocabulary]` of the token that follows each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gpt {
     config: GptConfig,
-    vocabulary: usize,
-    positions: usize,
-}
-
-/// The embeddings.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tables {
-    /// Of tokens, which is the head as well.
-    pub tokens: TensorId,
-    /// Of positions.
-    pub positions: TensorId,
+    sizes: TextSizes,
 }
 
 impl Gpt {
@@ -85,18 +77,7 @@ impl Gpt {
     /// When the samples are no tokens or more than there are positions, the heads do not divide the width, or a setting
     /// is out of range.
     pub fn new(config: GptConfig, spec: &SampleSpec) -> Result<Self> {
-        let TargetSpec::Tokens { len, vocabulary } = spec.target else {
-            let message = format!("takes tokens, found samples of shape {:?}", spec.input_shape);
-            return Err(Error::graph("gpt", message).hint("a text (.txt) or a folder of tokens"));
-        };
-        let positions = config.positions.unwrap_or(len);
-        if positions < len {
-            let message = format!(
-                "found samples of {len} tokens, expected at most its {positions} positions"
-            );
-            return Err(Error::graph("gpt", message).hint(format!("--context {positions}")));
-        }
-        Self::with_sizes(config, vocabulary, positions)
+        Self::build(config, TextSizes::of("gpt", config.positions, spec)?)
     }
 
     /// The model with so many tokens and positions.
@@ -104,7 +85,11 @@ impl Gpt {
     /// # Errors
     /// As [`Gpt::new`].
     pub fn with_sizes(config: GptConfig, vocabulary: usize, positions: usize) -> Result<Self> {
-        let GptConfig { layers, heads, width, dropout, .. } = config;
+        Self::build(config, TextSizes { vocabulary, positions, document_end: None })
+    }
+
+    fn build(config: GptConfig, sizes: TextSizes) -> Result<Self> {
+        let GptConfig { layers, heads, width, dropout, attention_dropout, .. } = config;
         if layers == 0 || heads == 0 || width == 0 || !width.is_multiple_of(heads) {
             let message = format!(
                 "found {layers} layers of {heads} heads, {width} wide, expected at least 1 of each and heads that \
@@ -112,55 +97,14 @@ impl Gpt {
             );
             return Err(Error::graph("gpt", message).hint("layers = 3, heads = 3, width = 48"));
         }
-        if !(0.0..1.0).contains(&dropout) {
-            let message = format!("found {dropout}, expected 0 up to, not including, 1");
-            return Err(Error::config("model.gpt.dropout", message));
-        }
-        Ok(Self { config, vocabulary, positions })
+        language::expect_share("gpt.dropout", dropout)?;
+        language::expect_share("gpt.attention_dropout", attention_dropout)?;
+        Ok(Self { config, sizes })
     }
 
     /// Its sizes.
     pub fn config(&self) -> GptConfig {
         self.config
-    }
-
-    /// Number of different tokens.
-    pub fn vocabulary(&self) -> usize {
-        self.vocabulary
-    }
-
-    /// Positions that it has learned: the most tokens that it sees at once.
-    pub fn positions(&self) -> usize {
-        self.positions
-    }
-
-    /// The tables of tokens and positions.
-    pub(crate) fn tables(&self, graph: &mut Graph) -> Tables {
-        let mut table = |name: &str, rows| {
-            graph.param(
-                &format!("transformer.{name}.weight"),
-                &[rows, self.config.width],
-                normal(STD),
-            )
-        };
-        Tables { tokens: table("wte", self.vocabulary), positions: table("wpe", self.positions) }
-    }
-
-    /// All blocks over rows `x[rows, width]`; `attend` makes of queries, keys and values `[rows, 3 · width]` what the
-    /// attention of a layer says about each row.
-    pub(crate) fn blocks(
-        &self,
-        graph: &mut Graph,
-        mut x: TensorId,
-        mode: Mode,
-        mut attend: impl FnMut(&mut Graph, TensorId, usize) -> Result<TensorId>,
-    ) -> Result<TensorId> {
-        for index in 0..self.config.layers {
-            x = within(graph, &format!("transformer.h.{index}"), |graph| {
-                self.block(graph, x, mode, |graph, qkv| attend(graph, qkv, index))
-            })?;
-        }
-        within(graph, "transformer.ln_f", |graph| build::layer_norm(graph, x, EPS))
     }
 
     fn block(
@@ -189,65 +133,82 @@ impl Gpt {
         })?;
         graph.push_one(Op::Add, &[x, y])
     }
+}
 
-    /// The embedding of tokens of any shape, as rows.
-    pub(crate) fn embed(
-        &self,
-        graph: &mut Graph,
-        table: TensorId,
-        ids: TensorId,
-    ) -> Result<TensorId> {
-        let rows = graph.shape(ids).iter().product();
-        let y = graph.push_one(Op::Embedding, &[ids, table])?;
-        graph.reshape(y, &[rows, self.config.width])
+impl Decoder for Gpt {
+    fn vocabulary(&self) -> usize {
+        self.sizes.vocabulary
     }
 
-    /// What makes of rows `[rows, width]` and the table of tokens the logits `[rows, vocabulary]`.
-    pub(crate) fn head_op() -> Op {
-        Op::MatMul {
-            transpose_a: false,
-            transpose_b: true,
-            bias: false,
-            activation: Activation::Identity,
+    /// Positions that it has learned.
+    fn positions(&self) -> usize {
+        self.sizes.positions
+    }
+
+    fn heads(&self) -> Heads {
+        let GptConfig { heads, width, .. } = self.config;
+        Heads { queries: heads, keys: heads, len: width / heads }
+    }
+
+    fn attention_dropout(&self) -> f64 {
+        self.config.attention_dropout
+    }
+
+    fn document_end(&self) -> Option<u32> {
+        self.sizes.document_end
+    }
+
+    fn trunk(
+        &self,
+        graph: &mut Graph,
+        Tokens { ids, positions }: Tokens,
+        mode: Mode,
+        attend: Attend<'_>,
+    ) -> Result<Trunk> {
+        let GptConfig { layers, width, dropout, .. } = self.config;
+        let [n, t] = [0, 1].map(|axis| graph.shape(ids)[axis]);
+        let mut table = |name: &str, rows| {
+            let name = format!("transformer.{name}.weight");
+            graph.param(&name, &[rows, width], normal(STD))
+        };
+        let (head, places) =
+            (table("wte", self.sizes.vocabulary), table("wpe", self.sizes.positions));
+        graph.set_scope("transformer.wte");
+        let x = language::embed(graph, head, ids)?;
+        graph.set_scope("transformer.wpe");
+        let x = match positions {
+            Some(positions) => {
+                let places = language::embed(graph, places, positions)?;
+                graph.push_one(Op::Add, &[x, places])?
+            }
+            None => {
+                let first = Op::Slice { axis: 0, start: 0, len: t };
+                let all = t == self.sizes.positions;
+                let places = if all { places } else { graph.push_one(first, &[places])? };
+                let x = build::add_positions(graph, x, n, places)?;
+                graph.reshape(x, &[n * t, width])?
+            }
+        };
+        graph.set_scope("transformer.drop");
+        let mut x = build::dropout(graph, x, dropout, mode)?;
+        graph.set_scope("");
+        for index in 0..layers {
+            x = within(graph, &format!("transformer.h.{index}"), |graph| {
+                self.block(graph, x, mode, |graph, qkv| {
+                    let qkv = graph.reshape(qkv, &[n, t, 3 * width])?;
+                    let y = attend(graph, qkv, index)?;
+                    graph.reshape(y, &[n * t, width])
+                })
+            })?;
         }
+        let rows = within(graph, "transformer.ln_f", |graph| build::layer_norm(graph, x, EPS))?;
+        Ok(Trunk { rows, head })
     }
 }
 
 impl Module for Gpt {
     fn build(&self, graph: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
-        let width = self.config.width;
-        let &[n, t] = graph.shape(x) else {
-            let message = format!("takes tokens [n, tokens], found {:?}", graph.shape(x));
-            return Err(Error::graph("gpt", message));
-        };
-        if matches!(graph.tensor(x).dtype, DType::F32 | DType::F16) {
-            let message = format!("takes tokens, found {:?}", graph.tensor(x).dtype);
-            return Err(Error::graph("gpt", message));
-        }
-        let tables = self.tables(graph);
-        graph.set_scope("transformer.wte");
-        let y = self.embed(graph, tables.tokens, x)?;
-        graph.set_scope("transformer.wpe");
-        let mut positions = tables.positions;
-        if t < self.positions {
-            let first = Op::Slice { axis: 0, start: 0, len: t };
-            positions = graph.push_one(first, &[positions])?;
-        }
-        let y = build::add_positions(graph, y, n, positions)?;
-        graph.set_scope("transformer.drop");
-        let y = build::dropout(graph, y, self.config.dropout, mode)?;
-        graph.set_scope("");
-        let y = graph.reshape(y, &[n * t, width])?;
-        let attention = Op::Attention { heads: self.config.heads, causal: true };
-        let y = self.blocks(graph, y, mode, |graph, qkv, _| {
-            let qkv = graph.reshape(qkv, &[n, t, 3 * width])?;
-            let y = graph.push(attention, &[qkv])?[0];
-            graph.reshape(y, &[n * t, width])
-        })?;
-        graph.set_scope("lm_head");
-        let logits = graph.push_one(Self::head_op(), &[y, tables.tokens]);
-        graph.set_scope("");
-        logits
+        language::build(self, graph, x, mode)
     }
 }
 
@@ -274,6 +235,7 @@ fn conv1d(graph: &mut Graph, name: &str, x: TensorId, out: usize, std: f64) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{DType, TargetSpec};
     use crate::nn::describe::describe;
     use crate::nn::models::by_name;
 
@@ -281,13 +243,13 @@ mod tests {
         SampleSpec {
             input_shape: vec![context],
             input_dtype: DType::U16,
-            target: TargetSpec::Tokens { len: context, vocabulary },
+            target: TargetSpec::Tokens { len: context, vocabulary, document_end: None },
         }
     }
 
     #[test]
     fn names_shapes_and_order_are_hugging_faces() {
-        let config = GptConfig { layers: 2, heads: 3, width: 12, dropout: 0.1, positions: None };
+        let config = GptConfig { dropout: 0.1, ..GptConfig::of(2, 3, 12) };
         let spec = spec(8, 50);
         let description =
             describe(&Gpt::new(config, &spec).expect("fits"), &spec, 2).expect("fits");
@@ -333,11 +295,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_one_clear_line() {
         let sizes = |layers, heads, width| GptConfig {
-            layers,
-            heads,
-            width,
-            dropout: 0.0,
             positions: Some(4),
+            ..GptConfig::of(layers, heads, width)
         };
         let message =
             |config, context| Gpt::new(config, &spec(context, 9)).expect_err("refused").to_string();
@@ -353,7 +312,7 @@ mod tests {
         let cnn = by_name("cnn", &text).err().expect("no text").to_string();
         assert_eq!(
             cnn,
-            "graph: cnn: takes numbers, found samples of tokens; try --model gpt-nano, gpt-mini or gpt2"
+            "graph: cnn: takes numbers, found samples of tokens; try --model gpt-nano, gpt-mini, gpt2, llama-nano or llama-mini"
         );
     }
 }

@@ -8,8 +8,10 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Module;
-use super::gpt::{Gpt, GptConfig};
+use super::gpt::GptConfig;
+use super::language::LanguageConfig;
 use super::layers::Layer;
+use super::llama::LlamaConfig;
 use super::resnet::{Depth, ResNet};
 use super::sequential::Sequential;
 use super::vit::{Size, VisionTransformer};
@@ -17,11 +19,22 @@ use crate::batch::{SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
 
 /// The models that have a name.
-pub const NAMES: [&str; 9] =
-    ["mlp", "cnn", "resnet18", "resnet34", "resnet50", "vit-tiny", "gpt-nano", "gpt-mini", "gpt2"];
+pub const NAMES: [&str; 11] = [
+    "mlp",
+    "cnn",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "vit-tiny",
+    "gpt-nano",
+    "gpt-mini",
+    "gpt2",
+    "llama-nano",
+    "llama-mini",
+];
 
 /// The model of a config: a name (`model = "cnn"`), a list of layers (`[[model.layers]]`), or the sizes of a language
-/// model (`[model.gpt]`).
+/// model (`[model.gpt]`, `[model.llama]`).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ModelConfig {
@@ -29,8 +42,10 @@ pub enum ModelConfig {
     Name(String),
     /// A list of layers.
     Layers(LayerList),
-    /// A language model.
+    /// A language model of GPT-2's architecture.
     Gpt(GptTable),
+    /// A language model of LLaMA's.
+    Llama(LlamaTable),
 }
 
 /// The table `[model.gpt]`.
@@ -39,6 +54,14 @@ pub enum ModelConfig {
 pub struct GptTable {
     /// Its sizes and settings.
     pub gpt: GptConfig,
+}
+
+/// The table `[model.llama]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LlamaTable {
+    /// Its sizes and settings.
+    pub llama: LlamaConfig,
 }
 
 /// The table behind `[[model.layers]]`.
@@ -61,15 +84,17 @@ impl ModelConfig {
                 expect_no_tokens("layers", spec)?;
                 Arc::new(Sequential::new(list.layers.clone(), spec)?)
             }
-            ModelConfig::Gpt(table) => Arc::new(Gpt::new(table.gpt, spec)?),
+            ModelConfig::Gpt(table) => Arc::new(LanguageConfig::from(table.gpt).model(spec)?),
+            ModelConfig::Llama(table) => Arc::new(LanguageConfig::from(table.llama).model(spec)?),
         })
     }
 
     /// The sizes and settings of a language model; none for others.
-    pub fn gpt(&self) -> Option<GptConfig> {
+    pub fn language(&self) -> Option<LanguageConfig> {
         match self {
-            ModelConfig::Name(name) => GptConfig::by_name(name),
-            ModelConfig::Gpt(table) => Some(table.gpt),
+            ModelConfig::Name(name) => LanguageConfig::by_name(name),
+            ModelConfig::Gpt(table) => Some(table.gpt.into()),
+            ModelConfig::Llama(table) => Some(table.llama.into()),
             ModelConfig::Layers(_) => None,
         }
     }
@@ -80,7 +105,7 @@ fn expect_no_tokens(model: &str, spec: &SampleSpec) -> Result<()> {
     match spec.target {
         TargetSpec::Tokens { .. } => {
             Err(Error::graph(model, "takes numbers, found samples of tokens")
-                .hint("--model gpt-nano, gpt-mini or gpt2"))
+                .hint("--model gpt-nano, gpt-mini, gpt2, llama-nano or llama-mini"))
         }
         _ => Ok(()),
     }
@@ -94,6 +119,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
         struct Table {
             layers: Option<Vec<Layer>>,
             gpt: Option<GptConfig>,
+            llama: Option<LlamaConfig>,
         }
 
         struct NameOrLayers;
@@ -102,7 +128,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
             type Value = ModelConfig;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a model's name, a list of layers, or the sizes of a gpt")
+                f.write_str("a model's name, a list of layers, or the sizes of a gpt or llama")
             }
 
             fn visit_str<E>(self, name: &str) -> Result<ModelConfig, E> {
@@ -111,10 +137,11 @@ impl<'de> Deserialize<'de> for ModelConfig {
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelConfig, A::Error> {
                 let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-                match (table.layers, table.gpt) {
-                    (Some(layers), None) => Ok(ModelConfig::Layers(LayerList { layers })),
-                    (None, Some(gpt)) => Ok(ModelConfig::Gpt(GptTable { gpt })),
-                    _ => Err(A::Error::custom("expected either `layers` or `gpt`")),
+                match (table.layers, table.gpt, table.llama) {
+                    (Some(layers), None, None) => Ok(ModelConfig::Layers(LayerList { layers })),
+                    (None, Some(gpt), None) => Ok(gpt.into()),
+                    (None, None, Some(llama)) => Ok(llama.into()),
+                    _ => Err(A::Error::custom("expected either `layers`, `gpt` or `llama`")),
                 }
             }
         }
@@ -135,6 +162,21 @@ impl From<GptConfig> for ModelConfig {
     }
 }
 
+impl From<LlamaConfig> for ModelConfig {
+    fn from(llama: LlamaConfig) -> Self {
+        ModelConfig::Llama(LlamaTable { llama })
+    }
+}
+
+impl From<LanguageConfig> for ModelConfig {
+    fn from(config: LanguageConfig) -> Self {
+        match config {
+            LanguageConfig::Gpt(gpt) => gpt.into(),
+            LanguageConfig::Llama(llama) => llama.into(),
+        }
+    }
+}
+
 impl From<Vec<Layer>> for ModelConfig {
     fn from(layers: Vec<Layer>) -> Self {
         ModelConfig::Layers(LayerList { layers })
@@ -148,13 +190,13 @@ impl From<Vec<Layer>> for ModelConfig {
 /// 128 · relu · linear, its modules `net.0`, `net.3`, `net.7` and `net.9`.
 ///
 /// `resnet18`, `resnet34` and `resnet50`: see [`ResNet`]. `vit-tiny`: see [`VisionTransformer`]. `gpt-nano`, `gpt-mini`
-/// and `gpt2`: see [`Gpt`].
+/// and `gpt2`: see [`Gpt`](super::gpt::Gpt). `llama-nano` and `llama-mini`: see [`Llama`](super::llama::Llama).
 ///
 /// # Errors
 /// For a name that is not one of [`NAMES`], and for data that the model does not fit.
 pub fn by_name(name: &str, spec: &SampleSpec) -> Result<Arc<dyn Module>> {
-    if let Some(config) = GptConfig::by_name(name) {
-        return Gpt::new(config, spec).map(shared).map_err(|error| error.within(name));
+    if let Some(config) = LanguageConfig::by_name(name) {
+        return config.model(spec).map(shared).map_err(|error| error.within(name));
     }
     if NAMES.contains(&name) {
         expect_no_tokens(name, spec)?;
@@ -347,12 +389,20 @@ mod tests {
     fn a_config_gives_the_sizes_of_a_gpt() {
         let text = "[model.gpt]\nlayers = 2\nheads = 3\nwidth = 12\ndropout = 0.1";
         let found: Config = toml::from_str(text).expect("sizes");
-        let gpt = GptConfig { layers: 2, heads: 3, width: 12, dropout: 0.1, positions: None };
+        let gpt = GptConfig { dropout: 0.1, ..GptConfig::of(2, 3, 12) };
         assert_eq!(found.model, gpt.into());
         let again = toml::to_string(&found).expect("writes");
         assert_eq!(toml::from_str::<Config>(&again).expect("reads back"), found);
         let error = toml::from_str::<Config>("[model]").expect_err("neither").to_string();
-        assert!(error.contains("either `layers` or `gpt`"), "{error}");
+        assert!(error.contains("either `layers`, `gpt` or `llama`"), "{error}");
+        let text = "[model.llama]\nlayers = 2\nheads = 4\nwidth = 16\nkv_heads = 2\ntied = true";
+        let llama: Config = toml::from_str(text).expect("sizes");
+        let expected = LlamaConfig { tied: true, ..LlamaConfig::of(2, 4, 2, 16) };
+        assert_eq!(llama.model, expected.into());
+        let again = toml::to_string(&llama).expect("writes");
+        assert_eq!(toml::from_str::<Config>(&again).expect("reads back"), llama);
+        let both = format!("{text}\n[model.gpt]\nlayers = 1\nheads = 1\nwidth = 2");
+        assert!(toml::from_str::<Config>(&both).is_err());
         let images = spec(&[1, 28, 28]);
         let message = found.model.build(&images).err().expect("images").to_string();
         assert!(message.contains("takes tokens, found samples of shape [1, 28, 28]"), "{message}");

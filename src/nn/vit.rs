@@ -6,7 +6,7 @@ use super::sequential::{sample_input, target_width};
 use super::{Mode, Module};
 use crate::batch::SampleSpec;
 use crate::error::Result;
-use crate::graph::op::{ConvGeometry, Op};
+use crate::graph::op::{Attending, ConvGeometry, Op};
 use crate::graph::{Graph, Init, TensorId};
 
 /// timm's `trunc_normal_` cuts at ±2, a hundred deviations away: that is a normal distribution.
@@ -101,7 +101,7 @@ impl VisionTransformer {
     fn attention(&self, graph: &mut Graph, x: TensorId) -> Result<TensorId> {
         let Size { width, heads, .. } = self.size;
         let qkv = linear(graph, "qkv", x, 3 * width)?;
-        let [y, _] = graph.push(Op::Attention { heads, causal: false }, &[qkv])?[..] else {
+        let [y, _] = graph.push(Op::Attention(Attending::new(heads, false)), &[qkv])?[..] else {
             unreachable!("attention has two outputs")
         };
         linear(graph, "proj", y, width)

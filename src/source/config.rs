@@ -58,6 +58,12 @@ pub struct DataConfig {
     /// it: bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
+    /// Whether tokens attend only to those of their own document.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub document_mask: bool,
+    /// The token that ends a document. Without it: the one that ends a text to the tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document_end: Option<u32>,
     /// Mean of each channel that inputs are normalised by, after division by 255; one value stands for all channels.
     /// Without it: what the data set says, or what its training part is found to have.
     #[serde(skip_serializing_if = "Option::is_none")]

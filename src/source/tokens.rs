@@ -221,9 +221,17 @@ impl Tokens {
         }
         let len = ((tokens - context as u64 - 1) / stride as u64 + 1) as usize;
         let input_dtype = if width == Width::U32 { DType::U32 } else { DType::U16 };
-        let target = TargetSpec::Tokens { len: context, vocabulary };
+        let target = TargetSpec::Tokens { len: context, vocabulary, document_end: None };
         let spec = SampleSpec { input_shape: vec![context], input_dtype, target };
         Ok(Self { files, starts, width, windows, len, spec, info })
+    }
+
+    /// The same for models whose tokens attend only to those of their own document, each of which ends with this token.
+    pub fn with_document_end(mut self, end: u32) -> Self {
+        if let TargetSpec::Tokens { document_end, .. } = &mut self.spec.target {
+            *document_end = Some(end);
+        }
+        self
     }
 
     /// Number of tokens in all files.
@@ -421,7 +429,9 @@ const SHOWN: usize = 160;
 /// When a window cannot be read, or a token is not below the vocabulary.
 pub fn token_statistics(source: &dyn Source) -> Result<Option<TokenStatistics>> {
     let spec = source.spec();
-    let TargetSpec::Tokens { len: context, vocabulary } = spec.target else { return Ok(None) };
+    let TargetSpec::Tokens { len: context, vocabulary, .. } = spec.target else {
+        return Ok(None);
+    };
     let (mut scratch, mut seen, mut first) = (Vec::new(), vec![false; vocabulary], Vec::new());
     for index in 0..source.len() {
         let sample = source.read(index, &mut scratch)?;

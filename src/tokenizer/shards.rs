@@ -181,9 +181,7 @@ pub(super) fn fill(
 /// The name of the tokenizer for the manifest; a file of one is copied, so that the folder can be moved.
 fn kept(name: &str, out: &Path) -> Result<String> {
     let file = match Path::new(name) {
-        path if path.is_dir() && path.join(TOKENIZER).exists() => {
-            path.join(TOKENIZER)
-        }
+        path if path.is_dir() && path.join(TOKENIZER).exists() => path.join(TOKENIZER),
         path => path.to_path_buf(),
     };
     if ["bytes", "gpt2"].contains(&name) || !file.is_file() {

@@ -2,8 +2,8 @@
 
 mod builder;
 mod engine;
-mod gpt_weights;
 mod keeper;
+mod language_weights;
 mod meter;
 mod run;
 mod trainer;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors, View};
 
-use super::gpt_weights;
+use super::language_weights;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::executor::Snapshot;
@@ -24,7 +24,7 @@ pub struct Weights {
     tensors: BTreeMap<String, Stored>,
 }
 
-/// One tensor as it was stored; values only where it was stored as `f32`.
+/// One tensor as it was stored; values only where it was stored as floats of 32 or 16 bits.
 #[derive(Clone)]
 struct Stored {
     dtype: Dtype,
@@ -43,7 +43,7 @@ impl Stored {
 pub(super) struct Seen<'a> {
     pub dtype: Dtype,
     pub shape: Cow<'a, [usize]>,
-    /// Empty unless it was stored as `f32`.
+    /// Empty unless it was stored as floats of 32 or 16 bits.
     pub values: &'a [f32],
 }
 
@@ -77,6 +77,8 @@ impl Weights {
         let tensors = parsed.iter().map(|(name, view)| {
             let values = match view.dtype() {
                 Dtype::F32 => floats(view.data()),
+                Dtype::F16 => halves(view.data(), |bits| half::f16::from_bits(bits).to_f32()),
+                Dtype::BF16 => halves(view.data(), |bits| half::bf16::from_bits(bits).to_f32()),
                 _ => Vec::new(),
             };
             let stored = Stored { dtype: view.dtype(), shape: view.shape().to_vec(), values };
@@ -111,11 +113,11 @@ impl Weights {
         &self.file
     }
 
-    /// The tensors as a model of these variables knows them: a language model takes those of a published GPT-2, see
-    /// [`gpt_weights`](super::gpt_weights).
+    /// The tensors as a model of these variables knows them: a language model takes published ones, see
+    /// [`language_weights`](super::language_weights).
     fn seen_by(&self, expected: &[(&str, &[usize])]) -> Result<BTreeMap<Cow<'_, str>, Seen<'_>>> {
         let seen = self.tensors.iter().map(|(name, t)| (Cow::Borrowed(name.as_str()), t.seen()));
-        gpt_weights::adapt(&self.file, seen.collect(), expected)
+        language_weights::adapt(&self.file, seen.collect(), expected)
     }
 
     /// The names of all tensors, in order.
@@ -306,6 +308,11 @@ fn is_batch_counter(name: &str) -> bool {
 fn floats(bytes: &[u8]) -> Vec<f32> {
     let (words, _) = bytes.as_chunks::<4>();
     words.iter().map(|&word| f32::from_le_bytes(word)).collect()
+}
+
+fn halves(bytes: &[u8], widen: impl Fn(u16) -> f32) -> Vec<f32> {
+    let (words, _) = bytes.as_chunks::<2>();
+    words.iter().map(|&word| widen(u16::from_le_bytes(word))).collect()
 }
 
 #[cfg(test)]

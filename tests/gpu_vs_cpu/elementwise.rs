@@ -51,6 +51,32 @@ fn gelu_tanh_grad() {
 }
 
 #[test]
+fn swiglu() {
+    check(Op::SwiGlu, 2, 1e-6);
+}
+
+#[test]
+fn swiglu_grad() {
+    for n in SIZES {
+        let mut bench = Bench::new(1, header(1));
+        let inputs = [1, 2, 3].map(|key| bench.f32(&[n], &normal(key, n)));
+        let outputs = [(); 2].map(|()| bench.output(&[n]));
+        bench.push(Op::SwiGluGrad, &inputs, &outputs);
+        bench.check(2e-6, 2e-6);
+    }
+}
+
+#[test]
+fn swiglu_of_large_gates_is_up_times_gate_or_zero() {
+    let mut bench = Bench::new(1, header(1));
+    let gate = bench.f32(&[6], &[-1e4, -90.0, -6.0, 6.0, 90.0, 1e4]);
+    let up = bench.f32(&[6], &[0.5, 1.0, -2.0, 3.0, 1.0, 0.5]);
+    let y = bench.output(&[6]);
+    bench.push(Op::SwiGlu, &[gate, up], &[y]);
+    bench.check(1e-6, 1e-5);
+}
+
+#[test]
 fn gelu_tanh_of_large_values_is_the_identity_or_zero() {
     let mut bench = Bench::new(1, header(1));
     let x = bench.f32(&[6], &[-1e4, -30.0, -6.0, 6.0, 30.0, 1e4]);

@@ -1,4 +1,4 @@
-//! Batch norm and layer norm.
+//! Batch norm, layer norm and root mean square norm.
 
 use inflight::batch::DType;
 use inflight::graph::op::{Activation, Op};
@@ -144,6 +144,24 @@ fn layer_norm_and_its_gradients() {
         bench.push(Op::LayerNorm { eps: 1e-5 }, &[x, gamma, beta], &[y, mean_out, rstd_out]);
         bench.push(Op::LayerNormInputGrad, &[dy, x, gamma, mean, rstd], &[dx]);
         bench.push(Op::LayerNormParamGrad, &[dy, x, mean, rstd], &[dgamma, dbeta]);
+        bench.check(1e-4, 1e-4);
+    }
+}
+
+#[test]
+fn rms_norm_and_its_gradients() {
+    for (rows, d) in [(1, 1), (3, 63), (64, 64), (65, 65), (7, 768), (300, 48)] {
+        let mut bench = Bench::new(1, header(1));
+        let x = bench.f32(&[rows, d], &normal(1, rows * d));
+        let gamma = bench.f32(&[d], &normal(2, d));
+        let dy = bench.f32(&[rows, d], &normal(4, rows * d));
+        let rstd: Vec<f32> = normal(5, rows).iter().map(|x| x.abs()).collect();
+        let rstd = bench.f32(&[rows], &rstd);
+        let [y, dx] = [(); 2].map(|()| bench.output(&[rows, d]));
+        let (rstd_out, dgamma) = (bench.output(&[rows]), bench.output(&[d]));
+        bench.push(Op::RmsNorm { eps: 1e-5 }, &[x, gamma], &[y, rstd_out]);
+        bench.push(Op::RmsNormInputGrad, &[dy, x, gamma, rstd], &[dx]);
+        bench.push(Op::RmsNormParamGrad, &[dy, x, rstd], &[dgamma]);
         bench.check(1e-4, 1e-4);
     }
 }

@@ -47,6 +47,11 @@ fn u16s(tokens: &[u16]) -> Vec<u8> {
     tokens.iter().flat_map(|token| token.to_le_bytes()).collect()
 }
 
+/// Samples of so many tokens.
+fn target(len: usize, vocabulary: usize) -> TargetSpec {
+    TargetSpec::Tokens { len, vocabulary, document_end: None }
+}
+
 #[test]
 fn the_bytes_of_a_text_are_tokens() {
     let dir = tempdir().unwrap();
@@ -55,7 +60,7 @@ fn the_bytes_of_a_text_are_tokens() {
     let train = open_with(&path, 8, None).unwrap().train;
     let spec = train.spec();
     assert_eq!((&spec.input_shape[..], spec.input_dtype), (&[8][..], DType::U16));
-    assert_eq!(spec.target, TargetSpec::Tokens { len: 8, vocabulary: 256 });
+    assert_eq!(spec.target, target(8, 256));
     // 41 bytes hold five windows of nine that share an end.
     assert_eq!(train.len(), 5);
     let (input, target) = window(&*train, 1);
@@ -111,13 +116,13 @@ fn names_tell_the_splits_of_tokens() {
     fs::write(dir.path().join("val.bin"), u16s(&[30, 31, 32, 33, 34])).unwrap();
     let dataset = open_with(dir.path(), 4, Some(1)).unwrap();
     // Without a header the vocabulary is what occurs in any split.
-    assert_eq!(dataset.train.spec().target, TargetSpec::Tokens { len: 4, vocabulary: 35 });
+    assert_eq!(dataset.train.spec().target, target(4, 35));
     let validation = dataset.validation.unwrap();
     assert_eq!(window(&*validation, 0), (vec![30, 31, 32, 33], vec![31, 32, 33, 34]));
     assert_eq!(window(&*dataset.train, 15), (vec![15, 16, 17, 18], vec![16, 17, 18, 19]));
     fs::write(dir.path().join("manifest.json"), r#"{"vocabulary": 50257}"#).unwrap();
     let dataset = open_with(dir.path(), 4, None).unwrap();
-    assert_eq!(dataset.train.spec().target, TargetSpec::Tokens { len: 4, vocabulary: 50_257 });
+    assert_eq!(dataset.train.spec().target, target(4, 50_257));
 }
 
 /// A file as llm.c writes it.
@@ -135,7 +140,7 @@ fn headers_and_arrays_of_tokens_are_known() {
     let (bin, npy) = (dir.path().join("a.bin"), dir.path().join("b.npy"));
     fs::write(&bin, llm_c(20_240_520, 1, 5, &u16s(&[50_256, 1, 2, 3, 4]))).unwrap();
     let train = open_with(&bin, 4, None).unwrap().train;
-    assert_eq!(train.spec().target, TargetSpec::Tokens { len: 4, vocabulary: 50_257 });
+    assert_eq!(train.spec().target, target(4, 50_257));
     assert_eq!(window(&*train, 0), (vec![50_256, 1, 2, 3], vec![1, 2, 3, 4]));
     let wide: Vec<u8> = [128_000u32, 7, 9].iter().flat_map(|t| t.to_le_bytes()).collect();
     fs::write(&bin, llm_c(20_240_801, 7, 3, &wide)).unwrap();
@@ -145,7 +150,7 @@ fn headers_and_arrays_of_tokens_are_known() {
     write_npy(&npy, &Array1::from(vec![5u16, 6, 7])).unwrap();
     let train = open_with(&npy, 2, None).unwrap().train;
     assert_eq!(window(&*train, 0), (vec![5, 6], vec![6, 7]));
-    assert_eq!(train.spec().target, TargetSpec::Tokens { len: 2, vocabulary: 8 });
+    assert_eq!(train.spec().target, target(2, 8));
     write_npy(&npy, &Array1::from(vec![5u32, 70_000, 7])).unwrap();
     assert_eq!(
         window(&*open_with(&npy, 2, None).unwrap().train, 0),
@@ -254,7 +259,7 @@ fn only_language_models_take_tokens() {
     let config = RunConfig::default();
     let error = config.model.build(train.spec()).err().expect("refused");
     assert_eq!(error.kind(), ErrorKind::Config);
-    let expected = "graph: cnn: takes numbers, found samples of tokens; try --model gpt-nano, gpt-mini or gpt2";
+    let expected = "graph: cnn: takes numbers, found samples of tokens; try --model gpt-nano, gpt-mini, gpt2, llama-nano or llama-mini";
     assert_eq!(error.to_string(), expected);
     // A model of one's own that takes numbers gets no further.
     let spec = inflight::batch::SampleSpec {

@@ -36,6 +36,8 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             vec![],
             elements(len),
         ),
+        Op::SwiGlu => (element_shader!(four, "swiglu", "dispatch"), vec![], elements(len)),
+        Op::SwiGluGrad => (element_shader!(four, "swiglu_grad", "dispatch"), vec![], elements(len)),
         Op::Add => (element_shader!(four, "add", "dispatch"), vec![], elements(len)),
         Op::AddReluGrad => {
             (element_shader!(four, "add_relu_grad", "dispatch"), vec![], elements(len))
@@ -89,6 +91,16 @@ fn stored(op: &Op, shader: Shader, bound: Bound, four: bool) -> Shader {
         Op::GeluGrad | Op::GeluTanhGrad => {
             let tensors = [("StoreDy", x), ("StoreX", bound.inputs[1]), ("StoreDx", y)];
             shader.with_stores(four, tensors)
+        }
+        Op::SwiGlu => {
+            let tensors = [("StoreGate", x), ("StoreUp", bound.inputs[1]), ("StoreY", y)];
+            shader.with_stores(four, tensors)
+        }
+        Op::SwiGluGrad => {
+            let [_, gate, up] = bound.inputs[..] else { unreachable!("three inputs") };
+            let inputs = [("StoreDy", x), ("StoreGate", gate), ("StoreUp", up)];
+            let outputs = [("StoreDgate", y), ("StoreDup", bound.outputs[1])];
+            shader.with_stores(four, inputs).with_stores(four, outputs)
         }
         Op::AddReluGrad => {
             let [_, b, gate] = bound.inputs[..] else { unreachable!("three inputs") };

@@ -15,6 +15,18 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     }
 }
 
+/// Where the document of each token begins.
+pub(super) fn document_starts(end: u32, bound: Bound, caps: &DeviceCaps) -> Lowered {
+    let ids = bound.inputs[0];
+    let constants = vec![
+        id_bits(ids),
+        ("COUNT", ids.len() as f64),
+        ("T", ids.shape[1] as f64),
+        ("END", f64::from(end)),
+    ];
+    single(shader!("document_starts", "dispatch", "ids"), constants, bound, ids.len(), caps)
+}
+
 fn id_bits(ids: &Tensor) -> (&'static str, f64) {
     ("ID_BITS", 8.0 * ids.dtype.bytes() as f64)
 }

@@ -12,6 +12,7 @@ mod norm;
 mod optimizer;
 mod pooling;
 mod rearrange;
+mod rotary;
 mod sums;
 mod tiles;
 
@@ -88,6 +89,8 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::GeluGrad
         | Op::GeluTanh
         | Op::GeluTanhGrad
+        | Op::SwiGlu
+        | Op::SwiGluGrad
         | Op::Add
         | Op::AddReluGrad
         | Op::Mul
@@ -105,6 +108,8 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             rearrange::lower(op, bound, caps)
         }
         Op::Embedding | Op::EmbeddingGrad => embedding::lower(op, bound, caps),
+        Op::Rotary { .. } | Op::RotaryGrad { .. } => rotary::lower(op, bound, caps),
+        Op::DocumentStarts { end } => embedding::document_starts(*end, bound, caps),
         Op::Attention { .. } | Op::AttentionGrad { .. } | Op::CachedAttention { .. } => {
             attention::lower(op, bound, caps)
         }
@@ -114,7 +119,10 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::BatchNormInputGrad { .. }
         | Op::LayerNorm { .. }
         | Op::LayerNormInputGrad
-        | Op::LayerNormParamGrad => norm::lower(op, bound, caps),
+        | Op::LayerNormParamGrad
+        | Op::RmsNorm { .. }
+        | Op::RmsNormInputGrad
+        | Op::RmsNormParamGrad => norm::lower(op, bound, caps),
         Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::lower(op, bound, caps),
         Op::CrossEntropy { .. }
         | Op::SoftCrossEntropy { .. }
@@ -125,7 +133,8 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
         | Op::MovingAverage { .. }
-        | Op::GradAccumulate => optimizer::lower(op, bound, caps),
+        | Op::GradAccumulate
+        | Op::AddTo => optimizer::lower(op, bound, caps),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Batch norm and layer norm.
+//! Batch norm, layer norm and root mean square norm.
 
 use super::sums::{Shares, reduce};
 use super::tiles::{self, Tiles};
@@ -6,7 +6,7 @@ use super::{
     WORKGROUP, activation_code, by, dispatch, element_shader, part, row_lanes, shader, single,
 };
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
-use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Store};
+use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Shader, Store};
 use crate::graph::Tensor;
 use crate::graph::op::{Activation, Op};
 
@@ -35,14 +35,27 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         Op::LayerNorm { eps } => {
             let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
             let shader = shader!("layer_norm", "dispatch", "rows").with_stores(false, tensors);
-            layer_norm(shader, Some(eps), bound, caps)
+            by_row(shader, Some(eps), bound, caps)
         }
         Op::LayerNormInputGrad => {
             let shader = shader!("layer_norm_input_grad", "dispatch", "rows")
                 .with_stores(false, gradient_stores(bound));
-            layer_norm(shader, None, bound, caps)
+            by_row(shader, None, bound, caps)
         }
-        Op::LayerNormParamGrad => layer_norm_param_grad(bound, caps),
+        Op::LayerNormParamGrad => {
+            param_grad(shader!("layer_norm_param_grad", "dispatch"), bound, caps)
+        }
+        Op::RmsNorm { eps } => {
+            let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
+            let shader = shader!("rms_norm", "dispatch", "rows").with_stores(false, tensors);
+            by_row(shader, Some(eps), bound, caps)
+        }
+        Op::RmsNormInputGrad => {
+            let shader = shader!("rms_norm_input_grad", "dispatch", "rows")
+                .with_stores(false, gradient_stores(bound));
+            by_row(shader, None, bound, caps)
+        }
+        Op::RmsNormParamGrad => param_grad(shader!("rms_norm_param_grad", "dispatch"), bound, caps),
         _ => unreachable!("not a norm: {}", op.name()),
     }
 }
@@ -184,12 +197,8 @@ fn rows_of(shape: &[usize]) -> [usize; 2] {
     [shape.iter().product::<usize>() / d.max(1), d]
 }
 
-fn layer_norm(
-    shader: crate::gpu::kernel::Shader,
-    eps: Option<f32>,
-    bound: Bound,
-    caps: &DeviceCaps,
-) -> Lowered {
+/// A kernel whose lanes share the rows of its first output.
+fn by_row(shader: Shader, eps: Option<f32>, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let [rows, d] = rows_of(&bound.outputs[0].shape);
     let lanes = row_lanes(d, caps);
     let mut constants = vec![("ROWS", rows as f64), ("D", d as f64), ("LANES", f64::from(lanes))];
@@ -197,28 +206,29 @@ fn layer_norm(
     single(shader, constants, bound, rows * lanes as usize, caps)
 }
 
-fn layer_norm_param_grad(bound: Bound, caps: &DeviceCaps) -> Lowered {
+/// The gradients of parameters of a row: sums over the rows, in parts where there are many.
+fn param_grad(shader: Shader, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let [rows, d] = rows_of(&bound.inputs[1].shape);
     let splits = rows.div_ceil(WORKGROUP as usize).min(64);
     let constants =
         |splits: usize| vec![("ROWS", rows as f64), ("D", d as f64), ("SPLITS", splits as f64)];
-    let shader = shader!("layer_norm_param_grad", "dispatch")
-        .with_stores(false, param_gradient_stores(bound));
+    let shader = shader.with_stores(false, param_gradient_stores(bound));
     if splits == 1 {
         return single(shader, constants(1), bound, d, caps);
     }
-    let inputs = (0..4).map(Input);
+    let outputs = 0..bound.outputs.len();
+    let inputs = (0..bound.inputs.len()).map(Input);
     let partial = dispatch(
-        shader.clone(),
+        shader,
         constants(splits),
-        inputs.chain([ScratchWrite(0), ScratchWrite(1)]).collect(),
+        inputs.chain(outputs.clone().map(ScratchWrite)).collect(),
         splits * d,
         caps,
     );
     let total =
         |i| reduce([1, splits, d], 1, 1.0, [ScratchRead(i), Output(i)], [Store::F32; 2], caps);
     Lowered {
-        dispatches: vec![partial, total(0), total(1)],
-        scratch_bytes: vec![4 * splits * d; 2],
+        dispatches: [partial].into_iter().chain(outputs.clone().map(total)).collect(),
+        scratch_bytes: outputs.map(|_| 4 * splits * d).collect(),
     }
 }

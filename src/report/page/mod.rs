@@ -86,6 +86,7 @@ fn head(record: &Record) -> Markup {
         ModelConfig::Name(name) => name.clone(),
         ModelConfig::Layers(layers) => format!("{} layers", layers.layers.len()),
         ModelConfig::Gpt(table) => format!("gpt of {} layers", table.gpt.layers),
+        ModelConfig::Llama(table) => format!("llama of {} layers", table.llama.layers),
     });
     let device = device.map(|device| {
         let parts = [&device.name, &device.kind, &device.backend];

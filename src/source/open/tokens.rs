@@ -8,11 +8,11 @@ use serde::Deserialize;
 use super::splits::Splits;
 use super::{CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions};
 use crate::error::{Error, Result};
+use crate::source::fetch::default_cache_dir;
 use crate::source::file::io_error;
 use crate::source::manifest::{Manifest, Split};
 use crate::source::tokens::{self, TokenFile, Tokens, VOCABULARY_MAX, Windows, npy_header};
-use crate::source::fetch::default_cache_dir;
-use crate::source::{Source, SourceInfo};
+use crate::source::{DataConfig, Source, SourceInfo};
 use crate::tokenizer::Tokenizer;
 use crate::tokenizer::text::{Text, kept_shards};
 
@@ -135,6 +135,7 @@ fn dataset(
         (Some(vocabulary), _) | (None, Some(vocabulary)) => vocabulary,
         (None, None) => tokens::vocabulary(train.iter().chain(held_out.iter().flatten()))?,
     };
+    let document_end = document_end(&told, data)?;
     let source =
         |files: Vec<TokenFile>, split: &str, windows: Windows| -> Result<Arc<dyn Source>> {
             let info = SourceInfo {
@@ -142,7 +143,11 @@ fn dataset(
                 tokenizer: told.tokenizer.clone(),
                 ..Default::default()
             };
-            Ok(Arc::new(Tokens::new(files, windows, vocabulary, info)?))
+            let tokens = Tokens::new(files, windows, vocabulary, info)?;
+            Ok(Arc::new(match document_end {
+                Some(end) => tokens.with_document_end(end),
+                None => tokens,
+            }))
         };
     // What is held out is looked at once, whatever the stride of training.
     let apart = Windows { context, stride: context };
@@ -154,6 +159,23 @@ fn dataset(
     let train = source(train, "train", windows)?;
     let dataset = Dataset::new(&name, path, train, test);
     Ok(Dataset { validation, ..dataset })
+}
+
+/// The token that ends a document, where tokens are to attend only to those of their own.
+fn document_end(told: &Told, data: &DataConfig) -> Result<Option<u32>> {
+    if !data.document_mask {
+        return Ok(None);
+    }
+    let of_tokenizer = |name: &String| Ok(Tokenizer::open(name)?.end());
+    let end = match data.document_end {
+        Some(end) => Some(end),
+        None => told.tokenizer.as_ref().map(of_tokenizer).transpose()?.flatten(),
+    };
+    end.map(Some).ok_or_else(|| {
+        let message = "found tokens of which none is known to end a document";
+        Error::config("--document-mask", message)
+            .hint("--document-end TOKEN, or tokens of inflight tokenize --tokenizer gpt2")
+    })
 }
 
 /// What `manifest.json` beside the files tells.
