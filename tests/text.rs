@@ -264,13 +264,13 @@ fn program(rows: Option<usize>, recompute: bool, training: Training) -> Program 
 fn train(program: &Program, executor: &mut dyn Executor) -> (Vec<f32>, Vec<f32>) {
     for variable in &program.params {
         let mut values = initial_values(variable, 3);
-        values.iter_mut().for_each(|x| *x *= 5.0);
+        values.iter_mut().for_each(|x| *x *= 2.0);
         executor.load(Arena::Params, variable.offset, &values).expect("loads");
     }
     let mut slot = executor.take_slots().expect("slots").pop();
     let mut rng = Rng::keyed(&[7]);
     let mut losses = Vec::new();
-    for step in 0..6u32 {
+    for step in 0..7u32 {
         let mut filled = slot.take().expect("the slot");
         for (mut input, mut target) in filled.samples(&program.slot) {
             let tokens: Vec<u32> =
@@ -282,8 +282,8 @@ fn train(program: &Program, executor: &mut dyn Executor) -> (Vec<f32>, Vec<f32>)
             target.copy_from_slice(&words);
         }
         let (pass, micro_step) = match (step, program.plans.contains_key(&Pass::Accumulate)) {
-            (5, _) => (Pass::Eval, 0),
-            (0 | 2 | 4, true) => (Pass::Accumulate, 0),
+            (0 | 6, _) => (Pass::Eval, 0),
+            (1 | 3, true) => (Pass::Accumulate, 0),
             (_, several) => (Pass::Train, u32::from(several)),
         };
         let count = SAMPLES as u32 - 1;
@@ -291,7 +291,7 @@ fn train(program: &Program, executor: &mut dyn Executor) -> (Vec<f32>, Vec<f32>)
             count,
             step,
             seed_low: 5,
-            lr: 0.5,
+            lr: 0.05,
             micro_step,
             weight: 0.5,
             ..Default::default()
@@ -339,7 +339,7 @@ fn logits_by_chunks_change_nothing_but_memory() {
                     device::open(device, std::sync::Arc::new(whole.clone()), 1).expect("opens");
                 (losses, learned) = train(&whole, &mut *executor);
             }
-            assert!(losses[0] > 3.0 && losses[4] != losses[0], "{losses:?}");
+            assert!(losses[0] > 3.0 && (losses[6] - losses[0]).abs() > 1e-3, "{losses:?}");
             let tolerance = if half { 2e-3 } else { 2e-5 };
             assert_close(
                 &found.0,
