@@ -1,6 +1,7 @@
-// cached_attention: qkv[n, T, WIDTH + KEPT], positions[n, T] | cache[n, CAPACITY, KEPT], y[n, T, WIDTH], once the cache holds the keys
-// and values of these tokens. LANES invocations share a token and head: each goes over its share of the keys, keeping the
-// largest score so far and correcting what it has summed whenever a larger one comes (Milakov and Gimelshein, 2018).
+// cached_attention: qkv[ROWS, WIDTH + KEPT], places[2, ROWS] | cache[n, CAPACITY, KEPT], y[ROWS, WIDTH], once the cache
+// holds the keys and values of these rows. LANES invocations share a row and head: each goes over its share of the keys,
+// keeping the largest score so far and correcting what it has summed whenever a larger one comes (Milakov and Gimelshein,
+// 2018).
 
 override HEADS: u32;
 // How many heads of queries share keys and values.
@@ -13,13 +14,13 @@ const MASKED: f32 = -3.0e38;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
-    let row = row_of(grid);
+    let pair = row_of(grid);
     let lane = grid.lane % LANES;
-    let real = row < TOKENS * HEADS;
-    let token = select(0u, row / HEADS, real);
-    let head = row % HEADS * HEAD;
-    let shared_head = row % HEADS / GROUP * HEAD;
-    let position = positions[token];
+    let real = pair < ROWS * HEADS;
+    let row = select(0u, pair / HEADS, real);
+    let head = pair % HEADS * HEAD;
+    let shared_head = pair % HEADS / GROUP * HEAD;
+    let position = places[row];
     var end = 0u;
     if real && position < CAPACITY {
         end = position + 1u;
@@ -27,13 +28,13 @@ fn main(grid: Grid) {
     var features: array<f32, HEAD>;
     var sums: array<f32, HEAD>;
     for (var k = 0u; k < HEAD; k++) {
-        features[k] = SCALE * qkv[token * (WIDTH + KEPT) + head + k];
+        features[k] = SCALE * qkv[row * (WIDTH + KEPT) + head + k];
         sums[k] = 0.0;
     }
     var peak = MASKED;
     var total = 0.0;
     for (var key = lane; key < end; key += LANES) {
-        let at = cache_row(token, key) + shared_head;
+        let at = cache_row(row, key) + shared_head;
         var score = 0.0;
         for (var k = 0u; k < HEAD; k++) {
             score += features[k] * f32(cache[at + k]);
@@ -53,7 +54,7 @@ fn main(grid: Grid) {
     for (var k = 0u; k < HEAD; k++) {
         let sum = row_sum(sums[k] * share, grid);
         if real && lane == 0u {
-            y[token * WIDTH + head + k] = select(0.0, sum / total, end > 0u);
+            y[row * WIDTH + head + k] = select(0.0, sum / total, end > 0u);
         }
     }
 }

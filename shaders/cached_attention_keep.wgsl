@@ -1,17 +1,17 @@
-// The first part of cached_attention: qkv[n, T, WIDTH + KEPT], positions[n, T] | cache[n, CAPACITY, KEPT]. Keeps the keys and values
-// of each token in the row of its position, unless it is padding.
+// The first part of cached_attention: qkv[ROWS, WIDTH + KEPT], places[2, ROWS] | cache[n, CAPACITY, KEPT]. Keeps the keys
+// and values of each row at its position, unless it is padding.
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     let i = flat_index(grid);
-    let token = i / KEPT;
+    let row = i / KEPT;
     let feature = i % KEPT;
-    if token >= TOKENS {
+    if row >= ROWS {
         return;
     }
-    let position = positions[token];
+    let position = places[row];
     if position < CAPACITY {
-        let value = qkv[token * (WIDTH + KEPT) + WIDTH + feature];
-        cache[cache_row(token, position) + feature] = StoreCache(value);
+        let value = qkv[row * (WIDTH + KEPT) + WIDTH + feature];
+        cache[cache_row(row, position) + feature] = StoreCache(value);
     }
 }

@@ -172,6 +172,11 @@ impl Error {
     pub fn item(&self) -> &str {
         &self.0.item
     }
+
+    /// What was found and what was expected.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
 }
 
 impl fmt::Display for Error {

@@ -80,7 +80,7 @@ impl FromStr for Tune {
 /// What a pass should bring back besides its metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
-    /// The model's output; only for [`Pass::Eval`] and [`Pass::Decode`].
+    /// The model's output; only for passes that infer.
     pub output: bool,
     /// The persistent arenas as they are right after this pass.
     pub snapshot: bool,

@@ -55,6 +55,8 @@ pub mod quarantine;
 pub mod report;
 pub mod rng;
 pub mod sampler;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod source;
 mod sync;
 #[doc(hidden)]

@@ -338,7 +338,7 @@ fn filler<'a>(work: &Work, preparation: &'a Preparation) -> Result<Filler<'a>> {
     let keys = Keys { seed: preparation.seed, epoch };
     let layout = match work.pass {
         // Evaluation sees images as they come, so the workers do all there is to do.
-        Pass::Eval | Pass::Decode => preparation.layout.clone().without_framings(),
+        Pass::Eval | Pass::Decode(_) => preparation.layout.clone().without_framings(),
         Pass::Train | Pass::Accumulate => preparation.layout.clone(),
     };
     let filler = Filler::new(layout, source, transforms, keys)?;

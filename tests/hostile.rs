@@ -88,7 +88,7 @@ fn bytes_turned_over_do_no_harm() {
 #[test]
 fn what_is_kept_is_whole_or_refused_whatever_was_damaged() {
     let dir = folder();
-    for (number, kept) in (100..).zip(ALL) {
+    for (number, &kept) in (100..).zip(ALL) {
         let seed = kept.seed();
         read_kept(kept, &seed, dir.path()).unwrap_or_else(|e| panic!("{kept:?}: {e}"));
         let mut refused = 0;

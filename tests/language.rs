@@ -512,7 +512,16 @@ fn a_llama_is_trained_within_documents_and_makes_text() {
         let line = format!("generate run --device {device} --tokens 20 --temperature 0");
         let made = inflight(folder.path(), &line, &["--prompt", "the quick"]);
         assert!(made.status.success(), "{}", words(&made.stderr));
-        assert!(words(&made.stdout).len() > "the quick".len() + 20);
+        let text = words(&made.stdout);
+        assert!(text.len() > "the quick".len() + 20);
+        // As other programs have it, it is the same model.
+        let exported = inflight(folder.path(), "model export run --out published", &[]);
+        assert!(exported.status.success(), "{}", words(&exported.stderr));
+        let again = line.replace("generate run", "generate published/model.safetensors");
+        let again = inflight(folder.path(), &again, &["--prompt", "the quick"]);
+        assert_eq!(words(&again.stdout), text, "{}", words(&again.stderr));
+        let exported = inflight(folder.path(), "model export run --out published", &[]);
+        assert_eq!(exported.status.code(), Some(2), "the folder is there already");
     }
 }
 

@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 use common::{Residual, config, devices, model, rows};
 use inflight::batch::{DType, SampleSpec, TargetSpec};
 use inflight::nn::Module;
+use inflight::nn::gpt::{Gpt, GptConfig};
 use inflight::nn::layers::Layer;
 use inflight::nn::optimizers::OptimizerConfig;
 use inflight::nn::sequential::Sequential;
+use inflight::nn::vit::{Size, VisionTransformer};
 use inflight::sampler::SamplingConfig;
 use inflight::source::{DataConfig, OpenOptions, Sample, Source, SourceInfo, Synthetic, Target};
 use inflight::train::checkpoint::{self, Checkpoint};
@@ -244,7 +246,7 @@ impl Subject {
     }
 }
 
-/// Pictures in folders, a table, bytes and numbers that are made, each with models that fit.
+/// Pictures in folders, a table, bytes and numbers that are made, and text, each with models that fit.
 fn subjects(dir: &Path) -> Vec<Subject> {
     let open = |path: &Path, data: &DataConfig| {
         let options = OpenOptions { data: Some(data), offline: true, ..Default::default() };
@@ -277,9 +279,28 @@ fn subjects(dir: &Path) -> Vec<Subject> {
     let data = DataConfig { target: Some("label".into()), ..Default::default() };
     let (pictures, table) =
         (open(&dir.join("pictures"), &images), open(&dir.join("table.csv"), &data));
+    let text = (0..420u32).map(|i| b'a' + (i * i % 23 % 7) as u8).collect::<Vec<u8>>();
+    std::fs::write(dir.join("text.txt"), text).expect("writes");
+    let text = open(&dir.join("text.txt"), &DataConfig { context: Some(6), ..Default::default() });
+    let gpt = GptConfig { layers: 2, heads: 2, width: 8, dropout: 0.2, ..GptConfig::NANO };
+    let vit = Size { depth: 2, width: 8, heads: 2 };
     let (bytes, held_out) = (common::rows(45), common::rows(20));
     let random = &["random_resized_crop", "horizontal_flip", "random_erasing"];
     vec![
+        Subject {
+            name: "pictures, vision transformer",
+            model: Arc::new(VisionTransformer::new(vit, pictures.spec()).expect("fits")),
+            held_out: pictures.clone(),
+            source: pictures.clone(),
+            transforms: random,
+        },
+        Subject {
+            name: "text, language model with dropout",
+            model: Arc::new(Gpt::new(gpt, text.spec()).expect("fits")),
+            held_out: text.clone(),
+            source: text,
+            transforms: &[],
+        },
         Subject {
             name: "pictures, convolutions",
             model: Arc::new(model(pictures.spec())),
@@ -361,7 +382,7 @@ fn restoring_at_each_step_shows_the_same_run_whatever_it_consists_of() {
             }
         }
     }
-    assert!(tried >= 200 / every - 5, "{tried} combinations");
+    assert!(tried >= 280 / every - 5, "{tried} combinations");
     println!("{tried} combinations");
 }
 

@@ -1,5 +1,5 @@
 //! Any bytes in the place of what is kept besides data sets: checkpoints, weights, configurations, archives that were
-//! fetched. The outcome is something whole, or an error of one line a difference.
+//! fetched, tokenizers. The outcome is something whole, or an error of one line a difference.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,6 +13,7 @@ use inflight::nn::layers::Layer;
 use inflight::nn::sequential::Sequential;
 use inflight::source::Synthetic;
 use inflight::testing::unpack_archive;
+use inflight::tokenizer::Tokenizer;
 use inflight::train::book::Progress;
 use inflight::train::checkpoint;
 use inflight::train::weights::Weights;
@@ -32,10 +33,23 @@ pub enum Kept {
     Config,
     /// A tar archive out of which two files are wanted; it is compressed before it is read.
     Archive,
+    /// A `tokenizer.json`.
+    Tokenizer,
+    /// A `vocab.json` and the merges to it, see [`joined`].
+    Vocabulary,
 }
 
-/// All of them.
-pub const ALL: [Kept; 4] = [Kept::Checkpoint, Kept::Weights, Kept::Config, Kept::Archive];
+/// All that this build reads.
+pub const ALL: &[Kept] = &[
+    Kept::Checkpoint,
+    Kept::Weights,
+    Kept::Config,
+    Kept::Archive,
+    #[cfg(feature = "tokenizers")]
+    Kept::Tokenizer,
+    #[cfg(feature = "tokenizers")]
+    Kept::Vocabulary,
+];
 
 const FILES: [&str; 3] = ["manifest.json", "model.safetensors", "state.safetensors"];
 
@@ -85,8 +99,46 @@ impl Kept {
                 }
                 archive.into_inner().expect("finishes")
             }
+            Self::Tokenizer => TOKENIZER.into(),
+            Self::Vocabulary => joined(VOCABULARY, b"#version: 0.2\nT o\nb e\n\xc4\xa0 be\n"),
         }
     }
+}
+
+const VOCABULARY: &[u8] =
+    br#"{"T":0,"o":1,"b":2,"e":3,"\u0120":4,"To":5,"be":6,"\u0120be":7,"<|endoftext|>":9}"#;
+
+/// With a part of every kind that byte-level tokenizers are saved with.
+const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":9,
+"content":"<|endoftext|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"String":"'"},"content":"o"}]},
+"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"'s|\\p{L}+| ?\\d{1,3}|\\s+(?!\\S)"},
+"behavior":"Isolated","invert":false},{"type":"Digits","individual_digits":true},{"type":"ByteLevel",
+"add_prefix_space":false,"trim_offsets":true,"use_regex":false}]},"post_processor":{"type":"ByteLevel",
+"add_prefix_space":true,"trim_offsets":false,"use_regex":true},"decoder":{"type":"ByteLevel","add_prefix_space":true,
+"trim_offsets":true,"use_regex":true},"model":{"type":"BPE","dropout":null,"unk_token":"o",
+"continuing_subword_prefix":"","end_of_word_suffix":"","fuse_unk":false,"byte_fallback":false,"ignore_merges":false,
+"vocab":{"T":0,"o":1,"b":2,"e":3,"\u0120":4,"To":5,"be":6,"\u0120be":7},"merges":["T o","b e","\u0120 be"]}}"#;
+
+/// What tokenizers are tried on: words, numbers, signs of several bytes, blanks, something that looks like the end.
+const TEXT: &str =
+    "To be, or not  to be: 12345 caf\u{e9}s \u{65e5}\u{672c}\n\n\u{1f600}'s \0 <|endoftext|>\t";
+
+/// Opens a tokenizer and tokenizes a text; every token must be one of the vocabulary.
+fn tokenize(path: &Path) -> Result<(), String> {
+    let name = path.to_string_lossy();
+    let tokenizer = Tokenizer::open(&name).map_err(|error| {
+        let message = error.to_string();
+        assert!(message.contains(&*name) && !message.contains('\n'), "{message:?} names no file");
+        message
+    })?;
+    let count = tokenizer.vocabulary();
+    for token in tokenizer.encode(TEXT).map_err(|error| error.to_string())? {
+        assert!((token as usize) < count, "token {token} of {count}");
+    }
+    assert!(tokenizer.bytes(count as u32).is_empty(), "there is no such token");
+    assert!(tokenizer.end().is_none_or(|end| (end as usize) < count), "{:?}", tokenizer.end());
+    Ok(())
 }
 
 const WANTED: [(&str, &[u8]); 2] = [("in/x", b"12345"), ("in/y", b"123")];
@@ -158,6 +210,17 @@ pub fn read_kept(kept: Kept, bytes: &[u8], dir: &Path) -> Result<(), String> {
             }
             fs::remove_dir_all(&into).expect("removes");
             outcome
+        }
+        Kept::Tokenizer => {
+            let path = dir.join("tokenizer.json");
+            fs::write(&path, bytes).expect("writes");
+            tokenize(&path)
+        }
+        Kept::Vocabulary => {
+            let (vocabulary, merges) = split(bytes);
+            fs::write(dir.join("vocab.json"), vocabulary).expect("writes");
+            fs::write(dir.join("merges.txt"), merges).expect("writes");
+            tokenize(dir)
         }
     }
 }

@@ -2,9 +2,52 @@
 
 /// What synchronisation is made of: loom's.
 pub mod sync {
-    pub use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub use loom::sync::atomic::Ordering;
     pub use loom::sync::{Arc, Mutex, MutexGuard};
     pub use std::sync::PoisonError;
+
+    /// loom tries the two orders of a read and a change only if the read is the last access before the change: a thread
+    /// that reads again hides that another one has read before. So whoever reads is first seen to touch something that
+    /// every access changes; the value itself may still be an old one, as the ordering allows.
+    macro_rules! atomic {
+        ($name:ident, $integer:ty) => {
+            #[derive(Debug)]
+            pub struct $name {
+                value: loom::sync::atomic::$name,
+                touched: loom::sync::atomic::AtomicUsize,
+            }
+
+            impl $name {
+                pub fn new(value: $integer) -> Self {
+                    let touched = loom::sync::atomic::AtomicUsize::new(0);
+                    Self { value: loom::sync::atomic::$name::new(value), touched }
+                }
+
+                pub fn load(&self, order: Ordering) -> $integer {
+                    self.touched.fetch_add(1, Ordering::Relaxed);
+                    self.value.load(order)
+                }
+
+                pub fn store(&self, value: $integer, order: Ordering) {
+                    self.touched.fetch_add(1, Ordering::Relaxed);
+                    self.value.store(value, order);
+                }
+
+                pub fn fetch_add(&self, value: $integer, order: Ordering) -> $integer {
+                    self.touched.fetch_add(1, Ordering::Relaxed);
+                    self.value.fetch_add(value, order)
+                }
+
+                pub fn fetch_min(&self, value: $integer, order: Ordering) -> $integer {
+                    self.touched.fetch_add(1, Ordering::Relaxed);
+                    self.value.fetch_min(value, order)
+                }
+            }
+        };
+    }
+
+    atomic!(AtomicU64, u64);
+    atomic!(AtomicUsize, usize);
 
     /// The value, for the one who lets go of it as the last. Only done under a lock, so that no two do at once.
     pub fn last<T>(shared: Arc<T>) -> Option<T> {

@@ -2,18 +2,16 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use inflight::generate::{Finish, Generator, Sampling, TextPieces, model_of, model_with};
-use inflight::nn::language::LanguageModel;
+use inflight::generate::{Finish, Generator, Sampling, TextPieces};
 use inflight::tokenizer::Tokenizer;
 use inflight::{Error, Result};
 use serde::Serialize;
 
-use super::flags::model_config;
+use super::language::LanguageFlags;
 use super::print;
-use super::runs::{Run, Trained};
 
 /// Continue texts with a language model
 ///
@@ -25,9 +23,8 @@ Examples:
   inflight generate gpt2.safetensors --tokenizer gpt2 --prompt 'Hello, I am' --temperature 0
   inflight generate runs/NAME --prompts prompts.txt --json")]
 pub struct Args {
-    /// The folder of a run (its newest checkpoint), a checkpoint, or a .safetensors file
-    #[arg(value_name = "RUN|WEIGHTS")]
-    path: PathBuf,
+    #[command(flatten)]
+    language: LanguageFlags,
     /// The text to continue
     #[arg(long, value_name = "TEXT", required_unless_present = "prompts")]
     prompt: Option<String>,
@@ -45,15 +42,6 @@ pub struct Args {
     /// Prompts that are continued at once
     #[arg(long, value_name = "N", default_value_t = 8)]
     sequences: usize,
-    /// bytes, gpt2, or a tokenizer.json or its folder [default: the one of the run]
-    #[arg(long, value_name = "T")]
-    tokenizer: Option<String>,
-    /// The model that the weights are for [default: the one of the run, or a GPT-2 of the weights' shapes]
-    #[arg(long, short, value_name = "M")]
-    model: Option<String>,
-    /// auto, cpu, gpu, gpu:K, or a part of an adapter's name (see `inflight devices`)
-    #[arg(long, short, value_name = "D", default_value = "auto")]
-    device: String,
     /// Print a line of JSON a prompt to stdout, with the logarithms of probabilities; with --stream one a token as well
     #[arg(long)]
     json: bool,
@@ -124,25 +112,15 @@ struct Text {
 /// Generates.
 pub fn run(args: Args) -> Result<()> {
     let prompts = prompts(&args)?;
-    let trained = Trained::open(&args.path)?;
-    let tokenizer = Tokenizer::open(&tokenizer_name(&args, &trained))?;
-    let model = model(&args, &trained)?;
-    if tokenizer.vocabulary() > model.vocabulary() {
-        let message = format!(
-            "found a tokenizer of {} tokens, expected at most the {} of the model",
-            tokenizer.vocabulary(),
-            model.vocabulary()
-        );
-        return Err(Error::config("--tokenizer", message).hint("the one that it was trained with"));
-    }
-    let sequences = args.sequences.min(prompts.len());
-    let mut generator = Generator::new(model, &trained.weights, &args.device, sequences)?;
+    let language = args.language.open()?;
+    let mut generator = language.generator(args.sequences.min(prompts.len()))?;
+    let tokenizer = &language.tokenizer;
     let name = generator.device().name;
     let encode = |prompt: &String| tokenizer.encode_long(prompt);
     let tokens = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
     let sampling = args.sampling.sampling(tokenizer.end());
     let began = Instant::now();
-    let count = write(&args, &prompts, tokens, &mut generator, &tokenizer, sampling)?;
+    let count = write(&args, &prompts, tokens, &mut generator, tokenizer, sampling)?;
     let seconds = began.elapsed().as_secs_f64();
     print::note(format!(
         "{} tokens in {seconds:.2} s: {} tokens/s on {name}",
@@ -166,32 +144,6 @@ fn prompts(args: &Args) -> Result<Vec<String>> {
         return Err(Error::data(path.display(), "found no prompts, expected one a line"));
     }
     Ok(prompts)
-}
-
-/// The tokenizer that is asked for, or the one of the run, whose copy in the run's folder is preferred.
-fn tokenizer_name(args: &Args, trained: &Trained) -> String {
-    let of_run = |run: &Run| run.inputs.info.tokenizer.clone();
-    args.tokenizer
-        .clone()
-        .or_else(|| trained.run.as_ref().and_then(of_run))
-        .unwrap_or_else(|| "bytes".into())
-}
-
-fn model(args: &Args, trained: &Trained) -> Result<LanguageModel> {
-    let asked = args.model.as_deref().map(model_config).transpose()?;
-    let config = match (&asked, &trained.run) {
-        (Some(config), _) => config,
-        (None, Some(run)) => &run.config.model,
-        (None, None) => return model_of(&trained.weights),
-    };
-    let language = config.language().ok_or_else(|| {
-        let message = "found a model that makes no text, expected a gpt";
-        Error::config(trained.path.display(), message).hint("a run with --model gpt-nano")
-    })?;
-    match &trained.run {
-        Some(run) => language.model(&run.inputs.spec),
-        None => model_with(language, &trained.weights),
-    }
 }
 
 /// Writes what is made; returns how many tokens that were.
@@ -265,16 +217,4 @@ fn show(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(|e| Error::config("stdout", "cannot be written").caused_by(e))
-}
-
-/// Has a file of a tokenizer copied into the folder of a run, so that the run needs nothing else.
-pub fn keep_tokenizer(tokenizer: &mut Option<String>, run_dir: &Path) -> Result<()> {
-    let Some(path) = tokenizer.as_ref().map(Path::new).filter(|path| path.is_file()) else {
-        return Ok(());
-    };
-    let copy = run_dir.join("tokenizer.json");
-    std::fs::copy(path, &copy)
-        .map_err(|e| Error::checkpoint(copy.display(), "cannot be written").caused_by(e))?;
-    *tokenizer = Some(std::path::absolute(&copy).unwrap_or(copy).display().to_string());
-    Ok(())
 }

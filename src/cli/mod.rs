@@ -13,6 +13,7 @@ mod fetch;
 mod flags;
 mod generate;
 mod inspect;
+mod language;
 mod manual;
 mod model;
 mod plan;
@@ -26,6 +27,8 @@ mod samples;
 mod sampling;
 #[cfg(feature = "tui")]
 mod screen;
+#[cfg(feature = "serve")]
+mod serve;
 mod stalls;
 mod suite;
 mod tokenize;
@@ -69,6 +72,9 @@ enum Command {
     Predict(predict::Args),
     /// Continue texts with a language model
     Generate(Box<generate::Args>),
+    /// Serve a language model over HTTP
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::Args>),
     /// Measure a device: its kernels and whole steps, beside what it can do at best
     Bench(bench::Args),
     /// Measure what reading, preparing and uploading add to a training's steps
@@ -106,6 +112,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Generate(args) => generate::run(*args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(*args),
         Command::Bench(args) => bench::run(args),
         Command::Stalls(args) => stalls::run(*args),
         Command::Checkpoint(args) => checkpoint::run(args),

@@ -1,15 +1,23 @@
-//! `inflight model`: what a model consists of.
+//! `inflight model`: what a model consists of, and a trained one for other programs.
+
+use std::path::{Path, PathBuf};
 
 use inflight::batch::{DType, SampleSpec, TargetSpec};
+use inflight::durable::replace_file;
+use inflight::generate::model_config_json;
 use inflight::nn::describe::{ModelDescription, describe};
 use inflight::{Error, Result};
 use serde::Serialize;
 
 use super::flags::model_config;
 use super::print;
+use super::runs::Trained;
 use super::train::open_dataset;
 
-/// Show what a model consists of
+/// The weights, in a checkpoint and where they are exported to.
+const MODEL_FILE: &str = "model.safetensors";
+
+/// Show what a model consists of, or export a trained one
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -20,12 +28,25 @@ pub struct Args {
 enum Command {
     /// List the modules and tensors of a model, with PyTorch's names
     Show(Show),
+    /// Write a trained language model as Hugging Face's libraries read it: weights, config.json and the tokenizer
+    Export(Export),
+}
+
+#[derive(Debug, clap::Args)]
+struct Export {
+    /// The folder of a run (its newest checkpoint), or a checkpoint
+    #[arg(value_name = "RUN")]
+    path: PathBuf,
+    /// The new folder
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny, gpt-nano, gpt-mini, gpt2), or a TOML file with
-    /// [[model.layers]] or [model.gpt]; a gpt without a data set is shown as GPT-2 has it, of 50,257 tokens and 1,024 positions
+    /// A model's name (mlp, cnn, resnet18, resnet34, resnet50, vit-tiny, gpt-nano, gpt-mini, gpt2, llama-nano, llama-mini), or a
+    /// TOML file with [[model.layers]], [model.gpt] or [model.llama]; a language model without a data set is shown with the
+    /// 50,257 tokens and 1,024 positions of GPT-2
     #[arg(value_name = "M")]
     model: String,
     /// Shape it to the samples of this data set
@@ -50,9 +71,53 @@ struct Event {
     description: ModelDescription,
 }
 
-/// Shows a model.
+/// Shows or exports a model.
 pub fn run(args: Args) -> Result<()> {
-    let Command::Show(args) = args.command;
+    match args.command {
+        Command::Show(args) => show_model(args),
+        Command::Export(args) => export(args),
+    }
+}
+
+fn export(args: Export) -> Result<()> {
+    let Export { path, out } = args;
+    let trained = Trained::open(&path)?;
+    let run = trained.run.as_ref().ok_or_else(|| {
+        Error::config(path.display(), "is not in the folder of a run, which would say its sizes")
+    })?;
+    let language = run.config.model.language().ok_or_else(|| {
+        Error::config(path.display(), "found a model of no language, expected a gpt or llama")
+    })?;
+    let config = model_config_json(&language.model(&run.inputs.spec)?);
+    if out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        let message = format!("{} holds something already", out.display());
+        return Err(Error::config("--out", message).hint("a folder of another name"));
+    }
+    let cannot =
+        |path: &Path, e| Error::checkpoint(path.display(), "cannot be written").caused_by(e);
+    std::fs::create_dir_all(&out).map_err(|e| cannot(&out, e))?;
+    let copy = |from: &Path, name: &str| {
+        let to = out.join(name);
+        std::fs::copy(from, &to).map_err(|e| cannot(&to, e))
+    };
+    let weights = match trained.path.is_dir() {
+        true => trained.path.join(MODEL_FILE),
+        false => trained.path.clone(),
+    };
+    copy(&weights, MODEL_FILE)?;
+    if let Some(tokenizer) = run.inputs.info.tokenizer.as_deref().map(Path::new)
+        && tokenizer.is_file()
+    {
+        copy(tokenizer, "tokenizer.json")?;
+    }
+    let json = serde_json::to_vec_pretty(&config)
+        .map_err(|e| Error::checkpoint("config.json", "cannot be written as JSON").caused_by(e))?;
+    replace_file(&out.join("config.json"), &json)?;
+    print::note(format!("wrote {}", out.display()));
+    Ok(())
+}
+
+fn show_model(args: Show) -> Result<()> {
     let config = model_config(&args.model)?;
     let spec = match (&args.dataset, config.language()) {
         (Some(name), _) => open_dataset(name, &Default::default(), None)?.train.spec().clone(),

@@ -23,6 +23,9 @@ const RUNS: &str = "runs";
 /// Runs of one data set and model that a folder is looked for; beyond it somebody should tidy up.
 const RUNS_MAX: usize = 100_000;
 
+/// The copy of the tokenizer's file in the folder of a run.
+const TOKENIZER_FILE: &str = "tokenizer.json";
+
 /// What the inputs of a run were, so that its model can be used without its data set.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,12 +62,31 @@ impl Inputs {
         replace_file(&path, &json)
     }
 
+    /// Has the file of a tokenizer copied into the folder of a run, so that the run needs nothing else; it is called by
+    /// its name alone, so that the folder may be moved.
+    pub fn keep_tokenizer(&mut self, run_dir: &Path) -> Result<()> {
+        let tokenizer = self.info.tokenizer.as_ref().map(Path::new);
+        let Some(path) = tokenizer.filter(|path| path.is_file()) else { return Ok(()) };
+        let file = std::fs::read(path)
+            .map_err(|e| Error::data(path.display(), "cannot be read").caused_by(e))?;
+        replace_file(&run_dir.join(TOKENIZER_FILE), &file)?;
+        self.info.tokenizer = Some(TOKENIZER_FILE.into());
+        Ok(())
+    }
+
     fn load(run_dir: &Path) -> Result<Self> {
         let path = run_dir.join("inputs.json");
         let text = std::fs::read(&path)
             .map_err(|e| Error::checkpoint(path.display(), "cannot be read").caused_by(e))?;
-        serde_json::from_slice(&text)
-            .map_err(|e| Error::checkpoint(path.display(), "is damaged").caused_by(e))
+        let mut inputs: Self = serde_json::from_slice(&text)
+            .map_err(|e| Error::checkpoint(path.display(), "is damaged").caused_by(e))?;
+        // Runs of earlier versions name their copy by where it was.
+        let copy = run_dir.join(TOKENIZER_FILE);
+        let is_copied = |name: &String| Path::new(name).file_name() == copy.file_name();
+        if copy.is_file() && inputs.info.tokenizer.as_ref().is_some_and(is_copied) {
+            inputs.info.tokenizer = Some(copy.display().to_string());
+        }
+        Ok(inputs)
     }
 
     /// The name of a class.
@@ -251,5 +273,36 @@ mod tests {
         config.save(&made).expect("saves");
         let error = create(&config).expect_err("it holds a run now").to_string();
         assert!(error.contains("already holds a run; try --resume"), "{error}");
+    }
+    #[test]
+    fn a_run_that_was_moved_has_its_tokenizer_with_it() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (before, after) = (dir.path().join("before"), dir.path().join("after"));
+        std::fs::create_dir(&before).expect("a folder");
+        let file = dir.path().join("mine.json");
+        std::fs::write(&file, "{}").expect("writes");
+        let source = inflight::source::Synthetic::new(2, sample_spec(), 0).expect("a source");
+        let mut inputs = Inputs::of(&source);
+        inputs.info.tokenizer = Some(file.display().to_string());
+        inputs.keep_tokenizer(&before).expect("copies");
+        inputs.save(&before).expect("saves");
+        std::fs::rename(&before, &after).expect("moves");
+        std::fs::remove_file(&file).expect("removes");
+        let expected = Some(after.join("tokenizer.json").display().to_string());
+        assert_eq!(Inputs::load(&after).expect("loads").info.tokenizer, expected);
+        // As earlier versions wrote it down.
+        inputs.info.tokenizer = Some(before.join("tokenizer.json").display().to_string());
+        inputs.save(&after).expect("saves");
+        assert_eq!(Inputs::load(&after).expect("loads").info.tokenizer, expected);
+        // A name is no file.
+        inputs.info.tokenizer = Some("gpt2".into());
+        inputs.save(&after).expect("saves");
+        assert_eq!(Inputs::load(&after).expect("loads").info.tokenizer, Some("gpt2".into()));
+    }
+
+    fn sample_spec() -> SampleSpec {
+        use inflight::batch::{DType, TargetSpec};
+        let (input_shape, input_dtype) = (vec![1, 2, 2], DType::U8);
+        SampleSpec { input_shape, input_dtype, target: TargetSpec::Class { classes: 2 } }
     }
 }

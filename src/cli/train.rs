@@ -19,7 +19,6 @@ use inflight::train::{Commands, TrainerBuilder};
 use inflight::{Error, ErrorKind, Result, Stage, Trainer};
 
 use super::flags::Flags;
-use super::generate::keep_tokenizer;
 use super::progress::{FetchProgress, measures, text_measures, utilised};
 use super::runs::{self, Inputs};
 use super::samples::{SampleFlags, Samples};
@@ -124,7 +123,7 @@ pub fn run(args: Args) -> Result<()> {
     let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;
     config.save(&run_dir)?;
     let mut inputs = Inputs::of(&**train);
-    keep_tokenizer(&mut inputs.info.tokenizer, &run_dir)?;
+    inputs.keep_tokenizer(&run_dir)?;
     inputs.save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
     let steps = trainer.steps().0;

@@ -88,8 +88,8 @@ impl<T: Real> Executor<T> {
             let steps = plan.nodes.iter().map(|node| memory.step(plan, node));
             passes.insert(pass, steps.collect::<Result<Vec<Step>>>()?);
         }
-        let plan = program.plans.get(&Pass::Eval);
-        let output = plan.map(|plan| memory.span(plan, program.output)).transpose()?;
+        let output =
+            program.output_plan().map(|plan| memory.span(plan, program.output)).transpose()?;
         let scratch_len = passes
             .values()
             .flatten()
@@ -229,9 +229,7 @@ impl<T: Real> executor::Executor for Executor<T> {
         self.run(pass, &slot)?;
         let device_busy = Some(start.elapsed());
         let output = match &self.output {
-            Some(span) if wants.output && matches!(pass, Pass::Eval | Pass::Decode) => {
-                Some(to_f32(self.memory.numbers(span)))
-            }
+            Some(span) if wants.output && pass.infers() => Some(to_f32(self.memory.numbers(span))),
             _ => None,
         };
         self.done.push_back(Done {

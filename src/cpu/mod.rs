@@ -10,6 +10,7 @@ pub mod batch_norm;
 pub mod bias;
 pub mod cached_attention;
 pub mod call;
+mod choose_token;
 pub mod conv2d;
 mod depthwise;
 pub mod documents;
@@ -88,6 +89,7 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         Op::DocumentStarts { end } => documents::run(call, *end),
         Op::Attention { .. } | Op::AttentionGrad { .. } => attention::run(call),
         Op::CachedAttention { .. } => cached_attention::run(call),
+        Op::ChooseToken => choose_token::run(call),
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
@@ -120,6 +122,7 @@ pub fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> Sc
         Op::Attention { .. } => attention::scratch_len(&inputs[0], &outputs[1]),
         Op::AttentionGrad { .. } => attention::scratch_len(&inputs[1], &inputs[3]),
         Op::CachedAttention { .. } => cached_attention::scratch_len(&outputs[0], &outputs[1]),
+        Op::ChooseToken => choose_token::scratch_len(&inputs[0]),
         _ => ScratchLen::default(),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A [`Generator`] holds a model's weights and the caches of so many sequences on a device. A [`Generation`] is an iterator
 //! over tokens as they are made; [`Generator::stream`] is the same as a `Stream`, made on a thread of its own. Prompts
-//! beyond the number of sequences wait, and each takes the place of one that has ended.
+//! beyond the number of sequences wait, and each takes the place of one that has ended. [`Texts`] is what both stand on:
+//! texts join and leave between two steps.
 //!
 //! Where a sequence fills all positions of the model, it goes on with the later half of them as its beginning.
 
@@ -11,17 +12,19 @@ mod program;
 mod sampling;
 mod stream;
 mod text;
+mod texts;
 
-pub use model::{model_of, model_with};
+pub use model::{model_config_json, model_of, model_with};
 pub use sampling::Sampling;
 pub use stream::TokenStream;
 pub use text::TextPieces;
+pub use texts::Texts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::{Slot, StepHeader};
+use crate::batch::{Slot, SlotLayout, StepHeader};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::{DeviceInfo, Executor, Wants};
@@ -29,9 +32,6 @@ use crate::graph::plan::{Pass, Program};
 use crate::nn::language::LanguageModel;
 use crate::train::weights::Weights;
 use program::Layout;
-
-/// Tokens of a stretch at most: enough for products to pay, few enough for short prompts not to wait for padding.
-const STRETCH: usize = 64;
 
 /// Sequences at once at most: beyond it caches fill the memory of most devices.
 const SEQUENCES_MAX: usize = 4096;
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// A token that was made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Token {
-    /// The prompt that it belongs to, counted from 0.
+    /// The prompt that it belongs to, counted from 0, or the name that a text joined under.
     pub prompt: usize,
     /// The token.
     pub id: u32,
@@ -87,7 +87,7 @@ impl Generator {
             let message = format!("found {sequences}, expected 1 to {SEQUENCES_MAX}");
             return Err(Error::config("--sequences", message));
         }
-        let layout = Layout { sequences, stretch: STRETCH.min(model.positions()) };
+        let layout = Layout::new(&model, sequences);
         let program = Arc::new(layout.program(&model)?);
         // Held against the model before anything is allocated.
         let placed = weights.place(&program)?;
@@ -128,54 +128,31 @@ impl Generator {
         for (i, prompt) in prompts.iter().enumerate() {
             self.check(prompt).map_err(|error| error.within(format!("prompt {}", i + 1)))?;
         }
-        let lanes = (0..self.layout.sequences).map(|_| None).collect();
         let waiting = prompts.into_iter().enumerate().collect();
         Ok(Generation {
-            generator: self,
+            texts: Texts::new(self),
             sampling,
             waiting,
-            lanes,
             made: VecDeque::new(),
             failed: false,
         })
     }
 
-    fn check(&self, prompt: &[u32]) -> Result<()> {
-        let (positions, vocabulary) = (self.model.positions(), self.model.vocabulary());
-        if prompt.is_empty() {
-            let message = "found no tokens, expected at least one";
-            return Err(Error::config("--prompt", message).hint("a prompt of a line break"));
-        }
-        if prompt.len() > positions {
-            let message = format!(
-                "found {} tokens, expected at most the {positions} that the model sees at once",
-                prompt.len()
-            );
-            return Err(Error::config("--prompt", message).hint("a shorter prompt"));
-        }
-        match prompt.iter().find(|&&token| token as usize >= vocabulary) {
-            Some(token) => {
-                let message = format!("found token {token}, expected tokens below {vocabulary}");
-                Err(Error::config("--prompt", message)
-                    .hint("--tokenizer, the one that the model was trained with"))
-            }
-            None => Ok(()),
-        }
+    /// Continues texts that join and leave between any two steps.
+    pub fn texts(&mut self) -> Texts<'_> {
+        Texts::new(self)
     }
 
-    /// Runs a pass over what `fill` writes, and returns the logits of all sequences.
-    fn run(&mut self, pass: Pass, [ids, positions, last]: [&[u32]; 3]) -> Result<Vec<f32>> {
+    fn check(&self, prompt: &[u32]) -> Result<()> {
+        check_prompt(prompt, self.model.positions(), self.model.vocabulary())
+    }
+
+    /// Runs a pass over what `fill` writes into a slot, and returns the tokens and their probabilities.
+    fn run(&mut self, pass: Pass, fill: impl FnOnce(&mut Slot, &SlotLayout)) -> Result<Vec<f32>> {
         let gone = || Error::device("generator", "its only slot did not come back");
         let mut slot = self.slot.take().ok_or_else(gone)?;
-        let layout = &self.program.slot;
-        slot.write_header(&StepHeader {
-            count: self.layout.sequences as u32,
-            ..StepHeader::default()
-        });
-        slot.write_at(layout.input_offset, bytemuck::cast_slice(ids));
-        slot.write_at(layout.target_offset, bytemuck::cast_slice(positions));
-        let last_at = layout.target_offset + self.layout.last_offset();
-        slot.write_at(last_at, bytemuck::cast_slice(last));
+        slot.write_header(&StepHeader { count: 1, ..StepHeader::default() });
+        fill(&mut slot, &self.program.slot);
         self.executor.submit(pass, slot, Wants { output: true, ..Wants::default() })?;
         loop {
             if let Some(done) = self.executor.collect(PATIENCE)? {
@@ -186,41 +163,38 @@ impl Generator {
     }
 }
 
-/// A sequence under way.
-struct Sequence {
-    prompt: usize,
-    /// The tokens that the model sees: the prompt and what was made of it, or the later part.
-    window: Vec<u32>,
-    /// How many of them are in the cache.
-    fed: usize,
-    /// Tokens made so far.
-    made: usize,
-}
-
-impl Sequence {
-    /// Tokens that are not in the cache yet.
-    fn pending(&self) -> usize {
-        self.window.len() - self.fed
+/// Whether a model of so many positions and tokens can continue a prompt.
+///
+/// # Errors
+/// When it is empty, longer than the model has positions, or has a token that the model does not know.
+pub fn check_prompt(prompt: &[u32], positions: usize, vocabulary: usize) -> Result<()> {
+    if prompt.is_empty() {
+        let message = "found no tokens, expected at least one";
+        return Err(Error::config("--prompt", message).hint("a prompt of a line break"));
     }
-
-    /// Adds a token; a full window goes on with its later half.
-    fn push(&mut self, token: u32, positions: usize) {
-        if self.window.len() == positions {
-            self.window.drain(..positions - positions / 2);
-            self.fed = 0;
+    if prompt.len() > positions {
+        let message = format!(
+            "found {} tokens, expected at most the {positions} that the model sees at once",
+            prompt.len()
+        );
+        return Err(Error::config("--prompt", message).hint("a shorter prompt"));
+    }
+    match prompt.iter().find(|&&token| token as usize >= vocabulary) {
+        Some(token) => {
+            let message = format!("found token {token}, expected tokens below {vocabulary}");
+            Err(Error::config("--prompt", message)
+                .hint("--tokenizer, the one that the model was trained with"))
         }
-        self.window.push(token);
-        self.made += 1;
+        None => Ok(()),
     }
 }
 
 /// Tokens of all prompts as they are made, see [`Generator::generate`]. It ends when every prompt has ended, or after an
 /// error.
 pub struct Generation<'a> {
-    generator: &'a mut Generator,
+    texts: Texts<'a>,
     sampling: Sampling,
     waiting: VecDeque<(usize, Vec<u32>)>,
-    lanes: Vec<Option<Sequence>>,
     /// Made and not yet handed out.
     made: VecDeque<Token>,
     failed: bool,
@@ -231,62 +205,16 @@ impl Generation<'_> {
     pub fn finish(&mut self, prompt: usize) {
         self.made.retain(|token| token.prompt != prompt);
         self.waiting.retain(|(waiting, _)| *waiting != prompt);
-        for lane in &mut self.lanes {
-            if lane.as_ref().is_some_and(|sequence| sequence.prompt == prompt) {
-                *lane = None;
-            }
-        }
+        self.texts.leave(prompt);
     }
 
-    /// Whether anything is left to be made.
-    fn is_over(&self) -> bool {
-        self.waiting.is_empty() && self.lanes.iter().all(Option::is_none)
-    }
-
-    /// One pass: a stretch where any sequence has several tokens to take in, else a token of each.
-    fn pass(&mut self) -> Result<()> {
-        for lane in self.lanes.iter_mut().filter(|lane| lane.is_none()) {
-            let waiting = self.waiting.pop_front();
-            *lane = waiting.map(|(prompt, window)| Sequence { prompt, window, fed: 0, made: 0 });
+    fn step(&mut self) -> Result<()> {
+        while !self.texts.is_full()
+            && let Some((prompt, tokens)) = self.waiting.pop_front()
+        {
+            self.texts.join(prompt, prompt as u64, tokens, self.sampling)?;
         }
-        let several = self.lanes.iter().flatten().any(|sequence| sequence.pending() > 1);
-        let (pass, stretch) = match several {
-            true => (Pass::Eval, self.generator.layout.stretch),
-            false => (Pass::Decode, 1),
-        };
-        let tokens = self.lanes.len() * stretch;
-        let (mut ids, mut positions) = (vec![0; tokens], vec![u32::MAX; tokens]);
-        let mut last = vec![0; self.lanes.len()];
-        for (lane, sequence) in self.lanes.iter_mut().enumerate() {
-            let Some(sequence) = sequence else { continue };
-            let count = sequence.pending().min(stretch);
-            for i in 0..count {
-                ids[lane * stretch + i] = sequence.window[sequence.fed + i];
-                positions[lane * stretch + i] = (sequence.fed + i) as u32;
-            }
-            last[lane] = (lane * stretch + count - 1) as u32;
-            sequence.fed += count;
-        }
-        let logits = self.generator.run(pass, [&ids, &positions, &last])?;
-        let vocabulary = self.generator.model.vocabulary();
-        for (lane, logits) in self.lanes.iter_mut().zip(logits.chunks_exact(vocabulary)) {
-            let Some(sequence) = lane.as_mut().filter(|sequence| sequence.pending() == 0) else {
-                continue;
-            };
-            let key = [sequence.prompt as u64, sequence.made as u64];
-            let (id, log_probability) = self.sampling.choose(logits, &sequence.window, key)?;
-            sequence.push(id, self.generator.model.positions());
-            let finish = match () {
-                () if self.sampling.end == Some(id) => Some(Finish::Stop),
-                () if sequence.made >= self.sampling.tokens => Some(Finish::Length),
-                () => None,
-            };
-            let prompt = sequence.prompt;
-            self.made.push_back(Token { prompt, id, log_probability, finish });
-            if finish.is_some() {
-                *lane = None;
-            }
-        }
+        self.made.extend(self.texts.step()?);
         Ok(())
     }
 }
@@ -299,10 +227,10 @@ impl Iterator for Generation<'_> {
             if let Some(token) = self.made.pop_front() {
                 return Some(Ok(token));
             }
-            if self.failed || self.is_over() {
+            if self.failed || (self.waiting.is_empty() && self.texts.is_empty()) {
                 return None;
             }
-            if let Err(error) = self.pass() {
+            if let Err(error) = self.step() {
                 self.failed = true;
                 return Some(Err(error));
             }

@@ -65,6 +65,52 @@ pub fn model_with(config: impl Into<LanguageConfig>, weights: &Weights) -> Resul
     config.with_sizes(vocabulary, positions)
 }
 
+/// What the `config.json` of a model says, for the libraries of Hugging Face.
+pub fn model_config_json(model: &LanguageModel) -> Value {
+    let (vocabulary, positions) = (model.vocabulary(), model.positions());
+    match model {
+        LanguageModel::Gpt(gpt) => {
+            let GptConfig { layers, heads, width, dropout, attention_dropout, .. } = gpt.config();
+            serde_json::json!({
+                "architectures": ["GPT2LMHeadModel"],
+                "model_type": "gpt2",
+                "vocab_size": vocabulary,
+                "n_positions": positions,
+                "n_embd": width,
+                "n_layer": layers,
+                "n_head": heads,
+                "activation_function": "gelu_new",
+                "layer_norm_epsilon": 1e-5,
+                "embd_pdrop": dropout,
+                "resid_pdrop": dropout,
+                "attn_pdrop": attention_dropout,
+                "tie_word_embeddings": true,
+            })
+        }
+        LanguageModel::Llama(llama) => {
+            let config = llama.config();
+            serde_json::json!({
+                "architectures": ["LlamaForCausalLM"],
+                "model_type": "llama",
+                "vocab_size": vocabulary,
+                "max_position_embeddings": positions,
+                "hidden_size": config.width,
+                "intermediate_size": config.hidden(),
+                "num_hidden_layers": config.layers,
+                "num_attention_heads": config.heads,
+                "num_key_value_heads": config.kv_heads.unwrap_or(config.heads),
+                "hidden_act": "silu",
+                "rms_norm_eps": config.eps,
+                "rope_theta": config.theta,
+                "attention_dropout": config.attention_dropout,
+                "attention_bias": false,
+                "mlp_bias": false,
+                "tie_word_embeddings": config.tied,
+            })
+        }
+    }
+}
+
 /// What the embeddings of a GPT-2 tell.
 struct Tables {
     vocabulary: usize,

@@ -174,7 +174,7 @@ impl Executor {
     /// Where the model's output lies: buffer, offset and size in bytes.
     fn output(&self) -> Result<(&wgpu::Buffer, u64, u64)> {
         let missing = || Error::graph("output", "the program has no output to bring back");
-        let plan = self.program.plans.get(&Pass::Eval).ok_or_else(missing)?;
+        let plan = self.program.output_plan().ok_or_else(missing)?;
         let location = plan.location(self.program.output);
         let buffer = self.compiled.memory.buffer(location.place).ok_or_else(missing)?;
         Ok((

@@ -30,8 +30,9 @@ pub fn rows_of(classes: usize) -> usize {
 pub fn chunk(graph: &mut Graph, keep: &[TensorId], rows: Option<usize>) {
     let Some(stretch) = Stretch::find(graph, keep) else { return };
     let step = rows.unwrap_or_else(|| rows_of(stretch.classes)).next_multiple_of(ROW_ALIGN);
-    // Two tensors of logits shrink to chunks; a product for the weight's gradient comes on top.
-    let spare = if stretch.weight_gradient { stretch.width.div_ceil(2) } else { 0 };
+    // Two tensors of logits shrink to chunks; beside them stand a chunk's part of the weight's gradient and, where that is no
+    // parameter's own, all of it.
+    let spare = (stretch.gradients * stretch.width).div_ceil(2);
     if stretch.rows > step + if rows.is_some() { 0 } else { spare } {
         stretch.divide(graph, step);
     }
@@ -47,7 +48,8 @@ struct Stretch {
     classes: usize,
     /// Features of a row of the head's input.
     width: usize,
-    weight_gradient: bool,
+    /// Tensors of the weight's size that dividing takes.
+    gradients: usize,
 }
 
 impl Stretch {
@@ -68,7 +70,7 @@ impl Stretch {
             rows,
             classes,
             width,
-            weight_gradient: false,
+            gradients: 0,
         };
         for (i, node) in graph.nodes.iter().enumerate().skip(head + 1) {
             if node.inputs.iter().any(|&x| stretch.wide.iter().any(|&y| graph.root(x) == y)) {
@@ -100,7 +102,10 @@ impl Stretch {
         if !by_rows || kept || self.nodes.len() > MOST_NODES {
             return None;
         }
-        self.weight_gradient |= sums_rows(&node.op);
+        if sums_rows(&node.op) {
+            let own = graph.tensor(graph.root(node.outputs[0])).role != Role::Activation;
+            self.gradients += if own { 1 } else { 2 };
+        }
         self.wide.extend(made);
         self.nodes.push(i);
         Some(())

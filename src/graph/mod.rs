@@ -5,6 +5,7 @@
 //! what one kernel can do, [`precision`] chooses types, [`chunk`] divides the largest tensors, [`memory`] assigns buffers, and [`plan`] is what executors run.
 
 pub mod attending;
+pub mod choice;
 pub mod chunk;
 pub mod cost;
 pub mod fuse;

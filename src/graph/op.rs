@@ -4,6 +4,7 @@
 //! inputs and then the outputs, in the order written here. Images are `[n, c, h, w]`.
 
 pub use super::attending::Attending;
+use super::choice::CHOICE_LEN;
 use super::{Tensor, shapes};
 use crate::batch::DType;
 use crate::error::{Error, Result};
@@ -318,16 +319,23 @@ pub enum Op {
     Attention(Attending),
     /// `dy[n, t, heads · len], qkv, y[n, t, heads · len], lse[n, heads, t], [starts], [header] | dqkv`.
     AttentionGrad(Attending),
-    /// `qkv[n, t, (heads + 2 kv_heads) · len], positions u32[n, t] | y[n, t, heads · len], cache[n, capacity, 2 kv_heads ·
-    /// len]`: [`Op::Attention`] of tokens whose predecessors were seen before. The keys and values of each token are first
-    /// kept in its sample's cache, in the row of its position; it then attends to the rows up to that. A token whose
-    /// position is not below the capacity is padding: nothing is kept, and its y is 0.
+    /// `qkv[rows, (heads + 2 kv_heads) · len], places u32[2, rows] | y[rows, heads · len], cache[n, capacity, 2 kv_heads ·
+    /// len]`: [`Op::Attention`] of tokens whose predecessors were seen before. A row is a token at a position of one of n
+    /// sequences: places are all positions, then all sequences. The keys and values of each row are first kept in the cache
+    /// of its sequence, in the row of its position; it then attends to the rows up to that. A row whose position is not
+    /// below the capacity is padding: nothing is kept, and its y is 0.
     CachedAttention {
         /// As in [`Attending`].
         heads: usize,
         /// As in [`Attending`].
         kv_heads: usize,
     },
+    /// `logits[rows, vocabulary], choices u32[rows, 8 + ⌈vocabulary / 32⌉] | chosen[rows, 2]`: which token follows, and the
+    /// logarithm of its probability to the model. A choice begins with a
+    /// [`TokenChoice`](super::choice::TokenChoice); behind it, a bit for each token
+    /// tells whether the text has it already. Limits apply in this order: the repetition penalty, the temperature, top-k,
+    /// top-p, min-p; what equals the last token within a limit is within it. Where a logit is not finite the token is −1.
+    ChooseToken,
     /// `x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]`: mean and biased
     /// variance over the `header.count` valid samples; the running ones move by `momentum` towards
     /// the mean and the unbiased variance (Ioffe and Szegedy, 2015), unless that is not finite.
@@ -540,6 +548,7 @@ impl Op {
             Op::Attention { .. } => "attention",
             Op::AttentionGrad { .. } => "attention_grad",
             Op::CachedAttention { .. } => "cached_attention",
+            Op::ChooseToken => "choose_token",
             Op::BatchNormStats { .. } => "batch_norm_stats",
             Op::BatchNorm { .. } => "batch_norm",
             Op::BatchNormParamGrad { .. } => "batch_norm_param_grad",
@@ -723,6 +732,14 @@ impl Op {
                 Ok(vec![f32s(&y), f32s(&lse)])
             }
             Op::AttentionGrad { .. } => Ok(vec![f32s(shape(1))]),
+            Op::ChooseToken => {
+                let fits = shape(0).len() == 2
+                    && shape(1) == [shape(0)[0], CHOICE_LEN + shape(0)[1].div_ceil(32)];
+                expect(fits, || {
+                    format!("choices of shape {:?} do not fit logits of {:?}", shape(1), shape(0))
+                })?;
+                Ok(vec![f32s(&[shape(0)[0], 2])])
+            }
             Op::RmsNorm { .. } => {
                 let Some((&d, rows)) = shape(0).split_last() else {
                     return Err("rms norm takes at least one dimension".into());

@@ -107,8 +107,15 @@ pub enum Pass {
     Accumulate,
     /// Forward and metrics only.
     Eval,
-    /// Of text that is generated, the next token of each sequence; [`Pass::Eval`] is then a stretch of several tokens.
-    Decode,
+    /// So many rows of text that is generated, each a token of any of the sequences.
+    Decode(usize),
+}
+
+impl Pass {
+    /// Whether it makes the model's output alone.
+    pub fn infers(self) -> bool {
+        matches!(self, Pass::Eval | Pass::Decode(_))
+    }
 }
 
 /// Everything an executor needs: the plans and the memory they share.
@@ -131,8 +138,8 @@ pub struct Program {
     pub consts: Vec<f32>,
     /// The plan of each pass.
     pub plans: BTreeMap<Pass, Plan>,
-    /// The model's output in the plan of [`Pass::Eval`], or, where a language model is trained, whose logits need never be
-    /// there all at once, the loss of each token; that of [`Pass::Decode`] lies in the same place.
+    /// The model's output in the first plan that infers, or, where a language model is trained, whose logits need never be
+    /// there all at once, the loss of each token; in all of them it lies in the same place.
     pub output: TensorId,
     /// Where [`Op::OptimizerControl`](super::op::Op::OptimizerControl) keeps its 8 words in [`Arena::State`]
     /// (in elements), where the program trains.
@@ -165,10 +172,15 @@ impl Program {
         tensors.any(|tensor| tensor.dtype == DType::F16)
     }
 
+    /// The plan that [`Program::output`] belongs to, where one infers.
+    pub fn output_plan(&self) -> Option<&Plan> {
+        self.plans.iter().find(|(pass, _)| pass.infers()).map(|(_, plan)| plan)
+    }
+
     /// Elements of the model's output for one sample.
     pub fn output_width(&self) -> usize {
-        let plan = &self.plans[&Pass::Eval];
-        plan.tensor(self.output).len() / self.slot.batch_size
+        let outputs = self.output_plan().map(|plan| plan.tensor(self.output).len());
+        outputs.unwrap_or(0) / self.slot.batch_size
     }
 
     /// Bytes of device memory that arenas, activations and one batch take.
@@ -188,6 +200,8 @@ pub struct ProgramBuilder {
     params: Table,
     states: Table,
     consts: Vec<f32>,
+    /// Where each constant begins.
+    const_offsets: Vec<usize>,
     pool: Pool,
     /// Elements of the metrics arena in use.
     metrics: usize,
@@ -256,6 +270,7 @@ impl ProgramBuilder {
             params: Table::default(),
             states: Table::default(),
             consts: Vec::new(),
+            const_offsets: Vec::new(),
             pool: Pool::default(),
             metrics: 0,
             stretched: BTreeMap::new(),
@@ -374,12 +389,7 @@ impl ProgramBuilder {
                 self.stretched.insert(Arena::Grads, self.params.len);
                 arena(Arena::Grads, offset)
             }
-            Role::Const(values) => {
-                let offset = self.consts.len();
-                self.consts.extend(values);
-                self.consts.resize(self.consts.len().next_multiple_of(ALIGN), 0.0);
-                arena(Arena::Consts, offset)
-            }
+            Role::Const(values) => arena(Arena::Consts, self.const_offset(values)),
             Role::Stretch(of, offset) => {
                 let end = (offset + tensor.len()).next_multiple_of(ALIGN);
                 let len = self.stretched.entry(*of).or_default();
@@ -399,7 +409,24 @@ impl ProgramBuilder {
         })
     }
 
-    /// The program; `output` is the model's output in the plan of [`Pass::Eval`].
+    /// Where a constant lies: where the same one of an earlier pass does, or behind all others.
+    fn const_offset(&mut self, values: &[f32]) -> usize {
+        let same = |offset: usize| {
+            let there = self.consts.get(offset..offset + values.len());
+            let bits = |x: &f32| x.to_bits();
+            there.is_some_and(|there| there.iter().map(bits).eq(values.iter().map(bits)))
+        };
+        if let Some(offset) = self.const_offsets.iter().copied().find(|&offset| same(offset)) {
+            return offset;
+        }
+        let offset = self.consts.len();
+        self.const_offsets.push(offset);
+        self.consts.extend(values);
+        self.consts.resize(self.consts.len().next_multiple_of(ALIGN), 0.0);
+        offset
+    }
+
+    /// The program; `output` is the model's output in the first plan that infers.
     pub fn build(self, output: TensorId) -> Program {
         let mut arenas = self.stretched;
         let metrics = self.metrics.max(arenas.get(&Arena::Metrics).copied().unwrap_or(0));

@@ -92,7 +92,8 @@ impl LlamaConfig {
         }
     }
 
-    fn hidden(&self) -> usize {
+    /// Width of a block's hidden layer, given or not.
+    pub fn hidden(&self) -> usize {
         let usual = || (8 * self.width).div_ceil(3).next_multiple_of(HIDDEN_MULTIPLE);
         self.hidden.unwrap_or_else(usual)
     }
@@ -286,6 +287,8 @@ fn rotary_table(positions: usize, len: usize, theta: f64) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::batch::{DType, TargetSpec};
+    use crate::graph::Role;
+    use crate::graph::plan::{Pass, ProgramBuilder};
     use crate::nn::describe::describe;
 
     fn spec(context: usize, vocabulary: usize) -> SampleSpec {
@@ -347,6 +350,25 @@ mod tests {
         assert_eq!(table[..4], [1.0, 1.0, 0.0, 0.0]);
         let expected = [2f64.cos(), 0.02f64.cos(), 2f64.sin(), 0.02f64.sin()].map(|x| x as f32);
         assert_eq!(table[8..], expected);
+    }
+
+    #[test]
+    fn passes_share_the_angles() {
+        let spec = spec(8, 50);
+        let model = Llama::new(LlamaConfig::of(2, 4, 2, 16), &spec).expect("fits");
+        let mut builder = ProgramBuilder::new(&spec, 1);
+        let mut output = None;
+        for (pass, mode) in [(Pass::Train, Mode::Train), (Pass::Eval, Mode::Eval)] {
+            let mut graph = Graph::new();
+            let ids = graph.add_tensor("ids", &[1, 8], DType::U16, Role::Input);
+            let y = model.build(&mut graph, ids, mode).expect("builds");
+            builder.add(pass, graph, &[y]).expect("fits");
+            output = Some(y);
+        }
+        let program = builder.build(output.expect("two passes"));
+        // Of 8 positions and 4 features, with what fills it up.
+        assert_eq!(program.consts.len(), 64);
+        assert_eq!(program.consts[..32], rotary_table(8, 4, 10_000.0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Byte-pair encoding over bytes (Sennrich, Haddow and Birch, 2016; Radford et al., 2019), by the `tokenizers` crate.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -76,9 +77,10 @@ impl Bpe {
             return Err(Error::data(merges.display(), message).hint("copying it there as well"));
         }
         let [vocabulary, merges] = [vocabulary, merges].map(|path| path.display().to_string());
-        let built = BPE::from_file(&vocabulary, &merges).build();
-        let bpe = built.map_err(|e| {
-            Error::data(&vocabulary, format!("does not fit {merges}: {}", first_line(&e)))
+        let bpe = guarded(&vocabulary, || {
+            BPE::from_file(&vocabulary, &merges).build().map_err(|e| {
+                Error::data(&vocabulary, format!("does not fit {merges}: {}", first_line(&e)))
+            })
         })?;
         Self::of(bpe, &vocabulary, true)
     }
@@ -87,9 +89,11 @@ impl Bpe {
         let name = path.display().to_string();
         let bytes =
             std::fs::read(path).map_err(|e| Error::data(&name, "cannot be read").caused_by(e))?;
-        let inner = Tokenizer::from_bytes(&bytes).map_err(|e| {
-            Error::data(&name, format!("is no tokenizer.json: {}", first_line(&e)))
-                .hint("a file that Hugging Face's tokenizers saved")
+        let inner = guarded(&name, || {
+            Tokenizer::from_bytes(&bytes).map_err(|e| {
+                Error::data(&name, format!("is no tokenizer.json: {}", first_line(&e)))
+                    .hint("a file that Hugging Face's tokenizers saved")
+            })
         })?;
         let kind = |message: &str| {
             Err(Error::data(&name, message).hint("a tokenizer as of GPT-2, Llama 3 or Qwen"))
@@ -129,12 +133,18 @@ impl Bpe {
             // What was added beside the bytes is spelled as it is.
             bytes.unwrap_or_else(|| token.into_bytes())
         };
-        // Numbers may have gaps: what counts is the highest.
-        let highest = inner.get_vocab(true).into_values().max();
-        let Some(highest) = highest.filter(|&highest| (highest as usize) < MAX_TOKENS) else {
-            let message = format!("found no tokens, or numbers from {MAX_TOKENS} on");
-            return Err(Error::data(name, message));
+        // Numbers may have gaps: what counts is the highest. A short file must not ask for much memory by a high one.
+        let numbers = inner.get_vocab(true).into_values();
+        let limit = MAX_TOKENS.min(numbers.len() * GAP + 65_536);
+        let Some(highest) = numbers.max() else {
+            return Err(Error::data(name, "found no tokens"));
         };
+        if highest as usize >= limit {
+            let count = inner.get_vocab_size(true);
+            let message =
+                format!("found token {highest} of {count}, expected numbers below {limit}");
+            return Err(Error::data(name, message).hint("numbering tokens from 0 on"));
+        }
         let bytes = (0..=highest).map(|id| inner.id_to_token(id).map(spelled).unwrap_or_default());
         let bytes = bytes.collect();
         let end = ENDS.iter().find_map(|end| inner.token_to_id(end));
@@ -144,10 +154,11 @@ impl Bpe {
     /// The tokens of a text. What is spelled like a special token is text like any other for GPT-2's, and that token where a
     /// `tokenizer.json` lists it, as for Hugging Face.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| Error::data("text", format!("cannot be tokenized: {}", first_line(&e))))?;
+        let encoding = guarded("text", || {
+            self.inner.encode_fast(text, false).map_err(|e| {
+                Error::data("text", format!("cannot be tokenized: {}", first_line(&e)))
+            })
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -192,6 +203,17 @@ impl Bpe {
 
 /// Tokens at most, as for files of tokens.
 pub(super) const MAX_TOKENS: usize = crate::source::tokens::VOCABULARY_MAX;
+
+/// Numbers that a token may take up: those of published tokenizers follow each other but for some that are reserved.
+const GAP: usize = 16;
+
+/// Runs a reader of files that anybody may have written; a panic of it is an error.
+fn guarded<T>(name: &str, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let message = "cannot be read by this tokenizer: its files contradict themselves";
+        Err(Error::data(name, message).hint("saving the tokenizer again"))
+    })
+}
 
 /// What a tokenizer is made from.
 enum Source {
@@ -323,5 +345,25 @@ mod tests {
         assert!(refused().contains("found no merges"), "{}", refused());
         std::fs::write(&json, "{]").expect("writes");
         assert!(refused().contains("is no tokenizer.json"), "{}", refused());
+    }
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("tokenizer.json");
+        let refused = |model: &str| {
+            let decoder = r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true}"#;
+            let text = format!(r#"{{"decoder":{decoder},"model":{{"type":"BPE",{model}}}}}"#);
+            std::fs::write(&path, text).expect("writes");
+            let error = Bpe::open(&path).err().expect("refused").to_string();
+            assert!(error.contains("tokenizer.json: "), "{error}");
+            error
+        };
+        // A prefix longer than the token that it should be cut from, over which the crate panics.
+        let model =
+            r#""vocab":{"a":0,"b":1,"ab":2},"merges":["a b"],"continuing_subword_prefix":"more""#;
+        assert!(refused(model).contains("its files contradict themselves"), "{}", refused(model));
+        // A short file whose one high number would take hundreds of megabytes.
+        let model = r#""vocab":{"a":0,"b":1,"ab":16000000},"merges":["a b"]"#;
+        assert!(refused(model).contains("found token 16000000 of 3"), "{}", refused(model));
     }
 }

@@ -1,50 +1,17 @@
 //! The page of a run in a real Chromium: at the width of a desktop and of a phone, in the dark, and on paper. Without
 //! one the test skips aloud; `REQUIRE_CHROMIUM=1` makes that a failure.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use image::{Rgb, RgbImage};
 
+use super::chromium::{self, chromium};
 use super::{Desk, SMALL};
-
-/// The browser, where there is one.
-fn chromium() -> Option<PathBuf> {
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&paths)
-        .flat_map(|dir| names.map(|name| dir.join(name)))
-        .find(|path| path.is_file());
-    if found.is_none() {
-        let required = std::env::var_os("REQUIRE_CHROMIUM").is_some_and(|value| value == "1");
-        assert!(!required, "REQUIRE_CHROMIUM is set, but there is no chromium");
-        eprintln!("skipped: there is no chromium");
-    }
-    found
-}
 
 /// Has the browser make `out` of `page`.
 fn browse(chromium: &Path, desk: &Desk, page: &str, flags: &[&str], out: &str) -> Vec<u8> {
-    let profile = tempfile::tempdir().expect("a temporary folder");
-    let output = Command::new(chromium)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--hide-scrollbars",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-        ])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .args(flags)
-        .arg(format!("file://{}", desk.path(page).display()))
-        .current_dir(desk.dir.path())
-        .output()
-        .expect("chromium starts");
+    let address = format!("file://{}", desk.path(page).display());
+    let output = chromium::browse(chromium, &address, flags, desk.dir.path());
     let told = String::from_utf8_lossy(&output.stderr);
     std::fs::read(desk.path(out)).unwrap_or_else(|e| panic!("{out}: {e}\n{told}"))
 }

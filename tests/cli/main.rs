@@ -1,6 +1,8 @@
 //! The command line as a user sees it: what it prints where, its exit codes, its one-line errors.
 
 mod browser;
+#[path = "../common/browser.rs"]
+mod chromium;
 mod data;
 mod live;
 mod machine;

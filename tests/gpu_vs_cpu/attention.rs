@@ -72,6 +72,12 @@ fn attention([n, t, len]: [usize; 3], how: Attending) -> Bench {
     bench
 }
 
+/// llvmpipe ends all loops of an invocation after 65,535 turns together.
+#[test]
+fn attention_over_many_keys() {
+    attention([1, 560, 64], Attending::new(1, true)).check(1e-3, 1e-4);
+}
+
 #[test]
 fn attention_and_its_gradient() {
     for (case, how) in cases() {

@@ -45,7 +45,9 @@ fn cross_entropy_of_huge_logits_stays_finite() {
 /// Text: each sample has several rows, and a partial batch has padding behind whole samples.
 #[test]
 fn cross_entropy_of_tokens() {
-    for (samples, tokens, vocabulary) in [(1, 1, 1), (5, 13, 10), (3, 64, 65), (2, 3, 1000)] {
+    for (samples, tokens, vocabulary) in
+        [(1, 1, 1), (5, 13, 10), (3, 64, 65), (2, 3, 1000), (1, 2, 50_257)]
+    {
         for count in counts(samples) {
             let rows = samples * tokens;
             let mut bench = Bench::new(samples, header(count));

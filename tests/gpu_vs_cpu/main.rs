@@ -5,6 +5,7 @@
 mod attention;
 mod bench;
 mod cached_attention;
+mod choose_token;
 mod dense;
 mod elementwise;
 mod embedding;

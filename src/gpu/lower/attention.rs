@@ -2,7 +2,7 @@
 //! the keys, and the gradient makes the weights again, once for the queries and once for keys and values,
 //! because adding to them from many workgroups would take float atomics.
 
-use super::{Constants, dispatch, fold, part, row_lanes, shader};
+use super::{Constants, SOFTWARE_TURNS, WORKGROUP, dispatch, fold, part, row_lanes, shader};
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
 use crate::gpu::kernel::{Binding, Bound, DeviceCaps, Dispatch, Lowered, Shader};
 use crate::graph::op::{Attending, Op};
@@ -22,28 +22,23 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     }
 }
 
-/// First the cache takes the keys and values of all tokens, then each token and head looks at its part of the cache.
+/// First the cache takes the keys and values of all rows, then each row and head looks at its part of the cache.
 fn cached(heads: usize, group: usize, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let (y, cache) = (bound.outputs[0], bound.outputs[1]);
-    let &[n, t, width] = y.shape.as_slice() else { unreachable!("three dimensions") };
+    let &[rows, width] = y.shape.as_slice() else { unreachable!("two dimensions") };
     let &[_, capacity, kept] = cache.shape.as_slice() else { unreachable!("three dimensions") };
-    let tokens = n * t;
     let sizes = || -> Constants {
-        let sizes = [
-            ("TOKENS", tokens),
-            ("T", t),
-            ("WIDTH", width),
-            ("KEPT", kept),
-            ("CAPACITY", capacity),
-        ];
+        let sizes = [("ROWS", rows), ("WIDTH", width), ("KEPT", kept), ("CAPACITY", capacity)];
         sizes.map(|(name, size)| (name, size as f64)).to_vec()
     };
     let stores = [("StoreCache", cache)];
     let keep = shader!("cached_attention_keep", "dispatch", "cached_attention");
     let keep = keep.with_stores(false, stores);
     let bindings = vec![Input(0), Input(1), Output(1)];
-    let keep = dispatch(keep, sizes(), bindings, tokens * kept, caps);
-    let lanes = row_lanes(capacity, caps);
+    let keep = dispatch(keep, sizes(), bindings, rows * kept, caps);
+    let head = width / heads;
+    let is_long = caps.software && capacity * (2 * head + 1) > SOFTWARE_TURNS;
+    let lanes = if is_long { WORKGROUP } else { row_lanes(capacity, caps) };
     let mut constants = sizes();
     constants.extend([
         ("HEADS", heads as f64),
@@ -55,7 +50,7 @@ fn cached(heads: usize, group: usize, bound: Bound, caps: &DeviceCaps) -> Lowere
         .with_stores(false, stores)
         .with_const("HEAD", (width / heads) as u32);
     let bindings = vec![Input(0), Input(1), Output(1), Output(0)];
-    let invocations = tokens * heads * lanes as usize;
+    let invocations = rows * heads * lanes as usize;
     let attend = dispatch(attend, constants, bindings, invocations, caps);
     Lowered { dispatches: vec![keep, attend], scratch_bytes: vec![] }
 }
@@ -222,8 +217,8 @@ impl Attention {
         Dispatch { shader, constants, bindings, workgroups, guarded: true }
     }
 
-    /// Rows and columns of an invocation of a kernel with so many tiles; none on software adapters, where a
-    /// barrier is a switch between coroutines, and for heads that workgroup memory cannot hold.
+    /// Rows and columns of an invocation of a kernel with so many tiles; none for heads that workgroup memory cannot hold, and
+    /// on software adapters, where a barrier is a switch between coroutines, as long as an invocation may go over all keys.
     fn each(&self, tiles: usize, caps: &DeviceCaps) -> Option<usize> {
         let quads = self.head.div_ceil(4);
         let pitch_bytes = 16 * (quads + 1 - quads % 2);
@@ -232,6 +227,7 @@ impl Attention {
             block * (tiles * pitch_bytes + 4 * (block + 1) + 4)
         };
         let fits = |each: &usize| bytes(*each) <= caps.workgroup_bytes as usize;
-        if caps.software { None } else { EACH.into_iter().find(fits) }
+        let is_short = self.tokens * (4 * self.head + 1) <= SOFTWARE_TURNS;
+        if caps.software && is_short { None } else { EACH.into_iter().find(fits) }
     }
 }

@@ -4,6 +4,7 @@
 //! literals, and operations that agree in all of them share one pipeline.
 
 mod attention;
+mod choice;
 mod elementwise;
 mod embedding;
 mod losses;
@@ -124,6 +125,7 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::RmsNormInputGrad
         | Op::RmsNormParamGrad => norm::lower(op, bound, caps),
         Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::lower(op, bound, caps),
+        Op::ChooseToken => choice::lower(bound, caps),
         Op::CrossEntropy { .. }
         | Op::SoftCrossEntropy { .. }
         | Op::MeanSquaredError { .. }
@@ -197,10 +199,14 @@ fn channels(shape: &[usize]) -> [usize; 3] {
     [shape[0], shape[1], shape[2..].iter().product()]
 }
 
-/// How many invocations share a row of `len` elements: one on software adapters, where sharing costs
-/// more than it saves, and for short rows; else a whole workgroup.
+/// Turns of all loops of an invocation together, with some to spare: llvmpipe ends them after 65,535, whatever is left to do.
+const SOFTWARE_TURNS: usize = 60_000;
+
+/// How many invocations share a row of `len` elements, over which they go a few times: one for short rows, and on software
+/// adapters, where sharing costs more than it saves, as long as it may go on for so long; else a whole workgroup.
 fn row_lanes(len: usize, caps: &DeviceCaps) -> u32 {
-    if caps.software || len <= WORKGROUP as usize { 1 } else { WORKGROUP }
+    let is_short = len <= WORKGROUP as usize;
+    if is_short || caps.software && 6 * len <= SOFTWARE_TURNS { 1 } else { WORKGROUP }
 }
 
 #[cfg(test)]

@@ -1,0 +1,81 @@
+//! The choice of tokens, with each limit alone and all together, for vocabularies below and beyond a workgroup.
+
+use bytemuck::cast_slice;
+use inflight::graph::choice::TokenChoice;
+use inflight::graph::op::Op;
+
+use crate::bench::Bench;
+use crate::{header, normal};
+
+/// Choices that differ in what limits them.
+fn choices() -> Vec<TokenChoice> {
+    let plain = TokenChoice { temperature: 1.0, ..TokenChoice::default() };
+    vec![
+        TokenChoice::default(),
+        TokenChoice { repetition_penalty: 1.5, ..TokenChoice::default() },
+        plain,
+        TokenChoice { temperature: 0.6, ..plain },
+        TokenChoice { top_k: 1, ..plain },
+        TokenChoice { top_k: 5, ..plain },
+        TokenChoice { top_k: 100_000, ..plain },
+        TokenChoice { top_p: 0.1, ..plain },
+        TokenChoice { top_p: 0.9, ..plain },
+        TokenChoice { min_p: 0.2, ..plain },
+        TokenChoice { repetition_penalty: 3.0, ..plain },
+        TokenChoice {
+            temperature: 1.5,
+            top_k: 20,
+            top_p: 0.8,
+            min_p: 0.05,
+            repetition_penalty: 1.2,
+            ..plain
+        },
+    ]
+}
+
+/// Choices of every kind with draws all over, for as many rows.
+fn rows(vocabulary: usize, logits: &[f32]) -> Bench {
+    let words = vocabulary.div_ceil(32);
+    let rows = logits.len() / vocabulary;
+    let kinds = choices();
+    let mut choices: Vec<u32> = Vec::new();
+    for row in 0..rows {
+        let drawn = (row as f32 * 0.618_034).fract();
+        let choice = TokenChoice { drawn, ..kinds[row % kinds.len()] };
+        choices.extend(cast_slice::<_, u32>(&[choice]));
+        choices.extend((0..words as u32).map(|word| 0x9e37_79b9_u32.wrapping_mul(word + 1)));
+    }
+    let mut bench = Bench::new(1, header(1));
+    let logits = bench.f32(&[rows, vocabulary], logits);
+    let choices = bench.u32(&[rows, 8 + words], &choices);
+    let chosen = bench.output(&[rows, 2]);
+    bench.push(Op::ChooseToken, &[logits, choices], &[chosen]);
+    bench
+}
+
+#[test]
+fn choose_token() {
+    for vocabulary in [1, 2, 31, 33, 256, 257, 1000, 50_257] {
+        let rounds = if vocabulary > 1000 { 1 } else { 5 };
+        let rows_len = rounds * choices().len();
+        let mut logits = normal(vocabulary as u64, rows_len * vocabulary);
+        logits.iter_mut().for_each(|logit| *logit *= 3.0);
+        rows(vocabulary, &logits).check(1e-5, 1e-5);
+    }
+}
+
+#[test]
+fn of_equal_tokens_all_are_within_a_limit_and_the_first_is_the_most_probable() {
+    let kinds = choices().len();
+    rows(40, &vec![0.25; 3 * kinds * 40]).check(1e-5, 1e-5);
+}
+
+#[test]
+fn a_choice_from_what_is_not_finite_is_none() {
+    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let kinds = choices().len();
+        let mut logits = normal(1, kinds * 300);
+        logits.iter_mut().skip(299).step_by(300).for_each(|logit| *logit = wrong);
+        rows(300, &logits).check(0.0, 0.0);
+    }
+}
