@@ -23,6 +23,13 @@ pub struct Peak {
     pub f16_flops_per_s: f64,
 }
 
+impl Peak {
+    fn is_sound(&self) -> bool {
+        let rates = [self.f32_flops_per_s, self.f16_flops_per_s];
+        rates.iter().all(|rate| rate.is_finite() && *rate > 0.0)
+    }
+}
+
 /// Where peaks are kept.
 ///
 /// # Errors
@@ -31,11 +38,14 @@ pub fn file() -> Result<PathBuf> {
     Ok(default_cache_dir()?.join(FILE))
 }
 
-/// Keeps what was measured in `file`, in the place of what was measured before.
+/// Keeps what was measured in `file`, in the place of what was measured before. What is no rate is not kept.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn keep(file: &Path, device: &DeviceInfo, peak: Peak) -> Result<()> {
+    if !peak.is_sound() {
+        return Ok(());
+    }
     let mut all = read(file);
     all.insert(name(device), peak);
     let json = serde_json::to_vec_pretty(&all)
@@ -45,9 +55,7 @@ pub fn keep(file: &Path, device: &DeviceInfo, peak: Peak) -> Result<()> {
 
 /// What was measured on this device, if it ever was.
 pub fn known(file: &Path, device: &DeviceInfo) -> Option<Peak> {
-    let peak = read(file).remove(&name(device))?;
-    let sound = |x: f64| x.is_finite() && x > 0.0;
-    Some(peak).filter(|peak| sound(peak.f32_flops_per_s) && sound(peak.f16_flops_per_s))
+    read(file).remove(&name(device)).filter(Peak::is_sound)
 }
 
 /// A file that is missing or damaged knows nothing.
