@@ -11,6 +11,7 @@ is counted from the line that the panic writes. Tells the median and the longest
 """
 
 import argparse
+import glob
 import os
 import random
 import signal
@@ -97,8 +98,9 @@ def main():
                 assert code in codes, f"{name}: ended with {code}"
                 times.setdefault(code, []).append(seconds)
                 # A run that was cut off may have no checkpoint yet; what there is must be whole.
-                if os.path.isdir(f"{out}/checkpoints"):
-                    subprocess.run([args.program, "checkpoint", "verify", out], check=True, capture_output=True)
+                if glob.glob(f"{out}/checkpoints/step-*"):
+                    verified = subprocess.run([args.program, "checkpoint", "verify", out], capture_output=True, text=True)
+                    assert verified.returncode == 0, f"{name}: {verified.stderr}"
         for code, found in sorted(times.items()):
             what = f"{statistics.median(found):.3f} s, at most {max(found):.3f} s"
             print(f"{name} on {args.device}, exit {code}: {len(found)} times, median {what}", flush=True)

@@ -4,9 +4,10 @@
     python3 benches/saves.py target/release/inflight --pairs 12 --every 3s -- \\
         fashion-mnist-10k --model mlp --batch-size 256 --steps 6000 --no-eval --device cpu
 
-Tells the share by which a run with saves takes longer than the one beside it: the median of the pairs, the bounds that hold
-the median of all such pairs with 95 % (by ranks), and lowest to highest; of `train_s` and of processor time. Both runs of a
-pair must end with the same parameters, or there is nothing to compare.
+Tells the share by which a run with saves takes longer than the one beside it, and the milliseconds that each save adds: the
+median of the pairs, the bounds that hold the median of all such pairs with 95 % (by ranks), and lowest to highest; of `train_s`
+and of processor time. Many saves in a short run (`--every 20`) show what one costs through the noise of a machine. Both runs
+of a pair must end with the same parameters, or there is nothing to compare.
 """
 
 import argparse
@@ -32,16 +33,16 @@ def once(program, line, more):
     return {"train_s": done["train_s"], "cpu_s": used, "saves": saves, "hash": done["parameter_hash"]}
 
 
-def spread(shares):
+def spread(found, form):
     """Median, ranks that hold it with 95 % or more, lowest and highest."""
-    shares = sorted(shares)
-    n = len(shares)
+    found = sorted(found)
+    n = len(found)
     outside, rank = 2 * 0.5**n, 0
     while rank + 1 < n // 2 and outside + 2 * math.comb(n, rank + 1) * 0.5**n <= 0.05:
         rank += 1
         outside += 2 * math.comb(n, rank) * 0.5**n
-    low, high = shares[rank], shares[n - 1 - rank]
-    return f"{statistics.median(shares):.2%} [{low:.2%} to {high:.2%}], {shares[0]:.2%} to {shares[-1]:.2%}"
+    shown = [form.format(x) for x in (statistics.median(found), found[rank], found[n - 1 - rank], found[0], found[-1])]
+    return "{} [{} to {}], {} to {}".format(*shown)
 
 
 def main():
@@ -62,12 +63,14 @@ def main():
         assert found["with"]["hash"] == found["without"]["hash"], found
         pairs.append((found["with"], found["without"]))
         print(json.dumps(pairs[-1]), flush=True)
-    of = lambda key: [saving[key] / plain[key] - 1 for saving, plain in pairs]
     saves = [saving["saves"] - plain["saves"] for saving, plain in pairs]
-    plain = statistics.median(plain["train_s"] for _, plain in pairs)
-    print(f"{len(pairs)} pairs, {min(saves)} to {max(saves)} saves more in a run of {plain:.2f} s")
-    print(f"train_s: {spread(of('train_s'))}")
-    print(f"cpu_s:   {spread(of('cpu_s'))}")
+    length = statistics.median(plain["train_s"] for _, plain in pairs)
+    print(f"{len(pairs)} pairs, {min(saves)} to {max(saves)} saves more in a run of {length:.2f} s")
+    for key in ("train_s", "cpu_s"):
+        more = [saving[key] - plain[key] for saving, plain in pairs]
+        shares = [more / plain[key] for more, (_, plain) in zip(more, pairs)]
+        each = [1e3 * more / max(saves, 1) for more, saves in zip(more, saves)]
+        print(f"{key}: {spread(shares, '{:.2%}')}; {spread(each, '{:.1f}')} ms a save")
 
 
 if __name__ == "__main__":

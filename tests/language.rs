@@ -15,6 +15,7 @@ use inflight::batch::{DType, SampleSpec, StepHeader, TargetSpec};
 use inflight::executor::{Tune, Wants};
 use inflight::generate::{Finish, Generator, Sampling, Token, model_of, model_with};
 use inflight::graph::plan::{Pass, Variable};
+use inflight::graph::precision::Precision;
 use inflight::graph::{Arena, Init};
 use inflight::nn::Module;
 use inflight::nn::describe::describe;
@@ -285,6 +286,31 @@ fn greedy_text_of_a_published_llama_is_pytorchs() {
     let tied = model_with(config, &weights).expect("sound");
     let error = Generator::new(tied, &weights, "cpu", 1).err().expect("refused").to_string();
     assert!(error.contains("lm_head.weight is not model.embed_tokens.weight"), "{error}");
+}
+
+#[test]
+fn a_cache_of_16_bits_makes_nearly_the_same() {
+    let Reference { seed, making, .. } = llama_reference();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let weights = Weights::open(making.save(seed, folder.path())).expect("opens");
+    for device in devices() {
+        let made = |precision| {
+            let model = making.llama();
+            let generator = Generator::with_cache(model, &weights, device, 1, precision);
+            let mut generator = generator.expect("fits");
+            let bytes = generator.device().allocated_bytes;
+            (all(&mut generator, vec![prompt(&making.prompt)], Sampling::greedy(12)), bytes)
+        };
+        let (half, half_bytes) = made(Precision::F16);
+        let (full, full_bytes) = made(Precision::F32);
+        let ids = |made: &[Token]| made.iter().map(|token| token.id).collect::<Vec<_>>();
+        assert_eq!(ids(&half), making.tokens[..12], "on {device}");
+        let found =
+            |made: &[Token]| made.iter().map(|token| token.log_probability).collect::<Vec<_>>();
+        assert_close(&found(&half), &found(&full), 2e-2, 2e-2);
+        assert_ne!(found(&half), found(&full), "16 bits show on {device}");
+        assert!(device == "cpu" || half_bytes < full_bytes, "{half_bytes} {full_bytes}");
+    }
 }
 
 /// The logits of a sample of tokens, by a model with weights of `making`'s size.

@@ -95,6 +95,7 @@ impl Twin {
             output_shapes,
             header: &self.header,
             scratch: &self.scratch,
+            half_outputs: &[],
         });
     }
 

@@ -21,7 +21,8 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     let (positions, sequences) = call.indices(1).split_at(rows);
     let [y, cache] = [call.out(0), call.out(1)];
     let qkv = call.real(0);
-    shape.keep(qkv, positions, sequences, cache);
+    let half = call.half_outputs.contains(&1);
+    shape.keep(qkv, positions, sequences, cache, half);
     let cache = &*cache;
     let mut parts = call.scratch.shared();
     let pieces = shape.pieces(positions, sequences);
@@ -88,13 +89,23 @@ impl Shape {
     }
 
     /// Keeps keys and values of all tokens but padding.
-    fn keep<T: Real>(&self, qkv: &[T], positions: &[u32], sequences: &[u32], cache: &mut [T]) {
+    fn keep<T: Real>(
+        &self,
+        qkv: &[T],
+        positions: &[u32],
+        sequences: &[u32],
+        cache: &mut [T],
+        half: bool,
+    ) {
         let places = positions.iter().zip(sequences);
         for (qkv, (&position, &sequence)) in qkv.chunks(self.row_len()).zip(places) {
             if (position as usize) < self.capacity {
                 let row = sequence as usize * self.capacity + position as usize;
-                let kept = &qkv[self.heads * self.len..];
-                cache[row * self.kept()..][..self.kept()].copy_from_slice(kept);
+                let kept = &mut cache[row * self.kept()..][..self.kept()];
+                kept.copy_from_slice(&qkv[self.heads * self.len..]);
+                if half {
+                    T::round_to_half(kept);
+                }
             }
         }
     }
@@ -193,6 +204,7 @@ mod tests {
             output_shapes: &outputs,
             header: &header,
             scratch: &scratch,
+            half_outputs: &[],
         });
         y
     }

@@ -89,6 +89,8 @@ pub struct Call<'c, 'm, T> {
     pub header: &'c StepHeader,
     /// Working memory.
     pub scratch: &'c Scratch<T>,
+    /// Outputs of 16 bits. What is written there is rounded afterwards, but for caches, whose twin rounds what it keeps.
+    pub half_outputs: &'c [usize],
 }
 
 impl<'m, T: Real> Call<'_, 'm, T> {

@@ -15,7 +15,7 @@ use crate::batch::{DType, StepHeader, TargetSpec};
 use crate::error::{Error, Result};
 use crate::graph::op::Op;
 use crate::graph::plan::{Location, Place, Plan, Program};
-use crate::graph::{Arena, Node, Role, TensorId};
+use crate::graph::{Arena, Node, Role, Tensor, TensorId};
 
 /// A buffer that is allocated once.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl<T: Real> Memory<T> {
         let mut arenas = BTreeMap::new();
         for (&arena, &len) in &program.arenas {
             arenas.insert(arena, buffers.len());
-            buffers.push(Buffer::Real(vec![T::ZERO; len]));
+            buffers.push(Buffer::Real(vec![T::ZERO; numbers_a_word(program, arena) * len]));
         }
         let activations = buffers.len();
         buffers.extend(program.activations.iter().map(|buffer| match buffer.dtype {
@@ -273,9 +273,14 @@ impl<T: Real> Memory<T> {
             output_shapes: &step.output_shapes,
             header,
             scratch,
+            half_outputs: &step.halves,
         });
+        // Of a cache only what is new needs to be rounded, which its twin does.
+        let rounds = !matches!(step.op, Op::CachedAttention { .. });
         for (taken, target) in taken.iter_mut().zip(&step.targets) {
-            round_halves(taken, target, &step.halves);
+            if rounds {
+                round_halves(taken, target, &step.halves);
+            }
             self.buffers[target.buffer] = take(taken);
         }
     }
@@ -300,6 +305,15 @@ impl<T: Real> Memory<T> {
             },
         }
     }
+}
+
+/// How many numbers of an arena a word is: two where they have 16 bits, which the twins hold in more.
+fn numbers_a_word(program: &Program, arena: Arena) -> usize {
+    let tensors = program.plans.values().flat_map(|plan| plan.tensors.iter().zip(&plan.locations));
+    let is_half = |(tensor, location): (&Tensor, &Location)| {
+        tensor.dtype == DType::F16 && location.place == Place::Arena(arena)
+    };
+    if tensors.into_iter().any(is_half) { 2 } else { 1 }
 }
 
 /// Rounds what was written into tensors of 16 bits, which the twins hold in more: so they compute what a

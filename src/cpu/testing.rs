@@ -77,6 +77,7 @@ pub fn run_op_with<T: Real>(
         output_shapes,
         header,
         scratch: &scratch,
+        half_outputs: &[],
     });
     results
 }

@@ -24,11 +24,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::{Slot, SlotLayout, StepHeader};
+use crate::batch::{DType, Slot, SlotLayout, StepHeader};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::{DeviceInfo, Executor, Wants};
 use crate::graph::plan::{Pass, Program};
+use crate::graph::precision::Precision;
 use crate::nn::language::LanguageModel;
 use crate::train::weights::Weights;
 use program::Layout;
@@ -82,12 +83,31 @@ impl Generator {
         device: &str,
         sequences: usize,
     ) -> Result<Self> {
+        Self::with_cache(model, weights, device, sequences, Precision::F32)
+    }
+
+    /// As [`Generator::new`], with keys and values kept in this precision. In 16 bits they take half the memory, and half of
+    /// it has to be read for each token, but on the twins, which hold them rounded.
+    ///
+    /// # Errors
+    /// As [`Generator::new`], and when the shaders of the device have no 16-bit floats.
+    pub fn with_cache(
+        model: impl Into<LanguageModel>,
+        weights: &Weights,
+        device: &str,
+        sequences: usize,
+        cache: Precision,
+    ) -> Result<Self> {
         let model = model.into();
         if !(1..=SEQUENCES_MAX).contains(&sequences) {
             let message = format!("found {sequences}, expected 1 to {SEQUENCES_MAX}");
             return Err(Error::config("--sequences", message));
         }
-        let layout = Layout::new(&model, sequences);
+        let cache = match cache {
+            Precision::F32 => DType::F32,
+            Precision::F16 => DType::F16,
+        };
+        let layout = Layout { cache, ..Layout::new(&model, sequences) };
         let program = Arc::new(layout.program(&model)?);
         // Held against the model before anything is allocated.
         let placed = weights.place(&program)?;

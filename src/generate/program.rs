@@ -33,12 +33,19 @@ pub(super) struct Layout {
     pub rows: usize,
     /// Words of a choice.
     pub choice_len: usize,
+    /// The type of keys and values that are kept.
+    pub cache: DType,
 }
 
 impl Layout {
     pub fn new(model: &LanguageModel, sequences: usize) -> Self {
         let rows = (sequences + STRETCH).min(sequences * model.positions());
-        Self { sequences, rows, choice_len: CHOICE_LEN + model.vocabulary().div_ceil(32) }
+        Self {
+            sequences,
+            rows,
+            choice_len: CHOICE_LEN + model.vocabulary().div_ceil(32),
+            cache: DType::F32,
+        }
     }
 
     /// Rows of each pass, ascending.
@@ -108,13 +115,14 @@ impl Layout {
         let ids = graph.add_tensor("ids", &[1, rows], DType::U32, Role::Input);
         let positions = graph.add_tensor("positions", &[1, rows], DType::U32, Role::Target);
         let places = graph.add_tensor("places", &[2, rows], DType::U32, Role::Beside(0));
-        let cache_len = (n * capacity * heads.kept()).next_multiple_of(SLOT_ALIGN_BYTES / 4);
+        let cache_bytes = n * capacity * heads.kept() * self.cache.bytes();
+        let cache_len = cache_bytes.next_multiple_of(SLOT_ALIGN_BYTES) / 4;
         let attend: Attend<'_> = &mut |graph, qkv, layer| {
             let row = *graph.shape(qkv).last().unwrap_or(&0);
             let qkv = graph.reshape(qkv, &[rows, row])?;
             let y = graph.add_tensor("y", &[rows, heads.width()], DType::F32, Role::Activation);
             let at = Role::Stretch(Arena::Cache, layer * cache_len);
-            let cache = graph.add_tensor("cache", &[n, capacity, heads.kept()], DType::F32, at);
+            let cache = graph.add_tensor("cache", &[n, capacity, heads.kept()], self.cache, at);
             let op = Op::CachedAttention { heads: heads.queries, kv_heads: heads.keys };
             graph.push_into(op, &[qkv, places], &[y, cache]);
             graph.reshape(y, &[1, rows, heads.width()])

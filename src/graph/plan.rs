@@ -125,7 +125,7 @@ pub struct Program {
     pub spec: SampleSpec,
     /// How a batch lies in a slot.
     pub slot: SlotLayout,
-    /// Elements of each arena that is used (`f32`).
+    /// Words of each arena that is used: elements, since all are `f32` but what a cache may hold.
     pub arenas: BTreeMap<Arena, usize>,
     /// The shared activation buffers.
     pub activations: Vec<ActivationBuffer>,
@@ -391,7 +391,8 @@ impl ProgramBuilder {
             }
             Role::Const(values) => arena(Arena::Consts, self.const_offset(values)),
             Role::Stretch(of, offset) => {
-                let end = (offset + tensor.len()).next_multiple_of(ALIGN);
+                let words = (tensor.len() * tensor.dtype.bytes()).div_ceil(4);
+                let end = (offset + words).next_multiple_of(ALIGN);
                 let len = self.stretched.entry(*of).or_default();
                 *len = (*len).max(end);
                 arena(*of, *offset)

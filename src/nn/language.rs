@@ -115,6 +115,18 @@ impl LanguageModel {
         self.decoder().positions()
     }
 
+    /// The same model of so many positions, for texts alone: whatever ends a document is forgotten.
+    ///
+    /// # Errors
+    /// As [`LanguageConfig::with_sizes`].
+    pub fn with_positions(&self, positions: usize) -> Result<Self> {
+        let config = match self {
+            Self::Gpt(model) => model.config().into(),
+            Self::Llama(model) => LanguageConfig::from(model.config()),
+        };
+        config.with_sizes(self.vocabulary(), positions)
+    }
+
     /// How its heads divide a row of queries, keys and values.
     pub(crate) fn heads(&self) -> Heads {
         self.decoder().heads()

@@ -1,6 +1,7 @@
 //! Attention to keys and values that were kept, with padding, for kernels whose lanes share a row and for those that do
 //! not.
 
+use inflight::batch::DType;
 use inflight::graph::Arena;
 use inflight::graph::op::Op;
 
@@ -35,4 +36,21 @@ fn cached_attention() {
         bench.push(Op::CachedAttention { heads, kv_heads }, &[qkv, places], &[y, cache]);
         bench.check(1e-5, 1e-5);
     }
+}
+
+/// A cache of 16 bits, from which the second operation reads what the first one kept.
+#[test]
+fn cached_attention_in_16_bits() {
+    let [n, heads, kv_heads, len, capacity] = [2, 4, 2, 6, 70];
+    let (d, kept, rows) = (heads * len, 2 * kv_heads * len, 66);
+    let mut bench = Bench::new(1, header(1));
+    let cache = bench.between(&[n, capacity, kept], DType::F16);
+    let places: Vec<u32> = (0..rows as u32).chain(vec![1; rows]).collect();
+    let places = bench.u32(&[2, rows], &places);
+    for key in [1, 2] {
+        let qkv = bench.f32(&[rows, d + kept], &normal(key, rows * (d + kept)));
+        let y = bench.output(&[rows, d]);
+        bench.push(Op::CachedAttention { heads, kv_heads }, &[qkv, places], &[y, cache]);
+    }
+    bench.check(2e-3, 2e-3);
 }

@@ -89,8 +89,8 @@ class Gpt(nn.Module):
         return self.ln_f(x) @ self.wte.weight.T
 
 
-def losses(text, dtype):
-    model = Gpt(**NANO, positions=CONTEXT).to(dtype)
+def losses(model, text, dtype):
+    model = model.to(dtype)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": DECAY},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
@@ -109,8 +109,8 @@ def losses(text, dtype):
     return out
 
 
-def make(dtype):
-    model = Gpt(**MAKING, positions=POSITIONS, std=MAKING_STD).to(dtype)
+def make(model, dtype):
+    model = model.to(dtype)
     window, made, probabilities, clear = list(PROMPT.encode()), [], [], math.inf
     with torch.no_grad():
         for _ in range(TOKENS):
@@ -130,12 +130,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=pathlib.Path, default=HERE / "../../datasets/tinyshakespeare/input.txt")
     text = torch.from_numpy(np.frombuffer(parser.parse_args().data.read_bytes(), np.uint8).astype(np.int64))
-    single, double = losses(text, torch.float32), losses(text, torch.float64)
+    nano = lambda: Gpt(**NANO, positions=CONTEXT)
+    single, double = losses(nano(), text, torch.float32), losses(nano(), text, torch.float64)
     apart = max(abs(a - b) / abs(b) for a, b in zip(single, double))
     print(f"losses {single[0]:.4f} to {single[-1]:.4f}; f32 leaves f64 by {apart:.1e}")
     assert apart < DETERMINED
-    made, probabilities, clear = make(torch.float64)
-    assert make(torch.float32)[0] == made
+    making = lambda: Gpt(**MAKING, positions=POSITIONS, std=MAKING_STD)
+    made, probabilities, clear = make(making(), torch.float64)
+    assert make(making(), torch.float32)[0] == made
     print(f"{len(set(made))} different tokens of {TOKENS}; the best is {clear:.1e} before the next")
     assert clear > CLEAR
     training = {"context": CONTEXT, "batch_size": BATCH, "lr": LR, "beta2": BETAS[1], "weight_decay": DECAY}

@@ -19,7 +19,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from make_gpt_reference import BATCH, BETAS, CLEAR, CONTEXT, DECAY, DETERMINED, LR, POSITIONS, PROMPT, SEED, STEPS, TOKENS
+from make_gpt_reference import BATCH, BETAS, CLEAR, CONTEXT, DECAY, DETERMINED, LR, POSITIONS, PROMPT, SEED, TOKENS
+from make_gpt_reference import losses, make
 from make_reference import initial_normal
 
 HERE = pathlib.Path(__file__).parent
@@ -113,43 +114,6 @@ class Llama(nn.Module):
         return self.lm_head(self.model.norm(x))
 
 
-def losses(text, dtype):
-    model = Llama(**NANO).to(dtype)
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": DECAY},
-        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=1e-8)
-    out = []
-    for step in range(STEPS):
-        starts = [(step * BATCH + i) * CONTEXT for i in range(BATCH)]
-        windows = torch.stack([text[start : start + CONTEXT + 1] for start in starts])
-        logits = model(windows[:, :-1])
-        loss = F.cross_entropy(logits.reshape(-1, 256), windows[:, 1:].reshape(-1))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        out.append(loss.item())
-    return out
-
-
-def make(dtype):
-    model = Llama(**MAKING, std=MAKING_STD).to(dtype)
-    window, made, probabilities, clear = list(PROMPT.encode()), [], [], math.inf
-    with torch.no_grad():
-        for _ in range(TOKENS):
-            logits = model(torch.tensor([window]))[0, -1]
-            best = logits.topk(2)
-            clear = min(clear, (best.values[0] - best.values[1]).item())
-            token = best.indices[0].item()
-            made.append(token)
-            probabilities.append(logits.log_softmax(0)[token].item())
-            if len(window) == POSITIONS:
-                window = window[POSITIONS - POSITIONS // 2 :]
-            window.append(token)
-    return made, probabilities, clear
-
-
 def hugging_face_config():
     """The config.json of the model that makes text."""
     return {
@@ -183,12 +147,12 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, default=HERE / "../../datasets/tinyshakespeare/input.txt")
     text = torch.from_numpy(np.frombuffer(parser.parse_args().data.read_bytes(), np.uint8).astype(np.int64))
     check_against_transformers()
-    single, double = losses(text, torch.float32), losses(text, torch.float64)
+    single, double = (losses(Llama(**NANO), text, dtype) for dtype in (torch.float32, torch.float64))
     apart = max(abs(a - b) / abs(b) for a, b in zip(single, double))
     print(f"losses {single[0]:.4f} to {single[-1]:.4f}; f32 leaves f64 by {apart:.1e}")
     assert apart < DETERMINED
-    made, probabilities, clear = make(torch.float64)
-    assert make(torch.float32)[0] == made
+    made, probabilities, clear = make(Llama(**MAKING, std=MAKING_STD), torch.float64)
+    assert make(Llama(**MAKING, std=MAKING_STD), torch.float32)[0] == made
     print(f"{len(set(made))} different tokens of {TOKENS}; the best is {clear:.1e} before the next")
     assert clear > CLEAR
     training = {"context": CONTEXT, "batch_size": BATCH, "lr": LR, "beta2": BETAS[1], "weight_decay": DECAY}

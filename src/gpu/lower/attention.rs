@@ -227,7 +227,9 @@ impl Attention {
             block * (tiles * pitch_bytes + 4 * (block + 1) + 4)
         };
         let fits = |each: &usize| bytes(*each) <= caps.workgroup_bytes as usize;
-        let is_short = self.tokens * (4 * self.head + 1) <= SOFTWARE_TURNS;
+        // Of keys that several heads share, an invocation goes over the queries of all.
+        let queries = self.how.group() * self.tokens;
+        let is_short = queries * (4 * self.head + 1) <= SOFTWARE_TURNS;
         if caps.software && is_short { None } else { EACH.into_iter().find(fits) }
     }
 }
