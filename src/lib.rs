@@ -47,6 +47,7 @@ pub mod gpu;
 pub mod graph;
 pub mod guide;
 pub mod nn;
+pub mod peaks;
 pub mod permutation;
 pub mod pipeline;
 pub mod prepare;

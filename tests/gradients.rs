@@ -62,11 +62,12 @@ fn program(build: &dyn Fn(&mut Graph) -> TensorId, end: End) -> (Program, BTreeS
             (TargetSpec::Values { len: width }, vec![BATCH, width], DType::F32, loss)
         }
         End::Classes => {
-            let loss = Op::CrossEntropy { smoothing: 0.1, gradient: true, per_sample: 1 };
+            let loss = Op::CrossEntropy { smoothing: 0.1, gradient: true, per_sample: 1, first: 0 };
             (TargetSpec::Class { classes: width }, vec![BATCH], DType::U32, loss)
         }
         End::Tokens => {
-            let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: TOKENS };
+            let loss =
+                Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: TOKENS, first: 0 };
             let vocabulary = width / TOKENS;
             let target = TargetSpec::Tokens { len: TOKENS, vocabulary, document_end: None };
             (target, vec![BATCH * TOKENS], DType::U32, loss)

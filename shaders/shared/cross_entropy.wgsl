@@ -6,6 +6,8 @@ override CLASSES: u32;
 override SMOOTHING: f32;
 // Rows of each sample, all of which are valid or none.
 override PER_SAMPLE: u32 = 1u;
+// Rows of the batch before these.
+override FIRST_ROW: u32 = 0u;
 
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
@@ -27,7 +29,7 @@ struct Softmax {
 // Writes the loss of a row and returns its softmax.
 fn row_loss(grid: Grid) -> Softmax {
     let row = row_of(grid);
-    let is_valid = row < min(ROWS, header.count * PER_SAMPLE);
+    let is_valid = row < ROWS && FIRST_ROW + row < header.count * PER_SAMPLE;
     let begin = row * CLASSES;
     let end = select(0u, CLASSES, is_valid);
     let first = grid.lane % LANES;

@@ -8,7 +8,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::executor::DeviceInfo;
 use crate::gpu::stopwatch::{Effort, measure};
+use crate::peaks::{self, Peak};
 
 /// The ceilings of a device, measured on it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -29,6 +31,16 @@ impl Ceilings {
         let halves = [self.f16_flops_per_s, self.matrix_flops_per_s];
         let halves = halves.into_iter().flatten().filter(|_| half);
         halves.fold(self.f32_flops_per_s, f64::max)
+    }
+
+    /// Keeps them for runs that tell how much of the device they make use of. A place that cannot be written is no reason
+    /// to fail: such runs then tell nothing.
+    pub fn keep(&self, device: &DeviceInfo) {
+        let [f32_flops_per_s, f16_flops_per_s] = [false, true].map(|half| self.flops_per_s(half));
+        let peak = Peak { f32_flops_per_s, f16_flops_per_s };
+        if let Err(error) = peaks::file().and_then(|file| peaks::keep(&file, device, peak)) {
+            tracing::warn!(%error, "what the device can do is not kept");
+        }
     }
 }
 

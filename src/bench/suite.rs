@@ -121,6 +121,7 @@ pub fn run(plan: &Plan, mut news: impl FnMut(News<'_>)) -> Result<Results> {
     let device = device(&bed);
     news(News::Device(&device));
     let ceilings = bed.ceilings(true)?;
+    ceilings.keep(&bed.device());
     let mut left_out = Vec::new();
     let mut suite = Suite::new(&bed, plan, ceilings, &mut left_out)?;
     let seconds = SECONDS[usize::from(plan.quick)];

@@ -143,6 +143,7 @@ pub fn run(args: Args) -> Result<()> {
     print::note(format!("device: {} ({}, {})", device.name, device.kind, device.backend));
     let ceilings = bed.ceilings(options.quick)?;
     print::note(ceilings_line(&ceilings));
+    ceilings.keep(&device);
     let mut done = Done { event: "done", device, ceilings, rows: 0, left_out: 0, wall_s: 0.0 };
     if suite != Suite::Train {
         measure_kernels(&mut bed, &options, &args, &mut done)?;

@@ -153,7 +153,7 @@ pub fn run(args: Args) -> Result<()> {
         dataset.name,
         split.name(),
         measures(Some(evaluation.loss), evaluation.accuracy),
-        text_measures(evaluation.perplexity, evaluation.bits_per_byte),
+        text_measures(&evaluation.text),
         print::count(evaluation.samples)
     ));
     if evaluation.left_out > 0 {

@@ -207,6 +207,9 @@ pub struct DataFlags {
     /// Number of different tokens, for files that do not say [default: one more than the highest found]
     #[arg(long, value_name = "N")]
     vocabulary: Option<usize>,
+    /// What text is turned into tokens by: bytes, gpt2, or a tokenizer.json or its folder [default: bytes]
+    #[arg(long, value_name = "T")]
+    tokenizer: Option<String>,
     /// Let tokens attend only to those of their own document
     #[arg(long)]
     document_mask: bool,
@@ -254,6 +257,14 @@ fn stream_format(name: &str) -> Result<StreamFormat, String> {
     StreamFormat::deserialize(value).map_err(|e| e.to_string())
 }
 
+/// A tokenizer by its name, or by its path from anywhere.
+fn tokenizer(name: &str) -> String {
+    match name {
+        "bytes" | "gpt2" => name.into(),
+        path => absolute(Path::new(path)).display().to_string(),
+    }
+}
+
 impl DataFlags {
     /// Overrides the keys of `config` that a flag was given for.
     pub fn apply(&self, config: &mut DataConfig) {
@@ -270,6 +281,7 @@ impl DataFlags {
         config.context = self.context.or(config.context);
         config.stride = self.stride.or(config.stride);
         config.vocabulary = self.vocabulary.or(config.vocabulary);
+        set_some(&mut config.tokenizer, self.tokenizer.as_deref().map(tokenizer));
         config.document_mask |= self.document_mask;
         config.document_end = self.document_end.or(config.document_end);
         config.mean = self.mean.clone().or_else(|| config.mean.take());
@@ -518,7 +530,7 @@ mod tests {
                     --weight-decay 0.2 --decay-norms-and-biases=false --warmup-steps 4 --label-smoothing 0.1 --mixup 0.2 --cutmix 1 --clip-norm 2 --ema 0.9 --accumulate 5 \
                     --seed 6 --device cpu --tune full --workers 8 --slots 9 --max-slot-bytes 10 --cache disk --cache-bytes 3KiB --readers 21 --prefetch 22 --memory-budget 23 --sync --no-shuffle \
                     --drop-last --no-eval --transforms pad-crop --augment device --eval-transforms resize --classes 13 --image-size 14 --channels 1 --decode reduced \
-                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 --document-mask --document-end 3 \
+                    --mean 0.5 --std 0.25,0.5 --format raw --shuffle-buffer 15 --cloud-cache-dir /c --cloud-cache-bytes 16 --context 15 --stride 16 --vocabulary 17 --document-mask --document-end 3 --tokenizer gpt2 \
                     --val-split 0.2 --shuffle-block 15 --balance --class-weights a=2,b=0.5 --rank 1 --world 3 --on-bad-sample skip --bad-sample-budget 2% \
                     --test-data /t --target y --columns -a,b --categorical c --bucketize d:3,e:4 --task regress --header=false --image-root /r --table-bytes 15 --precision f16 --recompute --init /w --out o --checkpoint-every 11 --keep 12 --keep-best val_accuracy --on-nan rollback --nan-limit 13";
         let found = apply("", line).expect("all flags are known");
@@ -595,6 +607,7 @@ mod tests {
                 document_end: Some(3),
                 stride: Some(16),
                 vocabulary: Some(17),
+                tokenizer: Some("gpt2".into()),
                 mean: Some(vec![0.5]),
                 std: Some(vec![0.25, 0.5]),
                 test: Some("/t".into()),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use inflight::source::fetch::Progress as Fetching;
 use inflight::train::event::{EpochReport, StepReport};
+use inflight::train::units::{TextMeasures, Utilisation};
 
 use super::print;
 
@@ -76,9 +77,12 @@ pub fn epoch_line(report: &EpochReport, epochs: u64) -> String {
         Some(_) => format!(" · test {}", measures(report.val_loss, report.val_accuracy)),
         None => String::new(),
     };
-    let text = text_measures(report.perplexity, report.bits_per_byte);
-    let rate = match report.tokens_per_s {
-        Some(tokens_per_s) => format!("{} tokens/s", print::rate(tokens_per_s)),
+    let text = text_measures(&report.text);
+    let rate = match report.text.tokens_per_s {
+        Some(tokens_per_s) => {
+            let tokens_per_s = print::rate(tokens_per_s);
+            format!("{tokens_per_s} tokens/s{}", utilised(&report.utilisation))
+        }
         None => format!("{} samples/s", print::rate(report.samples_per_s)),
     };
     format!(
@@ -89,10 +93,15 @@ pub fn epoch_line(report: &EpochReport, epochs: u64) -> String {
 }
 
 /// `, perplexity 5.21, 2.381 bits a byte`, of text; else nothing.
-pub fn text_measures(perplexity: Option<f64>, bits_per_byte: Option<f64>) -> String {
-    let perplexity = perplexity.map(|x| format!(", perplexity {x:.2}"));
-    let bits = bits_per_byte.map(|x| format!(", {x:.3} bits a byte"));
+pub fn text_measures(text: &TextMeasures) -> String {
+    let perplexity = text.perplexity.map(|x| format!(", perplexity {x:.2}"));
+    let bits = text.bits_per_byte.map(|x| format!(", {x:.3} bits a byte"));
     [perplexity, bits].into_iter().flatten().collect()
+}
+
+/// ` (41 % of the device)`, where it is known how much the device can do; else nothing.
+pub fn utilised(found: &Utilisation) -> String {
+    found.mfu.map_or(String::new(), |mfu| format!(" ({:.0} % of the device)", 100.0 * mfu))
 }
 
 /// `loss 0.2954, accuracy 89.41 %`.

@@ -19,6 +19,7 @@ use super::print;
 Examples:
   inflight tokenize book.txt --tokenizer gpt2 --out book --val-share 0.1
   inflight tokenize texts/*.txt --tokenizer tokenizer.json --out tokens
+  inflight tokenize texts/*.txt --train-bpe 4096 --out tokens
   inflight train book --model gpt-mini --context 128")]
 pub struct Args {
     /// Text files, in UTF-8
@@ -30,6 +31,9 @@ pub struct Args {
     /// bytes, gpt2, or a tokenizer.json or its folder
     #[arg(long, value_name = "T", default_value = "gpt2")]
     tokenizer: String,
+    /// Learn a new byte-pair encoding of so many tokens from these files, and use that; it stays in the folder
+    #[arg(long, value_name = "N", conflicts_with = "tokenizer")]
+    train_bpe: Option<usize>,
     /// Hold out this share at the end of every file, as 0.1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true)]
     val_share: f64,
@@ -50,17 +54,29 @@ struct Event<'a> {
 
 /// Tokenizes.
 pub fn run(args: Args) -> Result<()> {
-    let tokenizer = Tokenizer::open(&args.tokenizer)?;
     let options = ShardOptions { val_share: args.val_share, shard_tokens: args.shard_tokens };
     let began = Instant::now();
-    let manifest = shards::write(&args.files, &tokenizer, &args.tokenizer, &args.out, options)?;
+    let (files, out) = (&args.files, &args.out);
+    let manifest = match args.train_bpe {
+        Some(tokens) => shards::write_with_new_bpe(files, tokens, out, options)?,
+        None => {
+            let tokenizer = Tokenizer::open(&args.tokenizer)?;
+            shards::write(files, &tokenizer, &args.tokenizer, out, options)?
+        }
+    };
     let seconds = began.elapsed().as_secs_f64();
     if args.json {
         return print::json(&Event { event: "tokenize", manifest: &manifest });
     }
+    // Of a short text fewer are learned than were asked for.
+    let learned = match (args.train_bpe, manifest.vocabulary) {
+        (Some(_), Some(found)) => format!("{} different tokens learned, ", print::count(found)),
+        _ => String::new(),
+    };
     print::data(format!(
-        "{}: {} tokens to train on, {} held out, of {} in {} files · {}/s",
+        "{}: {}{} tokens to train on, {} held out, of {} in {} files · {}/s",
         args.out.display(),
+        learned,
         print::count(manifest.train_tokens),
         print::count(manifest.val_tokens),
         print::bytes(manifest.text_bytes),

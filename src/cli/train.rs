@@ -19,7 +19,7 @@ use inflight::train::{Commands, TrainerBuilder};
 use inflight::{Error, ErrorKind, Result, Stage, Trainer};
 
 use super::flags::Flags;
-use super::progress::{FetchProgress, measures, text_measures};
+use super::progress::{FetchProgress, measures, text_measures, utilised};
 use super::runs::{self, Inputs};
 use super::samples::{SampleFlags, Samples};
 use super::verify::verify;
@@ -517,7 +517,7 @@ fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) ->
     let measured = measures(summary.val_loss, summary.val_accuracy);
     if !measured.is_empty() {
         let part = if dataset.validation.is_some() { "val" } else { "test" };
-        let text = text_measures(summary.perplexity, summary.bits_per_byte);
+        let text = text_measures(&summary.text);
         print::note(format!("{part} {measured}{text}"));
     }
     let first = &summary.first_step;
@@ -528,9 +528,9 @@ fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) ->
         print::count(summary.samples),
         summary.train_s,
         print::rate(summary.samples_per_s),
-        summary
-            .tokens_per_s
-            .map_or(String::new(), |rate| format!(", {} tokens/s", print::rate(rate))),
+        summary.text.tokens_per_s.map_or(String::new(), |rate| {
+            format!(", {} tokens/s{}", print::rate(rate), utilised(&summary.utilisation))
+        }),
         summary.time_to_first_step_s,
         duration(first.open_data_s),
         duration(first.plan_s),

@@ -85,7 +85,7 @@ impl<T: Real> Executor<T> {
         let memory = Memory::new(&program);
         let mut passes = BTreeMap::new();
         for (&pass, plan) in &program.plans {
-            let steps = plan.nodes.iter().map(|node| memory.step(&program, plan, node));
+            let steps = plan.nodes.iter().map(|node| memory.step(plan, node));
             passes.insert(pass, steps.collect::<Result<Vec<Step>>>()?);
         }
         let output =

@@ -11,8 +11,9 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     let (x, valid) = (call.real(0), call.header.count as usize);
     let (width, loss) = (call.shape(0)[1], call.out(0));
     match *call.op {
-        Op::CrossEntropy { smoothing, gradient, per_sample } => {
-            let valid = valid * per_sample;
+        Op::CrossEntropy { smoothing, gradient, per_sample, first } => {
+            let all = valid * per_sample;
+            let valid = Valid { here: all.saturating_sub(first), all };
             let smoothing = T::of(f64::from(smoothing));
             let gradient = gradient.then(|| call.out(1));
             cross_entropy(x, call.indices(1), width, smoothing, valid, loss, gradient);
@@ -49,6 +50,22 @@ pub(super) fn each_row<T: Real>(
     }
 }
 
+/// Rows that are no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Valid {
+    /// Of those at hand the first so many, if there are as many.
+    pub here: usize,
+    /// Of the whole batch, over which the mean is taken.
+    pub all: usize,
+}
+
+impl From<usize> for Valid {
+    /// All rows of the batch are at hand.
+    fn from(rows: usize) -> Self {
+        Self { here: rows, all: rows }
+    }
+}
+
 /// loss\[n\] = -Σ q ln softmax(logits), where q is 1 for the target, `smoothing` of it spread over all
 /// classes; the gradient is that of the mean over the valid rows.
 pub fn cross_entropy<T: Real>(
@@ -56,13 +73,13 @@ pub fn cross_entropy<T: Real>(
     target: &[u32],
     classes: usize,
     smoothing: T,
-    valid: usize,
+    valid: Valid,
     loss: &mut [T],
     gradient: Option<&mut [T]>,
 ) {
     let share = smoothing / T::of(classes as f64);
-    let factor = T::of(1.0 / valid as f64);
-    each_row(classes, valid, loss, gradient, |i, gradient| {
+    let factor = T::of(1.0 / valid.all as f64);
+    each_row(classes, valid.here, loss, gradient, |i, gradient| {
         let logits = &logits[i * classes..][..classes];
         let target = target[i] as usize;
         vectorized(
@@ -149,12 +166,23 @@ mod tests {
         let x = convert::<T>(&logits);
         let (mut loss, mut dx) = (vec![T::of(f64::NAN); n], vec![T::of(f64::NAN); x.len()]);
         let smoothing = T::of(smoothing);
-        cross_entropy(&x, &target, classes, smoothing, valid, &mut loss, Some(&mut dx));
+        cross_entropy(&x, &target, classes, smoothing, valid.into(), &mut loss, Some(&mut dx));
         assert_close(&loss, &expected, tolerance, tolerance);
         assert_close(&dx, &slope, tolerance.max(1e-9), tolerance.max(1e-8));
         let with_gradient = loss.clone();
-        cross_entropy(&x, &target, classes, smoothing, valid, &mut loss, None);
+        cross_entropy(&x, &target, classes, smoothing, valid.into(), &mut loss, None);
         assert_eq!(loss, with_gradient);
+        // By parts of the batch, to the same bits.
+        for first in 0..n {
+            let here = valid.saturating_sub(first);
+            let (x, rest) = (&x[first * classes..], n - first);
+            let (mut loss, mut part) =
+                (vec![T::of(f64::NAN); rest], vec![T::of(f64::NAN); x.len()]);
+            let valid = Valid { here, all: valid };
+            let gradient = Some(&mut part[..]);
+            cross_entropy(x, &target[first..], classes, smoothing, valid, &mut loss, gradient);
+            assert_eq!((&loss[..], &part[..]), (&with_gradient[first..], &dx[first * classes..]));
+        }
     }
 
     #[test]
@@ -170,16 +198,16 @@ mod tests {
     #[test]
     fn large_logits_do_not_overflow() {
         let mut loss = [0.0f32];
-        cross_entropy(&[1e4, -1e4, 0.0], &[0], 3, 0.0, 1, &mut loss, None);
+        cross_entropy(&[1e4, -1e4, 0.0], &[0], 3, 0.0, 1.into(), &mut loss, None);
         assert_eq!(loss, [0.0]);
-        cross_entropy(&[1e4, -1e4, 0.0], &[1], 3, 0.0, 1, &mut loss, None);
+        cross_entropy(&[1e4, -1e4, 0.0], &[1], 3, 0.0, 1.into(), &mut loss, None);
         assert_eq!(loss, [2e4]);
     }
 
     #[test]
     fn a_nan_logit_makes_the_loss_nan() {
         let mut loss = [0.0f32];
-        cross_entropy(&[0.0, f32::NAN, 1.0], &[0], 3, 0.0, 1, &mut loss, None);
+        cross_entropy(&[0.0, f32::NAN, 1.0], &[0], 3, 0.0, 1.into(), &mut loss, None);
         assert!(loss[0].is_nan());
     }
 

@@ -165,11 +165,8 @@ impl<T: Real> Memory<T> {
             Place::Arena(arena) => self.arenas.get(&arena).copied(),
             Place::Activation(i) => Some(self.activations + i),
         };
-        let bytes = match (place, tensor.dtype) {
-            (Place::Arena(_), DType::F16) => DType::F16.bytes(),
-            _ => DType::F32.bytes(),
-        };
-        let offset = offset_bytes / bytes;
+        // The twins hold 16-bit numbers in more, one after another all the same.
+        let offset = offset_bytes / tensor.dtype.bytes();
         let range = offset..offset + tensor.len();
         let len = buffer.and_then(|i| self.buffers.get(i)).map_or(0, |buffer| match buffer {
             Buffer::Real(buffer) => buffer.len(),
@@ -184,22 +181,17 @@ impl<T: Real> Memory<T> {
         }
     }
 
-    fn source(&self, program: &Program, plan: &Plan, id: TensorId) -> Result<Source> {
+    fn source(&self, plan: &Plan, id: TensorId) -> Result<Source> {
         let tensor = plan.tensor(id);
-        let part = |target, offset: usize| {
+        let part = |target| {
+            let offset = plan.location(id).offset_bytes;
             let range = offset..offset + tensor.len() * tensor.dtype.bytes();
             Source::Slot(SlotPart { target, range, dtype: tensor.dtype })
         };
-        let mut root = tensor;
-        while let Role::View(of) = root.role {
-            root = plan.tensor(of);
-        }
-        Ok(match root.role {
+        Ok(match plan.tensor(plan.root(id)).role {
             Role::Header => Source::Header,
-            Role::Input => part(false, program.slot.input_offset),
-            Role::Target => part(true, program.slot.target_offset),
-            Role::Framing => part(false, program.slot.framing_offset),
-            Role::Beside(offset) => part(true, program.slot.target_offset + offset),
+            Role::Input | Role::Framing => part(false),
+            Role::Target | Role::Beside(_) => part(true),
             _ => Source::Buffer(self.span(plan, id)?),
         })
     }
@@ -208,7 +200,7 @@ impl<T: Real> Memory<T> {
     ///
     /// # Errors
     /// When it binds too much, or reads a buffer that it also writes.
-    pub fn step(&self, program: &Program, plan: &Plan, node: &Node) -> Result<Step> {
+    pub fn step(&self, plan: &Plan, node: &Node) -> Result<Step> {
         let refuse = |message: &str| {
             let item = format!("{} {}", node.scope, node.op.name());
             Err(Error::graph(item.trim_start(), message))
@@ -217,7 +209,7 @@ impl<T: Real> Memory<T> {
             return refuse("binds more tensors than the twins take");
         }
         let inputs: Vec<Source> =
-            node.inputs.iter().map(|&x| self.source(program, plan, x)).collect::<Result<_>>()?;
+            node.inputs.iter().map(|&x| self.source(plan, x)).collect::<Result<_>>()?;
         let mut targets = BTreeMap::<usize, Vec<(Range<usize>, usize)>>::new();
         for (binding, &y) in node.outputs.iter().enumerate() {
             let span = self.span(plan, y)?;

@@ -107,7 +107,8 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
-        | Op::GradAccumulate => optimizer::run(call),
+        | Op::GradAccumulate
+        | Op::AddTo => optimizer::run(call),
         Op::MovingAverage { .. } => moving_average::run(call),
     }
 }

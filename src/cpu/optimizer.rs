@@ -32,6 +32,7 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
             let first = call.header.micro_step == 0;
             grad_accumulate(call.real(0), weight, first, call.out(0));
         }
+        Op::AddTo => update(call.real(0), call.out(0), |x, sum| *sum += x),
         _ => unreachable!("dispatched by family"),
     }
 }

@@ -121,7 +121,7 @@ mod tests {
         let mut target = vec![0.0; n * classes];
         classes_of.iter().enumerate().for_each(|(i, &k)| target[i * classes + k as usize] = 1.0);
         let (mut hard, mut soft) = (vec![f64::NAN; n], vec![f64::NAN; n]);
-        cross_entropy(&logits, &classes_of, classes, 0.0, n, &mut hard, None);
+        cross_entropy(&logits, &classes_of, classes, 0.0, n.into(), &mut hard, None);
         soft_cross_entropy(&logits, &target, classes, n, &mut soft, None);
         assert_close(&soft, &hard, 1e-13, 1e-13);
     }

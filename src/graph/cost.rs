@@ -102,7 +102,10 @@ fn attention_products(y: &Tensor) -> usize {
 
 /// Whether an operation reads what it writes.
 fn updates(op: &Op) -> bool {
-    matches!(op, Op::OptimizerUpdate { .. } | Op::MovingAverage { .. } | Op::GradAccumulate)
+    matches!(
+        op,
+        Op::OptimizerUpdate { .. } | Op::MovingAverage { .. } | Op::GradAccumulate | Op::AddTo
+    )
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //! memory and the plan that an executor records.
 //!
 //! A [`Graph`] is built once by a model, [`grad`] adds the backward operations to it, [`fuse`] merges
-//! what one kernel can do, [`precision`] chooses types, [`memory`] assigns buffers, and [`plan`] is what executors run.
+//! what one kernel can do, [`precision`] chooses types, [`chunk`] divides the largest tensors, [`memory`] assigns buffers, and [`plan`] is what executors run.
 
 pub mod attending;
 pub mod choice;
+pub mod chunk;
 pub mod cost;
 pub mod fuse;
 pub mod grad;
@@ -96,6 +97,9 @@ pub enum Role {
     Activation,
     /// Another tensor's memory under a new shape.
     View(TensorId),
+    /// Whole rows of another tensor, from this element on. Where they begin, devices can bind them: at a multiple of
+    /// [`SLOT_ALIGN_BYTES`](crate::batch::SLOT_ALIGN_BYTES).
+    Part(TensorId, usize),
 }
 
 /// A tensor: name, shape, type, and what it is for.
@@ -259,10 +263,22 @@ impl Graph {
 
     /// The tensor whose memory `id` really is: itself, or what it is a view of.
     pub fn root(&self, mut id: TensorId) -> TensorId {
-        while let Role::View(of) = self.tensor(id).role {
+        while let Role::View(of) | Role::Part(of, _) = self.tensor(id).role {
             id = of;
         }
         id
+    }
+
+    /// Where a tensor begins in its [root](Self::root), in elements.
+    pub fn offset(&self, mut id: TensorId) -> usize {
+        let mut offset = 0;
+        loop {
+            match self.tensor(id).role {
+                Role::View(of) => id = of,
+                Role::Part(of, start) => (id, offset) = (of, offset + start),
+                _ => return offset,
+            }
+        }
     }
 
     fn scoped(&self, name: &str) -> String {

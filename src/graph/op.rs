@@ -432,7 +432,8 @@ pub enum Op {
         gradient: bool,
     },
     /// `logits[n, c], target u32[n], header | loss[n], [dlogits[n, c]]`: softmax and cross-entropy in one;
-    /// the gradient is that of the mean over the valid rows; loss and gradient of padding are 0.
+    /// the gradient is that of the mean over the valid rows; loss and gradient of padding are 0. The rows may be some of a
+    /// batch's.
     CrossEntropy {
         /// Share of the target spread evenly over all classes.
         smoothing: f32,
@@ -440,6 +441,8 @@ pub enum Op {
         gradient: bool,
         /// Rows of each sample: 1, or of text its tokens. So the first `header.count · per_sample` rows are valid.
         per_sample: usize,
+        /// Rows of the batch before these; see [`chunk`](super::chunk).
+        first: usize,
     },
     /// `x[n, d], target[n, d], header | loss[n], [dx[n, d]]`: each row's mean squared error; the gradient is
     /// that of the mean over the valid rows.
@@ -491,6 +494,8 @@ pub enum Op {
     /// `gradients[len], header | sum[len]`: sum = w · g at micro-step 0, else sum + w · g, where w is
     /// `header.weight`.
     GradAccumulate,
+    /// `x[len] | sum[len]`: sum = sum + x.
+    AddTo,
 }
 
 /// Shape and type of a tensor still to be made.
@@ -565,6 +570,7 @@ impl Op {
             Op::OptimizerUpdate { .. } => "optimizer_update",
             Op::MovingAverage { .. } => "moving_average",
             Op::GradAccumulate => "grad_accumulate",
+            Op::AddTo => "add_to",
         }
     }
 
@@ -838,7 +844,8 @@ impl Op {
             | Op::OptimizerControl { .. }
             | Op::OptimizerUpdate { .. }
             | Op::MovingAverage { .. }
-            | Op::GradAccumulate => Ok(vec![]),
+            | Op::GradAccumulate
+            | Op::AddTo => Ok(vec![]),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::chunk::chunk;
 use super::fuse::fuse;
 use super::memory::Pool;
 use super::precision::{Precision, store_half};
@@ -49,7 +50,7 @@ impl Plan {
 
     /// The tensor whose memory `id` really is: itself, or what it is a view of.
     pub fn root(&self, mut id: TensorId) -> TensorId {
-        while let Role::View(of) = self.tensor(id).role {
+        while let Role::View(of) | Role::Part(of, _) = self.tensor(id).role {
             id = of;
         }
         id
@@ -137,7 +138,8 @@ pub struct Program {
     pub consts: Vec<f32>,
     /// The plan of each pass.
     pub plans: BTreeMap<Pass, Plan>,
-    /// The model's output in the first plan that infers; in all of them it lies in the same place.
+    /// The model's output in the first plan that infers, or, where a language model is trained, whose logits need never be
+    /// there all at once, the loss of each token; in all of them it lies in the same place.
     pub output: TensorId,
     /// Where [`Op::OptimizerControl`](super::op::Op::OptimizerControl) keeps its 8 words in [`Arena::State`]
     /// (in elements), where the program trains.
@@ -216,11 +218,13 @@ pub struct Options {
     pub fuse: bool,
     /// Whether activations are made again for the gradients instead of kept.
     pub recompute: bool,
+    /// Rows of logits that are made at a time; `None` divides only large ones, see [`chunk`].
+    pub loss_rows: Option<usize>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fuse: true, recompute: false }
+        Self { fuse: true, recompute: false, loss_rows: None }
     }
 }
 
@@ -339,14 +343,17 @@ impl ProgramBuilder {
         if self.precision == Precision::F16 {
             store_half(&mut graph, keep);
         }
+        chunk(&mut graph, keep, self.options.loss_rows);
         if self.options.recompute {
             recompute(&mut graph, keep);
         }
         let assigned = self.pool.assign(&graph, keep);
         let mut locations = Vec::with_capacity(graph.tensors.len());
         for i in 0..graph.tensors.len() {
-            let root = graph.root(TensorId(i));
-            locations.push(self.place(pass, &graph, root, &assigned)?);
+            let (root, within) = (graph.root(TensorId(i)), graph.offset(TensorId(i)));
+            let mut location = self.place(pass, &graph, root, &assigned)?;
+            location.offset_bytes += within * graph.tensors[i].dtype.bytes();
+            locations.push(location);
         }
         self.plans.insert(pass, Plan { tensors: graph.tensors, locations, nodes: graph.nodes });
         Ok(())
@@ -399,7 +406,7 @@ impl ProgramBuilder {
                 place: Place::Activation(assigned.get(&root).copied().unwrap_or(0)),
                 offset_bytes: 0,
             },
-            Role::View(_) => unreachable!("a root is not a view"),
+            Role::View(_) | Role::Part(..) => unreachable!("a root is no view"),
         })
     }
 

@@ -231,7 +231,7 @@ mod tests {
         let h = g.push_one(PRODUCT, &[x, v]).unwrap();
         let h = g.push_one(Op::Relu, &[h]).unwrap();
         let logits = g.push_one(PRODUCT, &[h, w]).unwrap();
-        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1 };
+        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1, first: 0 };
         let outputs = g.push(loss, &[logits, target, header]).unwrap();
         (g, [h, logits, outputs[0], outputs[1]])
     }

@@ -179,8 +179,12 @@ fn renew(graph: &mut Graph, id: TensorId, renewed: &HashMap<TensorId, TensorId>)
     match renewed.get(&root) {
         Some(&again) if root == id => again,
         Some(&again) => {
-            let super::Tensor { name, shape, dtype, .. } = graph.tensor(id).clone();
-            graph.add_tensor(name, &shape, dtype, Role::View(again))
+            let super::Tensor { name, shape, dtype, role } = graph.tensor(id).clone();
+            let role = match role {
+                Role::Part(..) => Role::Part(again, graph.offset(id)),
+                _ => Role::View(again),
+            };
+            graph.add_tensor(name, &shape, dtype, role)
         }
         None => id,
     }
@@ -207,7 +211,7 @@ mod tests {
         }
         let target = g.add_tensor("target", &[ROWS], DType::U32, Role::Target);
         let header = g.header();
-        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1 };
+        let loss = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1, first: 0 };
         let dy = g.push(loss, &[y, target, header]).unwrap()[1];
         backward(&mut g, y, dy).unwrap();
         g

@@ -138,7 +138,7 @@ impl Loss {
         let (op, dtype) = match *self {
             Loss::CrossEntropy { smoothing } => {
                 let (smoothing, per_sample) = (smoothing as f32, tokens.unwrap_or(1));
-                (Op::CrossEntropy { smoothing, gradient, per_sample }, DType::U32)
+                (Op::CrossEntropy { smoothing, gradient, per_sample, first: 0 }, DType::U32)
             }
             Loss::MeanSquaredError => (Op::MeanSquaredError { gradient }, DType::F32),
         };
@@ -206,7 +206,7 @@ mod tests {
         let loss = Loss::CrossEntropy { smoothing: 0.0 };
         let tensors = loss.build(&mut graph, output, target, header, true, Some(3)).expect("fits");
         assert_eq!((graph.shape(tensors.row_loss), tensors.row_correct), (&[6][..], None));
-        let op = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 3 };
+        let op = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 3, first: 0 };
         assert_eq!(graph.nodes.last().map(|node| node.op), Some(op));
     }
 

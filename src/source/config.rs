@@ -54,6 +54,10 @@ pub struct DataConfig {
     /// Number of different tokens, for files that do not say. Without it: one more than the highest found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<usize>,
+    /// What text is turned into tokens by as it is opened: `bytes`, `gpt2`, or a `tokenizer.json` or its folder. Without
+    /// it: bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// Whether tokens attend only to those of their own document.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub document_mask: bool,

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::tokenizer::Tokenizer;
 
@@ -17,13 +18,13 @@ use crate::error::{Error, Result};
 const GPT2_MERGES: &str = include_str!("../../datasets/gpt2-bpe/vocab.bpe");
 
 /// The token between documents of GPT-2.
-const GPT2_END: &str = "<|endoftext|>";
+pub(super) const GPT2_END: &str = "<|endoftext|>";
 
 /// What tokens that end a text are called.
 const ENDS: [&str; 4] = [GPT2_END, "<|end_of_text|>", "</s>", "<|im_end|>"];
 
 /// Bytes of text that a task encodes.
-const PIECE_BYTES: usize = 1 << 18;
+pub(super) const PIECE_BYTES: usize = 1 << 18;
 
 /// A tokenizer of byte pairs.
 pub struct Bpe {
@@ -104,6 +105,7 @@ impl Bpe {
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return kind("found pairs of something else than bytes, expected a byte-level decoder");
         }
+        let cuts_at_lines = splits_as_gpt2(&inner);
         // A vocabulary without merges encodes every byte by itself, which nobody means.
         let json: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|e| Error::data(&name, "is no JSON").caused_by(e))?;
@@ -112,7 +114,7 @@ impl Bpe {
             return Err(Error::data(&name, "found no merges, expected them in order")
                 .hint("saving the tokenizer again"));
         }
-        Self::of(inner, &name, false)
+        Self::of(inner, &name, cuts_at_lines)
     }
 
     fn of(inner: impl Into<Source>, name: &str, cuts_at_lines: bool) -> Result<Self> {
@@ -120,7 +122,6 @@ impl Bpe {
             Source::Whole(tokenizer) => *tokenizer,
             Source::Model(bpe) => {
                 let mut tokenizer = Tokenizer::new(*bpe);
-                let byte_level = || ByteLevel::new(false, true, true);
                 tokenizer.with_pre_tokenizer(Some(byte_level()));
                 tokenizer.with_decoder(Some(byte_level()));
                 tokenizer
@@ -150,7 +151,8 @@ impl Bpe {
         Ok(Self { inner, bytes, end, cuts_at_lines })
     }
 
-    /// The tokens of a text; what is spelled like a special token is text like any other.
+    /// The tokens of a text. What is spelled like a special token is text like any other for GPT-2's, and that token where a
+    /// `tokenizer.json` lists it, as for Hugging Face.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = guarded("text", || {
             self.inner.encode_fast(text, false).map_err(|e| {
@@ -184,6 +186,15 @@ impl Bpe {
         self.bytes.len()
     }
 
+    /// The whole tokenizer as JSON, which tells it from any other.
+    ///
+    /// # Errors
+    /// Never for one that could be read.
+    pub fn json_text(&self) -> Result<String> {
+        let damaged = |e| Error::data("tokenizer", format!("is no JSON: {}", first_line(&e)));
+        self.inner.to_string(false).map_err(damaged)
+    }
+
     /// The token that ends a text.
     pub fn end(&self) -> Option<u32> {
         self.end
@@ -191,7 +202,7 @@ impl Bpe {
 }
 
 /// Tokens at most, as for files of tokens.
-const MAX_TOKENS: usize = crate::source::tokens::VOCABULARY_MAX;
+pub(super) const MAX_TOKENS: usize = crate::source::tokens::VOCABULARY_MAX;
 
 /// Numbers that a token may take up: those of published tokenizers follow each other but for some that are reserved.
 const GAP: usize = 16;
@@ -222,6 +233,20 @@ impl From<BPE> for Source {
     }
 }
 
+/// Words as GPT-2 cuts them, their bytes as visible characters.
+pub(super) fn byte_level() -> ByteLevel {
+    ByteLevel::new(false, true, true)
+}
+
+/// Whether a tokenizer cuts text into words as GPT-2 does and leaves it else as it is.
+fn splits_as_gpt2(tokenizer: &Tokenizer) -> bool {
+    let words = match tokenizer.get_pre_tokenizer() {
+        Some(PreTokenizerWrapper::ByteLevel(words)) => words.use_regex && !words.add_prefix_space,
+        _ => false,
+    };
+    words && tokenizer.get_normalizer().is_none()
+}
+
 /// Bytes as the characters that stand for them in vocabularies, in the order of GPT-2's first 256 tokens: those that can
 /// be seen are themselves, all others follow each other from 256 on.
 fn alphabet() -> Vec<(u8, char)> {
@@ -233,7 +258,7 @@ fn alphabet() -> Vec<(u8, char)> {
 }
 
 /// A text in pieces of about `len` bytes, each but the first beginning with a line break after something visible.
-fn pieces(text: &str, len: usize) -> Vec<&str> {
+pub(super) fn pieces(text: &str, len: usize) -> Vec<&str> {
     let bytes = text.as_bytes();
     let (mut pieces, mut first) = (Vec::new(), 0);
     while bytes.len() - first > len {
@@ -247,7 +272,7 @@ fn pieces(text: &str, len: usize) -> Vec<&str> {
     pieces
 }
 
-fn first_line(error: &impl std::fmt::Display) -> String {
+pub(super) fn first_line(error: &impl std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().to_string()
 }
 

@@ -3,6 +3,9 @@
 #[cfg(feature = "tokenizers")]
 mod bpe;
 pub mod shards;
+pub mod text;
+#[cfg(feature = "tokenizers")]
+mod train;
 
 use std::path::Path;
 
@@ -62,6 +65,18 @@ impl Tokenizer {
             Self::Bytes => self.encode(text),
             #[cfg(feature = "tokenizers")]
             Self::Bpe(bpe) => bpe.encode_long(text),
+        }
+    }
+
+    /// What tells this tokenizer from any other.
+    ///
+    /// # Errors
+    /// Never for one that was opened.
+    pub fn identity(&self) -> Result<String> {
+        match self {
+            Self::Bytes => Ok("bytes".into()),
+            #[cfg(feature = "tokenizers")]
+            Self::Bpe(bpe) => bpe.json_text(),
         }
     }
 

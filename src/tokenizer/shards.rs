@@ -11,11 +11,15 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Tokenizer;
+use super::text::{Text, io_error};
 use crate::durable::replace_file;
 use crate::error::{Error, Result};
 
 /// The file that says what the shards are.
 pub const MANIFEST: &str = "manifest.json";
+
+/// The file of a tokenizer beside shards.
+const TOKENIZER: &str = "tokenizer.json";
 
 /// Bytes of text that are in memory at once, beside the longest single file.
 const GROUP_BYTES: u64 = 64 << 20;
@@ -81,6 +85,46 @@ pub fn write(
     out: &Path,
     options: ShardOptions,
 ) -> Result<TokenManifest> {
+    prepare(out, options)?;
+    let name = Some(kept(name, out)?);
+    fill(&whole(files), tokenizer, name, out, options)
+}
+
+/// Learns a byte-pair encoding of `tokens` tokens from what `files` hold for training, leaves it as `tokenizer.json` in the
+/// new folder `out`, and writes the tokens of the files beside it.
+///
+/// # Errors
+/// As [`write`]; when there are too few tokens or no text, and in a build without the feature `tokenizers`.
+pub fn write_with_new_bpe(
+    files: &[PathBuf],
+    tokens: usize,
+    out: &Path,
+    options: ShardOptions,
+) -> Result<TokenManifest> {
+    #[cfg(feature = "tokenizers")]
+    {
+        prepare(out, options)?;
+        let texts = whole(files);
+        let kept = out.join(TOKENIZER);
+        let learned = texts.iter().map(|text| {
+            let mut whole = text.read()?;
+            whole.truncate(cut(&whole, options.val_share));
+            Ok(whole)
+        });
+        super::train::train(learned, tokens, &kept)?;
+        let tokenizer = Tokenizer::open(&kept.display().to_string())?;
+        fill(&texts, &tokenizer, Some(TOKENIZER.into()), out, options)
+    }
+    #[cfg(not(feature = "tokenizers"))]
+    {
+        let _ = (files, tokens, out, options);
+        Err(Error::config("--train-bpe", "this build knows only the tokenizer of bytes")
+            .hint("cargo install inflight --features tokenizers"))
+    }
+}
+
+/// Checks the settings and makes the folder, which must hold nothing.
+fn prepare(out: &Path, options: ShardOptions) -> Result<()> {
     if !(0.0..1.0).contains(&options.val_share) {
         let message = format!("found {}, expected 0 up to, not including, 1", options.val_share);
         return Err(Error::config("--val-share", message));
@@ -89,19 +133,33 @@ pub fn write(
         let message = format!("{} holds something already", out.display());
         return Err(Error::config("--out", message).hint("a folder of another name"));
     }
-    std::fs::create_dir_all(out).map_err(|e| io_error(out, e))?;
+    std::fs::create_dir_all(out).map_err(|e| io_error(out, e))
+}
+
+fn whole(files: &[PathBuf]) -> Vec<Text> {
+    files.iter().map(|path| Text::whole(path)).collect()
+}
+
+/// Writes shards of `texts` and the manifest into the folder `out`, which is there.
+pub(super) fn fill(
+    texts: &[Text],
+    tokenizer: &Tokenizer,
+    name: Option<String>,
+    out: &Path,
+    options: ShardOptions,
+) -> Result<TokenManifest> {
     let wide = tokenizer.vocabulary() > 1 << 16;
     let writer = |split| Writer::new(out, split, wide, options.shard_tokens);
     let (mut train, mut val) = (writer("train"), writer("val"));
     let mut manifest = TokenManifest {
-        tokenizer: Some(kept(name, out)?),
+        tokenizer: name,
         vocabulary: Some(tokenizer.vocabulary()),
         ..TokenManifest::default()
     };
-    for group in groups(files)? {
+    for group in groups(texts)? {
         let documents: Vec<Result<Document>> = group
             .par_iter()
-            .map(|path| Document::read(path, tokenizer, options.val_share))
+            .map(|text| Document::read(text, tokenizer, options.val_share))
             .collect();
         for document in documents {
             let Document { text_bytes, train: tokens, val: held_out } = document?;
@@ -123,35 +181,33 @@ pub fn write(
 /// The name of the tokenizer for the manifest; a file of one is copied, so that the folder can be moved.
 fn kept(name: &str, out: &Path) -> Result<String> {
     let file = match Path::new(name) {
-        path if path.is_dir() && path.join("tokenizer.json").exists() => {
-            path.join("tokenizer.json")
-        }
+        path if path.is_dir() && path.join(TOKENIZER).exists() => path.join(TOKENIZER),
         path => path.to_path_buf(),
     };
     if ["bytes", "gpt2"].contains(&name) || !file.is_file() {
         return Ok(name.into());
     }
-    let copy = out.join("tokenizer.json");
+    let copy = out.join(TOKENIZER);
     std::fs::copy(&file, &copy).map_err(|e| io_error(&copy, e))?;
-    Ok("tokenizer.json".into())
+    Ok(TOKENIZER.into())
 }
 
-/// Files together as long as they are short.
-fn groups(files: &[PathBuf]) -> Result<Vec<&[PathBuf]>> {
+/// Texts together as long as they are short.
+fn groups(texts: &[Text]) -> Result<Vec<&[Text]>> {
     let (mut groups, mut first, mut bytes) = (Vec::new(), 0, 0);
-    for (i, file) in files.iter().enumerate() {
-        let len = std::fs::metadata(file).map_err(|e| io_error(file, e))?.len();
+    for (i, text) in texts.iter().enumerate() {
+        let len = text.bytes()?;
         if bytes + len > GROUP_BYTES && i > first {
-            groups.push(&files[first..i]);
+            groups.push(&texts[first..i]);
             (first, bytes) = (i, 0);
         }
         bytes += len;
     }
-    groups.push(&files[first..]);
+    groups.push(&texts[first..]);
     Ok(groups)
 }
 
-/// A file in tokens.
+/// A text in tokens.
 struct Document {
     text_bytes: u64,
     train: Vec<u32>,
@@ -159,23 +215,22 @@ struct Document {
 }
 
 impl Document {
-    fn read(path: &Path, tokenizer: &Tokenizer, val_share: f64) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| io_error(path, e))?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            let message = format!("found byte {:#04x} at {at}, expected UTF-8", e.as_bytes()[at]);
-            Error::data(path.display(), message)
-                .hint("iconv -t UTF-8, or --tokenizer bytes for training on it as it is")
-        })?;
-        let mut cut = (text.len() as f64 * (1.0 - val_share)) as usize;
-        while !text.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        let named = |error: Error| error.within(path.display());
+    fn read(text: &Text, tokenizer: &Tokenizer, val_share: f64) -> Result<Self> {
+        let whole = text.read()?;
+        let named = |error: Error| error.within(text.path.display());
         let encode = |text: &str| tokenizer.encode_long(text).map_err(named);
-        let (train, val) = (encode(&text[..cut])?, encode(&text[cut..])?);
-        Ok(Self { text_bytes: text.len() as u64, train, val })
+        let (train, val) = whole.split_at(cut(&whole, val_share));
+        Ok(Self { text_bytes: whole.len() as u64, train: encode(train)?, val: encode(val)? })
     }
+}
+
+/// Where what is held out begins, between two characters.
+fn cut(text: &str, val_share: f64) -> usize {
+    let mut cut = (text.len() as f64 * (1.0 - val_share)) as usize;
+    while !text.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    cut
 }
 
 /// Writes the shards of a split.
@@ -253,10 +308,6 @@ impl<'a> Writer<'a> {
         self.close()?;
         Ok(self.shards)
     }
-}
-
-fn io_error(path: &Path, error: std::io::Error) -> Error {
-    Error::data(path.display(), "cannot be read or written").caused_by(error)
 }
 
 /// The header of an `.npy` file with one dimension of `u32`, always 128 bytes long.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tracing::{debug, info};
 
 use super::event::{CheckpointReport, EpochReport, Event, StepReport};
-use super::units::{TextUnits, perplexity};
+use super::units::{Operations, TextMeasures, TextUnits, Utilisation};
 use crate::clock::MEASURES;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::executor::Done;
@@ -141,8 +141,8 @@ pub(super) struct Terms {
     pub began: Instant,
     /// Whether predictions can be correct at all.
     pub classifies: bool,
-    /// How samples of text are counted, if they are text.
-    pub text: Option<TextUnits>,
+    /// How samples of text are counted, and the work for one, if they are text.
+    pub text: Option<(TextUnits, Operations)>,
     /// Whether a validation follows every epoch.
     pub validates: bool,
     /// Whether the loss is scaled, as mixed precision does.
@@ -153,6 +153,14 @@ pub(super) struct Terms {
     pub lr: Box<dyn Fn(u64) -> f64 + Send>,
     /// Set when the trainer is dropped: nobody will catch up with a full stream any more.
     pub abandoned: Arc<AtomicBool>,
+}
+
+impl Terms {
+    /// What a loss and a rate come to, of text.
+    pub fn measures(&self, loss: Option<f64>, samples_per_s: f64) -> (TextMeasures, Utilisation) {
+        let Some((text, work)) = self.text else { return Default::default() };
+        (text.measures(loss, samples_per_s), work.utilisation(samples_per_s))
+    }
 }
 
 /// What has happened so far.
@@ -333,8 +341,8 @@ impl Book {
         self.bad += validation.bad;
         let samples_per_s =
             if self.epoch_s > 0.0 { self.epoch_samples as f64 / self.epoch_s } else { 0.0 };
-        let text = self.terms.text;
         let told = if validated { validation.mean() } else { epoch.mean() };
+        let (text, utilisation) = self.terms.measures(Some(told), samples_per_s);
         let report = EpochReport {
             epoch: number,
             step: self.steps,
@@ -344,9 +352,8 @@ impl Book {
             val_accuracy: validation.accuracy(self.terms.classifies && validated),
             replaced: epoch.bad,
             left_out: validation.bad,
-            perplexity: text.map(|_| perplexity(told)),
-            bits_per_byte: text.and_then(|text| text.bits_per_byte(told)),
-            tokens_per_s: text.map(|text| text.tokens as f64 * samples_per_s),
+            text,
+            utilisation,
             samples_per_s,
             elapsed_s: self.terms.began.elapsed().as_secs_f64(),
         };

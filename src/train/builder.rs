@@ -18,7 +18,7 @@ use super::keeper::Saving;
 use super::recovery::{OnNan, ROLLBACK_LR_FACTOR};
 use super::run::Run;
 use super::trainer::{MAILBOX_LEN, Parts, Trainer};
-use super::units::TextUnits;
+use super::units::{Operations, TextUnits};
 use super::weights;
 use super::witness::Witness;
 use crate::batch::TargetSpec;
@@ -26,13 +26,14 @@ use crate::config::RunConfig;
 use crate::decode::DecodeSize;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::executor::Executor;
+use crate::executor::{DeviceInfo, Executor};
 use crate::graph::Arena;
 use crate::graph::plan::{Options, Program};
 use crate::graph::precision::Precision;
 use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
+use crate::peaks;
 use crate::pipeline::{Pipeline, Preparation, Split};
 use crate::quarantine::{OnBadSample, Quarantine};
 use crate::report::trace::Tracer;
@@ -148,11 +149,32 @@ impl TrainerBuilder {
         self
     }
 
+    /// How samples of text are counted, and the work for one.
+    fn counted(
+        &self,
+        program: &Program,
+        device: &DeviceInfo,
+    ) -> Result<Option<(TextUnits, Operations)>> {
+        let Some(text) = TextUnits::of(&program.spec) else { return Ok(None) };
+        let half = self.config.precision()? == Precision::F16;
+        let peak = peaks::file().ok().and_then(|file| peaks::known(&file, device));
+        let peak = peak.map(|peak| if half { peak.f16_flops_per_s } else { peak.f32_flops_per_s });
+        let work = match self.config.recompute {
+            true => Operations::of(&self.planned(false)?, peak),
+            false => Operations::of(program, peak),
+        };
+        Ok(Some((text, work)))
+    }
+
     /// The program that would run, without opening a device.
     ///
     /// # Errors
     /// When the configuration is wrong or the model does not fit the data.
     pub fn program(&self) -> Result<Program> {
+        self.planned(self.config.recompute)
+    }
+
+    fn planned(&self, recompute: bool) -> Result<Program> {
         self.config.validate()?;
         self.check_data()?;
         let config = &self.config;
@@ -166,7 +188,7 @@ impl TrainerBuilder {
         });
         loss.validate(spec)?;
         config.mixing().validate_for(spec)?;
-        let options = Options { recompute: config.recompute, ..Options::default() };
+        let options = Options { recompute, ..Options::default() };
         let blueprint = Blueprint {
             model: &*self.model,
             spec,
@@ -273,7 +295,7 @@ impl TrainerBuilder {
         let terms = Terms {
             began: self.began,
             classifies: program.spec.classes().is_some(),
-            text: TextUnits::of(&program.spec),
+            text: self.counted(&program, &device)?,
             validates: self.validation.is_some(),
             scales_loss: config.precision()? == Precision::F16,
             skipped_max: if config.on_nan == OnNan::Stop { 1 } else { config.nan_limit },

@@ -10,7 +10,7 @@ use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, Op, UpdateRule};
 use crate::graph::plan::{CONTROL_NAME, Options, Pass, Program, ProgramBuilder};
 use crate::graph::precision::Precision;
 use crate::graph::{Arena, Graph, Init, Role, TensorId};
-use crate::nn::losses::Loss;
+use crate::nn::losses::{Loss, LossTensors};
 use crate::nn::mixing::{Mixed, Mixing};
 use crate::nn::{Mode, Module};
 
@@ -112,7 +112,13 @@ pub fn compile_with(blueprint: &Blueprint<'_>, options: Options) -> Result<Progr
         builder.add(Pass::Train, graph, &[])?;
     }
     let mut graph = Graph::new();
-    let (output, _) = forward(&mut graph, blueprint, Mode::Eval, false)?;
+    let made = forward(&mut graph, blueprint, Mode::Eval, false)?;
+    // Nobody reads the logits of text while a model is trained; with the losses kept they are made by chunks.
+    let of_text = matches!(blueprint.spec.target, TargetSpec::Tokens { .. });
+    let output = match blueprint.training {
+        Some(_) if of_text => made.loss.row_loss,
+        _ => made.output,
+    };
     builder.add(Pass::Eval, graph, &[output])?;
     Ok(builder.build(output))
 }
@@ -138,8 +144,8 @@ impl Lengths {
 fn train_graph(blueprint: &Blueprint<'_>, training: &Training) -> Result<(Graph, TensorId)> {
     let mut graph = Graph::new();
     let control = graph.state(CONTROL_NAME, &[CONTROL_LEN], Init::Constant(0.0));
-    let (output, gradient) = forward(&mut graph, blueprint, Mode::Train, true)?;
-    let mut gradient = gradient.expect("a loss built with its gradient has one");
+    let Forward { output, loss } = forward(&mut graph, blueprint, Mode::Train, true)?;
+    let mut gradient = loss.output_gradient.expect("a loss built with its gradient has one");
     if training.precision == Precision::F16 {
         graph.set_scope("loss");
         gradient = graph.push_one(Op::LossScale, &[gradient, control])?;
@@ -148,13 +154,19 @@ fn train_graph(blueprint: &Blueprint<'_>, training: &Training) -> Result<(Graph,
     Ok((graph, control))
 }
 
-/// Adds input conversion, mixing, model, loss and metrics; returns the output and its gradient.
+/// What the forward operations end in.
+struct Forward {
+    output: TensorId,
+    loss: LossTensors,
+}
+
+/// Adds input conversion, mixing, model, loss and metrics.
 fn forward(
     graph: &mut Graph,
     blueprint: &Blueprint<'_>,
     mode: Mode,
     gradient: bool,
-) -> Result<(TensorId, Option<TensorId>)> {
+) -> Result<Forward> {
     let framed = mode == Mode::Train && blueprint.training.is_some_and(|training| training.framed);
     let x = input(graph, blueprint, framed)?;
     let mixing = match (mode, &blueprint.training) {
@@ -185,7 +197,7 @@ fn forward(
     let step_metrics = Op::StepMetrics { accuracy, per_sample: tokens.unwrap_or(1) };
     graph.push_into(step_metrics, &inputs, &[metrics]);
     graph.set_scope("");
-    Ok((output, loss.output_gradient))
+    Ok(Forward { output, loss })
 }
 
 /// The input as the model sees it: bytes become floats around 0, images as their framings show them; tokens stay.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::compile::{Blueprint, compile};
 use super::trainer::gone;
-use super::units::{TextUnits, perplexity};
+use super::units::{TextMeasures, TextUnits};
 use super::weights::Weights;
 use crate::batch::{SampleSpec, StepHeader};
 use crate::device;
@@ -75,15 +75,9 @@ pub struct Evaluation {
     pub loss: f64,
     /// Share of correct predictions, for classifiers.
     pub accuracy: Option<f64>,
-    /// Of text: e to the loss.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub perplexity: Option<f64>,
-    /// Of text whose tokens are bytes: the loss in bits a byte.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bits_per_byte: Option<f64>,
-    /// Tokens evaluated a second, of text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens_per_s: Option<f64>,
+    /// Of text, the same in the field's units.
+    #[serde(flatten)]
+    pub text: TextMeasures,
     /// Seconds from the first batch to the last result.
     pub eval_s: f64,
     /// `samples / eval_s`.
@@ -151,17 +145,16 @@ pub fn evaluate(
     drop(pipeline);
     let eval_s = began.elapsed().as_secs_f64();
     let samples = totals.count;
-    let (loss, text) = (totals.loss / samples, TextUnits::of(&spec));
+    let (loss, samples_per_s) = (totals.loss / samples, samples / eval_s);
+    let text = TextUnits::of(&spec);
     Ok(Evaluation {
         samples: samples as u64,
         left_out: totals.left_out,
         loss,
-        perplexity: text.map(|_| perplexity(loss)),
-        bits_per_byte: text.and_then(|text| text.bits_per_byte(loss)),
-        tokens_per_s: text.map(|text| text.tokens as f64 * samples / eval_s),
+        text: text.map(|text| text.measures(Some(loss), samples_per_s)).unwrap_or_default(),
         accuracy: spec.classes().map(|_| totals.correct / samples),
         eval_s,
-        samples_per_s: samples / eval_s,
+        samples_per_s,
         device,
         output_width: program.output_width(),
         outputs: totals.outputs,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::units::{TextMeasures, Utilisation};
 use crate::config::RunConfig;
 use crate::executor::DeviceInfo;
 use crate::pipeline::Find;
@@ -76,15 +77,12 @@ pub struct EpochReport {
     /// Bad samples that were left out of the validation.
     #[serde(default)]
     pub left_out: u64,
-    /// Of text: e to the validation loss, or without a validation set to the training loss.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub perplexity: Option<f64>,
-    /// Of text whose tokens are bytes: the same loss in bits a byte.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bits_per_byte: Option<f64>,
-    /// Training tokens a second of this epoch, of text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_per_s: Option<f64>,
+    /// Of text, the same in the field's units: the loss of the validation, or without one that of training; tokens of training.
+    #[serde(flatten)]
+    pub text: TextMeasures,
+    /// Of text, how much of the device training made use of.
+    #[serde(flatten)]
+    pub utilisation: Utilisation,
     /// Training samples a second of this epoch, validation not counted; 0 where a run went on right at its end.
     #[serde(deserialize_with = "super::book::null_is_nan")]
     pub samples_per_s: f64,
@@ -198,15 +196,12 @@ pub struct Summary {
     pub val_loss: Option<f64>,
     /// Validation accuracy after the last epoch.
     pub val_accuracy: Option<f64>,
-    /// Of text, as in the last epoch's report.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub perplexity: Option<f64>,
-    /// Likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bits_per_byte: Option<f64>,
-    /// Tokens that this process trained on a second, of text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens_per_s: Option<f64>,
+    /// Of text, the same in the field's units, the loss as in the last epoch's report.
+    #[serde(flatten)]
+    pub text: TextMeasures,
+    /// Of text, how much of the device training made use of.
+    #[serde(flatten)]
+    pub utilisation: Utilisation,
     /// Updates skipped because a gradient was not finite.
     pub skipped: u64,
     /// Bad samples met, by this process and, where they are quarantined, those it resumed from.

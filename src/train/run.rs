@@ -8,6 +8,7 @@ use super::book::{Book, Progress};
 use super::engine::{DeviceTimes, Sources};
 use super::event::{CheckpointReport, EpochReport, FirstStep, Input, StepReport, Summary};
 use super::keeper::{Keeper, Saving};
+use super::units::TextMeasures;
 use super::witness::Witness;
 use crate::error::Result;
 use crate::executor::{DeviceInfo, Done, Snapshot};
@@ -215,14 +216,15 @@ impl Run {
         let last = book.last_epoch;
         let samples_per_s =
             if book.train_s > 0.0 { book.samples as f64 / book.train_s } else { 0.0 };
+        let (text, utilisation) = book.terms.measures(None, samples_per_s);
+        let of_epoch = last.map(|epoch| epoch.text).unwrap_or_default();
         let summary = Summary {
             steps: book.steps,
             samples: book.samples,
             train_s: book.train_s,
             samples_per_s,
-            perplexity: last.and_then(|epoch| epoch.perplexity),
-            bits_per_byte: last.and_then(|epoch| epoch.bits_per_byte),
-            tokens_per_s: book.terms.text.map(|text| text.tokens as f64 * samples_per_s),
+            text: TextMeasures { tokens_per_s: text.tokens_per_s, ..of_epoch },
+            utilisation,
             loss: last.map(|epoch| epoch.loss),
             val_loss: last.and_then(|epoch| epoch.val_loss),
             val_accuracy: last.and_then(|epoch| epoch.val_accuracy),

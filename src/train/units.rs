@@ -2,7 +2,11 @@
 
 use std::f64::consts::LN_2;
 
+use serde::{Deserialize, Serialize};
+
 use crate::batch::{SampleSpec, TargetSpec};
+use crate::graph::cost::Cost;
+use crate::graph::plan::{Pass, Program};
 
 /// Tokens of a vocabulary of bytes.
 const BYTES: usize = 256;
@@ -27,15 +31,67 @@ impl TextUnits {
         }
     }
 
-    /// What a mean loss, in nats a token, comes to in bits a byte of text; none where tokens are no bytes.
-    pub fn bits_per_byte(self, loss: f64) -> Option<f64> {
-        self.bytes.then_some(loss / LN_2)
+    /// What a mean loss, in nats a token, and a rate come to.
+    pub fn measures(self, loss: Option<f64>, samples_per_s: f64) -> TextMeasures {
+        TextMeasures {
+            perplexity: loss.map(f64::exp),
+            bits_per_byte: loss.filter(|_| self.bytes).map(|loss| loss / LN_2),
+            tokens_per_s: Some(self.tokens as f64 * samples_per_s),
+        }
     }
 }
 
-/// Among how many tokens a model of this mean loss, in nats, is as undecided as if all were equally likely.
-pub fn perplexity(loss: f64) -> f64 {
-    loss.exp()
+/// How good and how fast a language model is; nothing where samples are no text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TextMeasures {
+    /// e to the loss: among how many tokens the model is as undecided as if all were equally likely.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Where tokens are bytes: the loss in bits a byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_byte: Option<f64>,
+    /// Tokens a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_s: Option<f64>,
+}
+
+/// How much of a device training makes use of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Utilisation {
+    /// Operations a second of the model's products, forward and backward, a multiply-add being two; what is computed again
+    /// to save memory counts once, and attention as if nothing were masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops_per_s: Option<f64>,
+    /// The share of what the device was measured to do at best, model FLOP utilisation (Chowdhery et al., "PaLM", 2022);
+    /// nothing where that was never measured, see [`peaks`](crate::peaks).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+}
+
+/// What the operations of training are counted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Operations {
+    /// Operations for a sample.
+    pub flops: f64,
+    /// Operations a second of the device at best, where known.
+    pub peak: Option<f64>,
+}
+
+impl Operations {
+    /// The work for a sample by the training pass of `program`, which is one that computes nothing twice.
+    pub fn of(program: &Program, peak: Option<f64>) -> Self {
+        let cost = program.plans.get(&Pass::Train).map(Cost::of_plan).unwrap_or_default();
+        Self { flops: cost.flops as f64 / program.slot.batch_size as f64, peak }
+    }
+
+    /// What a rate of samples comes to.
+    pub fn utilisation(self, samples_per_s: f64) -> Utilisation {
+        let flops_per_s = self.flops * samples_per_s;
+        Utilisation {
+            flops_per_s: Some(flops_per_s),
+            mfu: self.peak.map(|peak| flops_per_s / peak),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -52,10 +108,13 @@ mod tests {
         };
         let units = TextUnits::of(&spec(256)).expect("text");
         let loss = 256f64.ln();
-        assert_eq!(units.bits_per_byte(loss), Some(8.0));
-        assert!((perplexity(loss) - 256.0).abs() < 1e-9);
+        let found = units.measures(Some(loss), 3.0);
+        assert_eq!((found.bits_per_byte, found.tokens_per_s), (Some(8.0), Some(21.0)));
+        assert!((found.perplexity.expect("text") - 256.0).abs() < 1e-9);
+        let unknown = TextMeasures { tokens_per_s: Some(21.0), ..TextMeasures::default() };
+        assert_eq!(units.measures(None, 3.0), unknown);
         let units = TextUnits::of(&spec(50_257)).expect("text");
-        assert_eq!((units.tokens, units.bits_per_byte(loss)), (7, None));
+        assert_eq!((units.tokens, units.measures(Some(loss), 1.0).bits_per_byte), (7, None));
         let table = SampleSpec { target: TargetSpec::Class { classes: 256 }, ..spec(256) };
         assert_eq!(TextUnits::of(&table), None);
     }

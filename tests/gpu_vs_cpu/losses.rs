@@ -23,7 +23,7 @@ fn cross_entropy() {
             if gradient {
                 outputs.push(bench.output(&[rows, classes]));
             }
-            let op = Op::CrossEntropy { smoothing, gradient, per_sample: 1 };
+            let op = Op::CrossEntropy { smoothing, gradient, per_sample: 1, first: 0 };
             bench.push(op, &[logits, target, h], &outputs);
             bench.check(1e-6, 1e-5);
         }
@@ -37,7 +37,7 @@ fn cross_entropy_of_huge_logits_stays_finite() {
     let target = bench.u32(&[2], &[1, 2]);
     let h = bench.header();
     let outputs = [bench.output(&[2]), bench.output(&[2, 3])];
-    let op = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1 };
+    let op = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: 1, first: 0 };
     bench.push(op, &[logits, target, h], &outputs);
     bench.check(1e-6, 1e-5);
 }
@@ -56,7 +56,8 @@ fn cross_entropy_of_tokens() {
             let target = bench.u32(&[rows], &below(2, vocabulary as u64, rows));
             let h = bench.header();
             let outputs = [bench.output(&[rows]), bench.output(&[rows, vocabulary])];
-            let op = Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: tokens };
+            let op =
+                Op::CrossEntropy { smoothing: 0.0, gradient: true, per_sample: tokens, first: 0 };
             bench.push(op, &[logits, target, h], &outputs);
             bench.check(1e-6, 1e-5);
             // The twin itself: rows of padding are 0, all others not.
@@ -66,6 +67,28 @@ fn cross_entropy_of_tokens() {
             assert!(vocabulary == 1 || found[0][..padded].iter().all(|&loss| loss > 0.0));
             assert!(found[1][padded * vocabulary..].iter().all(|&slope| slope == 0.0));
         }
+    }
+}
+
+/// Some rows of a batch, whose padding begins before, within or behind them.
+#[test]
+fn cross_entropy_of_a_part_of_a_batch() {
+    let (samples, tokens, vocabulary, first, rows) = (5, 13, 33, 20, 30);
+    for count in 1..=samples {
+        let mut bench = Bench::new(samples, header(count));
+        let values: Vec<f32> = normal(1, rows * vocabulary).iter().map(|x| 5.0 * x).collect();
+        let logits = bench.f32(&[rows, vocabulary], &values);
+        let target = bench.u32(&[rows], &below(2, vocabulary as u64, rows));
+        let h = bench.header();
+        let outputs = [bench.output(&[rows]), bench.output(&[rows, vocabulary])];
+        let op = Op::CrossEntropy { smoothing: 0.1, gradient: true, per_sample: tokens, first };
+        bench.push(op, &[logits, target, h], &outputs);
+        bench.check(1e-6, 1e-5);
+        let valid = (count * tokens).saturating_sub(first).min(rows);
+        bench.on_both().into_iter().for_each(|found| {
+            assert!(found[0][valid..].iter().all(|&loss| loss == 0.0));
+            assert!(found[0][..valid].iter().all(|&loss| loss > 0.0));
+        });
     }
 }
 

@@ -223,3 +223,17 @@ fn grad_accumulate() {
         }
     }
 }
+
+#[test]
+fn add_to() {
+    for n in SIZES {
+        let mut bench = Bench::new(1, header(1));
+        let x = bench.f32(&[n], &normal(1, n));
+        let sum = bench.in_out(&[n], &normal(2, n));
+        bench.push(Op::AddTo, &[x], &[sum]);
+        bench.check(1e-7, 1e-7);
+        let expected: Vec<f32> =
+            normal(2, n).iter().zip(normal(1, n)).map(|(a, b)| a + b).collect();
+        bench.on_both().into_iter().for_each(|found| assert_eq!(found[0], expected));
+    }
+}

@@ -9,13 +9,14 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
     let rows = shape[0];
     let width = || shape[1..].iter().product::<usize>();
     match *op {
-        Op::CrossEntropy { smoothing, gradient, per_sample } => {
+        Op::CrossEntropy { smoothing, gradient, per_sample, first } => {
             let lanes = row_lanes(width(), caps);
             let constants = vec![
                 ("ROWS", rows as f64),
                 ("CLASSES", width() as f64),
                 ("SMOOTHING", f64::from(smoothing)),
                 ("PER_SAMPLE", per_sample as f64),
+                ("FIRST_ROW", first as f64),
                 ("LANES", f64::from(lanes)),
             ];
             let shader = match gradient {

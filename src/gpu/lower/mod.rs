@@ -135,7 +135,8 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
         | Op::MovingAverage { .. }
-        | Op::GradAccumulate => optimizer::lower(op, bound, caps),
+        | Op::GradAccumulate
+        | Op::AddTo => optimizer::lower(op, bound, caps),
     }
 }
 

@@ -29,6 +29,11 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             let shader = element_shader!(by_four(len), "grad_accumulate", "dispatch", "header");
             single(shader, vec![], bound, elements(len), caps)
         }
+        Op::AddTo => {
+            let len = bound.outputs[0].len();
+            let shader = element_shader!(by_four(len), "add_to", "dispatch");
+            single(shader, vec![], bound, elements(len), caps)
+        }
         _ => unreachable!("not a part of the optimizer: {}", op.name()),
     }
 }

@@ -215,7 +215,7 @@ fn open_whole(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     }
     if let Some(manifest) = manifest::by_name(dataset)? {
         let dir = named::find_or_fetch(&manifest, options)?;
-        return open_manifest(&manifest, &dir, options.data());
+        return open_manifest(&manifest, &dir, options);
     }
     let path = Path::new(dataset);
     match std::fs::metadata(path) {

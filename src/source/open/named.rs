@@ -7,15 +7,19 @@ use super::{Dataset, OpenOptions};
 use crate::error::{Error, Result};
 use crate::source::fetch::{default_cache_dir, fetch_manifest};
 use crate::source::manifest::{Format, Manifest, Split};
-use crate::source::{DataConfig, Source, Subset, cifar, idx};
+use crate::source::{Source, Subset, cifar, idx};
 
-/// Opens the data set that `manifest` describes, whose files lie in `dir`; text in windows as `data` says.
+/// Opens the data set that `manifest` describes, whose files lie in `dir`; text in windows as `options` say.
 ///
 /// # Errors
 /// When a file is missing, damaged, or does not fit the others.
-pub fn open_manifest(manifest: &Manifest, dir: &Path, data: &DataConfig) -> Result<Dataset> {
+pub fn open_manifest(
+    manifest: &Manifest,
+    dir: &Path,
+    options: &OpenOptions<'_>,
+) -> Result<Dataset> {
     if manifest.format == Format::Text {
-        return super::tokens::open_manifest(manifest, dir, data);
+        return super::tokens::open_manifest(manifest, dir, options);
     }
     let test = manifest.splits.test.as_ref();
     let train = &manifest.splits.train;

@@ -8,11 +8,13 @@ use serde::Deserialize;
 use super::splits::Splits;
 use super::{CLASS_NAMES_FILE, Candidate, Dataset, Format, OpenOptions};
 use crate::error::{Error, Result};
+use crate::source::fetch::default_cache_dir;
 use crate::source::file::io_error;
 use crate::source::manifest::{Manifest, Split};
 use crate::source::tokens::{self, TokenFile, Tokens, VOCABULARY_MAX, Windows, npy_header};
 use crate::source::{DataConfig, Source, SourceInfo};
 use crate::tokenizer::Tokenizer;
+use crate::tokenizer::text::{Text, kept_shards};
 
 pub(super) const FORMAT: Format = Format {
     what: "text (.txt) or tokens (.bin or .npy of u16, or a folder of them)",
@@ -52,45 +54,80 @@ fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
     } else {
         Splits { train: vec![path.clone()], ..Default::default() }
     };
-    let Splits { train, validation, test } = splits.with_training_part();
-    let files = [train, validation, test].map(|paths| tokens::open_files(&paths));
-    let [train, validation, test] = files;
-    let parts = Parts { train: train?, validation: validation?, test: test? };
+    let splits = splits.with_training_part();
+    let files = [&splits.train, &splits.validation, &splits.test];
+    let files = files.map(|paths| paths.iter().map(|path| Text::whole(path)).collect());
     let told = told(path, candidate.is_folder)?;
-    dataset(path.display().to_string(), path, parts, told, options.data())
+    dataset(path.display().to_string(), path, files, told, options)
 }
 
 /// Opens the text that a manifest describes: each split is a file or a part of one.
-pub(super) fn open_manifest(manifest: &Manifest, dir: &Path, data: &DataConfig) -> Result<Dataset> {
-    let open = |split: &Split| -> Result<Vec<TokenFile>> {
+pub(super) fn open_manifest(
+    manifest: &Manifest,
+    dir: &Path,
+    options: &OpenOptions<'_>,
+) -> Result<Dataset> {
+    let texts = |split: &Split| -> Result<Vec<Text>> {
         let [path] = &manifest.locate(dir, &split.files)[..] else {
             let message = format!("found {} files in a split, expected one", split.files.len());
             return Err(Error::data(&manifest.name, message));
         };
-        Ok(vec![TokenFile::open(path)?.part(split.skip as u64, split.take.map(|take| take as u64))])
+        let take = split.take.map(|take| take as u64);
+        Ok(vec![Text { path: path.clone(), skip: split.skip as u64, take }])
     };
-    let test = manifest.splits.test.as_ref().map(open).transpose()?.unwrap_or_default();
-    let parts = Parts { train: open(&manifest.splits.train)?, test, ..Parts::default() };
-    dataset(manifest.name.clone(), dir, parts, Told::default(), data)
+    let test = manifest.splits.test.as_ref().map(texts).transpose()?.unwrap_or_default();
+    let files = [texts(&manifest.splits.train)?, Vec::new(), test];
+    dataset(manifest.name.clone(), dir, files, Told::default(), options)
 }
 
-/// The files of each split.
-#[derive(Default)]
-struct Parts {
-    train: Vec<TokenFile>,
-    validation: Vec<TokenFile>,
-    test: Vec<TokenFile>,
+/// The files of each split as tokens: as they are, or of text by the tokenizer that is asked for.
+fn files_of(
+    splits: [Vec<Text>; 3],
+    told: &mut Told,
+    options: &OpenOptions<'_>,
+) -> Result<[Vec<TokenFile>; 3]> {
+    let as_they_are = |text: Text| Ok(TokenFile::open(&text.path)?.part(text.skip, text.take));
+    let each = |texts: Vec<Text>| texts.into_iter().map(as_they_are).collect::<Result<Vec<_>>>();
+    let plain = |[train, validation, test]: [Vec<Text>; 3]| -> Result<[Vec<TokenFile>; 3]> {
+        Ok([each(train)?, each(validation)?, each(test)?])
+    };
+    let Some(name) = &options.data().tokenizer else { return plain(splits) };
+    let is_text = |text: &Text| text.path.extension().is_none_or(|e| e != "bin" && e != "npy");
+    if let Some(tokens) = splits.iter().flatten().find(|text| !is_text(text)) {
+        let message = format!("found {}, which is tokens already", tokens.path.display());
+        return Err(Error::config("--tokenizer", message).hint("leaving it out"));
+    }
+    let tokenizer = Tokenizer::open(name)?;
+    told.tokenizer = Some(name.clone());
+    told.vocabulary = Some(tokenizer.vocabulary());
+    if matches!(tokenizer, Tokenizer::Bytes) {
+        return plain(splits);
+    }
+    let root = match options.cache_dir {
+        Some(dir) => dir.to_owned(),
+        None => default_cache_dir()?,
+    };
+    let root = root.join("tokens");
+    let kept = |texts: Vec<Text>| -> Result<Vec<TokenFile>> {
+        match texts.is_empty() {
+            true => Ok(Vec::new()),
+            false => tokens::open_files(&kept_shards(&texts, &tokenizer, &root)?),
+        }
+    };
+    let [train, validation, test] = splits;
+    Ok([kept(train)?, kept(validation)?, kept(test)?])
 }
 
 /// Windows over the files of each split, of which a manifest may have `told`.
 fn dataset(
     name: String,
     path: &Path,
-    parts: Parts,
-    told: Told,
-    data: &DataConfig,
+    splits: [Vec<Text>; 3],
+    mut told: Told,
+    options: &OpenOptions<'_>,
 ) -> Result<Dataset> {
-    let Parts { train, validation, test } = parts;
+    let data = options.data();
+    let [train, validation, test] = files_of(splits, &mut told, options)?;
     let held_out = [validation, test];
     let context = data.context.unwrap_or(tokens::CONTEXT);
     let windows = Windows { context, stride: data.stride.unwrap_or(context) };

@@ -1,0 +1,119 @@
+//! Text as it lies in files, and its tokens kept from one run to the next.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use sha2::{Digest, Sha256};
+
+use super::Tokenizer;
+use super::shards::{self, MANIFEST, ShardOptions};
+use crate::durable::{Temporary, create_folders, rename};
+use crate::error::{Error, Result};
+
+/// A document: a file or a part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes before it.
+    pub skip: u64,
+    /// Its bytes; without it all that follow.
+    pub take: Option<u64>,
+}
+
+impl Text {
+    /// All of a file.
+    pub fn whole(path: &Path) -> Self {
+        Self { path: path.into(), skip: 0, take: None }
+    }
+
+    /// How many bytes it has.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn bytes(&self) -> Result<u64> {
+        let len = std::fs::metadata(&self.path).map_err(|e| io_error(&self.path, e))?.len();
+        Ok(len.saturating_sub(self.skip).min(self.take.unwrap_or(u64::MAX)))
+    }
+
+    /// Its content.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no UTF-8.
+    pub fn read(&self) -> Result<String> {
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.skip))?;
+            let mut bytes = Vec::new();
+            file.take(self.take.unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|e| io_error(&self.path, e))?;
+        String::from_utf8(bytes).map_err(|e| {
+            let within = e.utf8_error().valid_up_to();
+            let (byte, at) = (e.as_bytes()[within], self.skip + within as u64);
+            let message = format!("found byte {byte:#04x} at {at}, expected UTF-8");
+            Error::data(self.path.display(), message)
+                .hint("iconv -t UTF-8, or --tokenizer bytes for training on it as it is")
+        })
+    }
+}
+
+pub(super) fn io_error(path: &Path, error: std::io::Error) -> Error {
+    Error::data(path.display(), "cannot be read or written").caused_by(error)
+}
+
+/// The shards of `texts`, which lie below `root` in a folder of their own: made now, or by an earlier call with the same
+/// texts and tokenizer. They are the same as [`shards::write`] makes of the same texts, and as little is in memory at once.
+///
+/// # Errors
+/// When a text cannot be read or is no UTF-8, or the folder cannot be written.
+pub fn kept_shards(texts: &[Text], tokenizer: &Tokenizer, root: &Path) -> Result<Vec<PathBuf>> {
+    let dir = root.join(key(texts, tokenizer)?);
+    if !dir.join(MANIFEST).is_file() {
+        create_folders(root)?;
+        let mut name = dir.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".tmp-{}", std::process::id()));
+        let new = Temporary::claim(root.join(name))?;
+        create_folders(new.path())?;
+        shards::fill(texts, tokenizer, None, new.path(), ShardOptions::default())?;
+        match rename(new.path(), &dir) {
+            // Another process was faster.
+            Err(_) if dir.join(MANIFEST).is_file() => {}
+            renamed => renamed.map_err(|e| io_error(&dir, e))?,
+        }
+    }
+    let manifest = dir.join(MANIFEST);
+    let json = std::fs::read(&manifest).map_err(|e| io_error(&manifest, e))?;
+    let manifest: shards::TokenManifest = serde_json::from_slice(&json).map_err(|e| {
+        Error::data(manifest.display(), "is damaged").hint("removing its folder").caused_by(e)
+    })?;
+    Ok(manifest.shards.into_iter().map(|shard| dir.join(shard.file)).collect())
+}
+
+/// A name for the tokens of texts: they change with the files' paths, lengths and times, and with the tokenizer.
+fn key(texts: &[Text], tokenizer: &Tokenizer) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update("tokens 1");
+    hash.update(Sha256::digest(tokenizer.identity()?));
+    for text in texts {
+        let path = std::path::absolute(&text.path).map_err(|e| io_error(&text.path, e))?;
+        let metadata = std::fs::metadata(&path).map_err(|e| io_error(&path, e))?;
+        let modified = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let modified = modified.unwrap_or_default();
+        let path = path.as_os_str().as_encoded_bytes();
+        hash.update((path.len() as u64).to_le_bytes());
+        hash.update(path);
+        let numbers = [
+            text.skip,
+            text.take.unwrap_or(u64::MAX),
+            metadata.len(),
+            modified.as_secs(),
+            u64::from(modified.subsec_nanos()),
+        ];
+        numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
+    }
+    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
