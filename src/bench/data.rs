@@ -35,7 +35,7 @@ pub(super) fn input(op: &Op, binding: usize, tensor: &Tensor, header: &StepHeade
         DType::U8 => (0..len).map(|i| (i * 31 % 251) as u8).collect(),
         // Labels: the first ones exist everywhere.
         DType::U32 => (0..len).flat_map(|i| (i as u32 % 2).to_le_bytes()).collect(),
-        DType::U16 => (0..len).flat_map(|i| (i as u16 % 2).to_le_bytes()).collect(),
+        DType::U16 => (0..len).flat_map(|i| ((i * 31 % 251) as u16).to_le_bytes()).collect(),
         DType::F32 => (0..len).flat_map(|i| float(i).to_le_bytes()).collect(),
         DType::F16 => (0..len).flat_map(|i| f16::from_f32(float(i)).to_le_bytes()).collect(),
     }

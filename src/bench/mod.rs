@@ -20,6 +20,7 @@ mod conditions;
 mod data;
 mod loader;
 mod ring;
+mod text;
 mod twin;
 
 pub use bed::Bed;
@@ -36,8 +37,10 @@ use crate::executor::Tune;
 use crate::gpu::stopwatch::{Effort, Lap};
 use crate::graph::cost::Cost;
 use crate::graph::plan::Program;
+use crate::nn::language::LanguageConfig;
 use crate::source::{Source, Synthetic};
 use crate::{RunConfig, Trainer};
+use text::RandomText;
 
 /// What to measure, and for how long.
 #[derive(Clone, Debug)]
@@ -103,11 +106,20 @@ impl Score {
     }
 }
 
-/// Samples as a model is usually trained on: those of Fashion-MNIST for the small ones, of CIFAR-10 for others.
+/// Samples as a model is usually trained on: those of Fashion-MNIST for the small ones, of CIFAR-10 for others; texts of 64
+/// bytes for the smallest language models, of 256 for larger ones, and of 1,024 of GPT-2's tokens for its own size.
 ///
 /// # Errors
 /// None for these shapes.
 fn samples(model: &str) -> Result<Arc<dyn Source>> {
+    if LanguageConfig::by_name(model).is_some() {
+        let [context, vocabulary] = match model {
+            "gpt2" => [1024, 50_257],
+            name if name.ends_with("nano") => [64, 256],
+            _ => [256, 256],
+        };
+        return Ok(Arc::new(RandomText::new(256, context, vocabulary)));
+    }
     let input_shape = match model {
         "mlp" | "cnn" => vec![1, 28, 28],
         _ => vec![3, 32, 32],
@@ -136,6 +148,24 @@ fn program(model: &str, options: &Options) -> Result<Program> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_model_has_samples_that_it_can_be_measured_with() {
+        let options = Options {
+            quick: true,
+            models: Vec::new(),
+            batch_size: 1,
+            precision: "f32".into(),
+            tune: Tune::Off,
+        };
+        for model in crate::nn::models::NAMES {
+            let program = program(model, &options).unwrap_or_else(|e| panic!("{model}: {e}"));
+            let mut scratch = Vec::new();
+            let samples = samples(model).expect("samples");
+            let sample = samples.read(samples.len() - 1, &mut scratch).expect("the last one");
+            assert_eq!(sample.input.len(), program.spec.input_bytes(), "{model}");
+        }
+    }
 
     #[test]
     fn a_score_is_held_against_what_bounds_it() {

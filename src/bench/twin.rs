@@ -16,6 +16,7 @@ enum Memory {
     Real(Vec<f32>),
     Index(Vec<u32>),
     Bytes(Vec<u8>),
+    Shorts(Vec<u16>),
 }
 
 impl Memory {
@@ -24,7 +25,7 @@ impl Memory {
         match tensor.dtype {
             _ if tensor.role == Role::Header => Memory::None,
             DType::U8 => Memory::Bytes(bytes.to_vec()),
-            DType::U16 => unreachable!("no operation takes 16-bit integers"),
+            DType::U16 => Memory::Shorts(bytemuck::pod_collect_to_vec(bytes)),
             DType::U32 => Memory::Index(bytemuck::pod_collect_to_vec(bytes)),
             DType::F32 | DType::F16 => Memory::Real(data::numbers(tensor.dtype, bytes)),
         }
@@ -36,6 +37,7 @@ impl Memory {
             Memory::Real(x) => Input::Real(x),
             Memory::Index(x) => Input::Index(x),
             Memory::Bytes(x) => Input::Bytes(x),
+            Memory::Shorts(x) => Input::Shorts(x),
         }
     }
 
@@ -43,7 +45,7 @@ impl Memory {
         match self {
             Memory::Real(y) => Output::Real(y),
             Memory::Index(y) => Output::Index(y),
-            Memory::None | Memory::Bytes(_) => Output::None,
+            Memory::None | Memory::Bytes(_) | Memory::Shorts(_) => Output::None,
         }
     }
 }
@@ -104,7 +106,7 @@ impl Twin {
         match &self.outputs[output] {
             Memory::Real(y) => y.clone(),
             Memory::Index(y) => y.iter().map(|&x| x as f32).collect(),
-            Memory::None | Memory::Bytes(_) => Vec::new(),
+            Memory::None | Memory::Bytes(_) | Memory::Shorts(_) => Vec::new(),
         }
     }
 }

@@ -8,6 +8,7 @@ use inflight::bench::kernels::{self, Outcome};
 use inflight::bench::{Bed, Ceilings, Options, Score, pipeline, train};
 use inflight::executor::DeviceInfo;
 use inflight::executor::Tune;
+use inflight::nn::language::LanguageConfig;
 use inflight::nn::models;
 use inflight::source::{DataConfig, Encoding, Source};
 use inflight::transform::{HorizontalFlip, RandomResizedCrop, TransformConfig};
@@ -129,7 +130,9 @@ pub fn run(args: Args) -> Result<()> {
     if suite == Suite::Pipeline {
         return measure_pipeline(&args);
     }
-    let named = models::NAMES.iter().map(|&name| name.to_string());
+    // Language models are measured where they are asked for: batches of 128 texts are more than most train with.
+    let named = models::NAMES.iter().filter(|name| LanguageConfig::by_name(name).is_none());
+    let named = named.map(|&name| name.to_string());
     let options = Options {
         quick: args.quick,
         models: if args.model.is_empty() { named.collect() } else { args.model.clone() },
