@@ -315,7 +315,11 @@ pub(super) fn build(
         masks.push(graph.header());
     }
     let attend: Attend<'_> = &mut |graph, qkv, _| {
-        let salt = init::name_hash(&format!("{}.attn_dropout", graph.scope())) as u32;
+        // Without dropout all layers share one kernel.
+        let salt = match dropout {
+            0.0 => 0,
+            _ => init::name_hash(&format!("{}.attn_dropout", graph.scope())) as u32,
+        };
         let how = Attending { heads, kv_heads, causal: true, documents, dropout, salt };
         let inputs: Vec<TensorId> = [qkv].into_iter().chain(masks.iter().copied()).collect();
         Ok(graph.push(Op::Attention(how), &inputs)?[0])
