@@ -174,16 +174,7 @@ fn write(
         });
         text.tokens.push(token.id);
         text.log_probabilities.push(token.log_probability);
-        let is_end = sampling.end == Some(token.id);
-        let bytes = if is_end { &[] } else { tokenizer.bytes(token.id) };
-        let mut piece = text.pieces.push(bytes);
-        let finish = match text.pieces.is_stopped() {
-            true => Some(Finish::Stop),
-            false => token.finish,
-        };
-        if finish.is_some() && !text.pieces.is_stopped() {
-            piece.push_str(&text.pieces.finish());
-        }
+        let (piece, finish) = text.pieces.take_token(&token, tokenizer);
         text.text.push_str(&piece);
         if shows {
             show(&piece)?;

@@ -90,12 +90,8 @@ impl Samples {
             Sampling { tokens: self.tokens, seed: self.seed, end, ..Sampling::default() };
         let (mut pieces, mut text) = (TextPieces::default(), String::new());
         for token in generator.generate(vec![prompt], sampling)? {
-            let id = token?.id;
-            if Some(id) != end {
-                text.push_str(&pieces.push(self.tokenizer.bytes(id)));
-            }
+            text.push_str(&pieces.take_token(&token?, &self.tokenizer).0);
         }
-        text.push_str(&pieces.finish());
         if json {
             let (step, prompt, text) = (saved.step, self.prompt.as_str(), text.as_str());
             print::json(&Event { event: "sample", step, prompt, text })?;

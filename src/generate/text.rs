@@ -1,6 +1,9 @@
 //! From the bytes of tokens to text as far as it is certain: characters that are whole, and nothing that may turn out to
 //! be the beginning of a string that is to stop it.
 
+use super::{Finish, Token};
+use crate::tokenizer::Tokenizer;
+
 /// Text in pieces.
 #[derive(Clone, Debug, Default)]
 pub struct TextPieces {
@@ -20,6 +23,20 @@ impl TextPieces {
     /// Whether a stop has come.
     pub fn is_stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// Takes a token; returns what is now certain, and why it is the last one, if it is. The token that ends a text says
+    /// nothing.
+    pub fn take_token(&mut self, token: &Token, tokenizer: &Tokenizer) -> (String, Option<Finish>) {
+        let is_end = token.finish == Some(Finish::Stop);
+        let mut text = self.push(if is_end { &[] } else { tokenizer.bytes(token.id) });
+        if self.stopped {
+            return (text, Some(Finish::Stop));
+        }
+        if token.finish.is_some() {
+            text.push_str(&self.finish());
+        }
+        (text, token.finish)
     }
 
     /// Takes the bytes of a token; returns what is now certain. Bytes that are no UTF-8 become U+FFFD.

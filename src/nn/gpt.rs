@@ -136,13 +136,8 @@ impl Gpt {
 }
 
 impl Decoder for Gpt {
-    fn vocabulary(&self) -> usize {
-        self.sizes.vocabulary
-    }
-
-    /// Positions that it has learned.
-    fn positions(&self) -> usize {
-        self.sizes.positions
+    fn sizes(&self) -> TextSizes {
+        self.sizes
     }
 
     fn heads(&self) -> Heads {
@@ -152,10 +147,6 @@ impl Decoder for Gpt {
 
     fn attention_dropout(&self) -> f64 {
         self.config.attention_dropout
-    }
-
-    fn document_end(&self) -> Option<u32> {
-        self.sizes.document_end
     }
 
     fn trunk(

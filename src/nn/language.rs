@@ -107,12 +107,12 @@ impl From<Llama> for LanguageModel {
 impl LanguageModel {
     /// Number of different tokens.
     pub fn vocabulary(&self) -> usize {
-        self.decoder().vocabulary()
+        self.decoder().sizes().vocabulary
     }
 
     /// The most tokens that it sees at once.
     pub fn positions(&self) -> usize {
-        self.decoder().positions()
+        self.decoder().sizes().positions
     }
 
     /// The same model of so many positions, for texts alone: whatever ends a document is forgotten.
@@ -204,20 +204,14 @@ pub(crate) type Attend<'a> = &'a mut dyn FnMut(&mut Graph, TensorId, usize) -> R
 
 /// An architecture.
 pub(crate) trait Decoder {
-    /// Number of different tokens.
-    fn vocabulary(&self) -> usize;
-
-    /// The most tokens that it sees at once.
-    fn positions(&self) -> usize;
+    /// What the text asks of it.
+    fn sizes(&self) -> TextSizes;
 
     /// How its heads divide a row of queries, keys and values.
     fn heads(&self) -> Heads;
 
     /// Share of the weights of attention that training drops.
     fn attention_dropout(&self) -> f64;
-
-    /// The token that ends a document, where tokens attend only to those of their own.
-    fn document_end(&self) -> Option<u32>;
 
     /// The embedding, all blocks and the last norm, and the weight of the head.
     fn trunk(
@@ -231,7 +225,7 @@ pub(crate) trait Decoder {
 
 /// What samples of text ask of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TextSizes {
+pub(crate) struct TextSizes {
     /// Number of different tokens.
     pub vocabulary: usize,
     /// The most tokens that it sees at once.
@@ -303,7 +297,7 @@ pub(super) fn build(
         Mode::Eval => 0.0,
     };
     let (mut masks, mut positions) = (Vec::new(), None);
-    if let Some(end) = model.document_end() {
+    if let Some(end) = model.sizes().document_end {
         graph.set_scope("documents");
         let found = graph.push(Op::DocumentStarts { end }, &[x])?;
         masks.push(found[0]);

@@ -52,11 +52,11 @@ pub struct LlamaConfig {
     pub positions: Option<usize>,
 }
 
-fn theta() -> f64 {
+const fn theta() -> f64 {
     10_000.0
 }
 
-fn eps() -> f64 {
+const fn eps() -> f64 {
     1e-6
 }
 
@@ -74,8 +74,8 @@ impl LlamaConfig {
             width,
             kv_heads: Some(kv_heads),
             hidden: None,
-            theta: 10_000.0,
-            eps: 1e-6,
+            theta: theta(),
+            eps: eps(),
             tied: false,
             dropout: 0.0,
             attention_dropout: 0.0,
@@ -191,12 +191,8 @@ impl Llama {
 }
 
 impl Decoder for Llama {
-    fn vocabulary(&self) -> usize {
-        self.sizes.vocabulary
-    }
-
-    fn positions(&self) -> usize {
-        self.sizes.positions
+    fn sizes(&self) -> TextSizes {
+        self.sizes
     }
 
     fn heads(&self) -> Heads {
@@ -206,10 +202,6 @@ impl Decoder for Llama {
 
     fn attention_dropout(&self) -> f64 {
         self.config.attention_dropout
-    }
-
-    fn document_end(&self) -> Option<u32> {
-        self.sizes.document_end
     }
 
     fn trunk(

@@ -1,12 +1,14 @@
 //! What requests say, and what is refused: the parameters of OpenAI's completions and chat completions, and top-k, min-p and
 //! a repetition penalty besides.
 
+use std::sync::atomic::Ordering;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Shared;
+use super::{Shared, since_1970};
 use crate::generate::{Sampling, check_prompt};
 
 /// Texts of a request at most: prompts times choices.
@@ -352,9 +354,7 @@ fn check_sampling(sampling: &Sampling) -> Result<(), ApiError> {
 }
 
 fn fresh_seed(shared: &Shared) -> u64 {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    nanos.map_or(0, |d| d.as_nanos() as u64)
-        ^ shared.requests.load(std::sync::atomic::Ordering::Relaxed) << 40
+    since_1970().as_nanos() as u64 ^ shared.requests.load(Ordering::Relaxed) << 40
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {

@@ -72,7 +72,6 @@ struct Served {
     deadline: Instant,
     /// When its newest token was made.
     latest: Option<Instant>,
-    end: Option<u32>,
 }
 
 /// What the thread works with.
@@ -185,7 +184,6 @@ impl Desk {
             began: Instant::now(),
             deadline,
             latest: None,
-            end: sampling.end,
         };
         self.served.insert(name, served);
         Ok(())
@@ -198,16 +196,7 @@ impl Desk {
             None => self.shared.measures.first_token(now - served.asked),
             Some(before) => self.shared.measures.next_token(now - before),
         }
-        let is_end = served.end == Some(token.id);
-        let bytes = if is_end { &[] } else { self.shared.tokenizer.bytes(token.id) };
-        let mut text = served.pieces.push(bytes);
-        let finish = match served.pieces.is_stopped() {
-            true => Some(Finish::Stop),
-            false => token.finish,
-        };
-        if finish.is_some() && !served.pieces.is_stopped() {
-            text.push_str(&served.pieces.finish());
-        }
+        let (text, finish) = served.pieces.take_token(&token, &self.shared.tokenizer);
         let Token { id, log_probability, .. } = token;
         let made = Made { choice: served.choice, text, id, log_probability, finish };
         // Whoever is gone is swept away before the next step.

@@ -14,9 +14,9 @@ use futures_core::Stream;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Shared;
 use super::api::{ApiError, Endpoint, Order, Usage};
 use super::desk::{Failure, Made, Reply};
+use super::{Shared, since_1970};
 use crate::generate::Finish;
 
 /// What comes of the texts of a request.
@@ -97,11 +97,10 @@ impl Answer {
     fn new(order: Order, shared: Arc<Shared>) -> Self {
         let number = shared.next_request();
         let kind = if order.endpoint == Endpoint::Chat { "chatcmpl" } else { "cmpl" };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let prompt_tokens = order.prompts.iter().map(Vec::len).sum();
         Self {
             id: format!("{kind}-{:x}-{number}", shared.began),
-            created: now.map_or(0, |d| d.as_secs()),
+            created: since_1970().as_secs(),
             usage: Usage { prompt_tokens, completion_tokens: 0, total_tokens: prompt_tokens },
             left: order.prompts.len() * order.choices,
             order,

@@ -21,7 +21,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 
@@ -163,7 +163,6 @@ impl Server {
         let (jobs, asked) = crossbeam_channel::unbounded();
         let model = generator.model();
         let (positions, vocabulary) = (model.positions(), model.vocabulary());
-        let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let shared = Arc::new(Shared {
             waiting: Arc::new(Semaphore::new(config.queue)),
             tokenizer,
@@ -173,7 +172,7 @@ impl Server {
             sequences: generator.sequences(),
             jobs,
             measures: Measures::new()?,
-            began: began.map_or(0, |d| d.as_secs()),
+            began: since_1970().as_secs(),
             requests: AtomicU64::new(0),
             text_us: AtomicUsize::new(1_000_000),
             is_open: AtomicBool::new(true),
@@ -221,7 +220,7 @@ impl Server {
 /// Files that a server holds besides connections, generously.
 const FILES_BESIDE: u64 = 64;
 
-/// When a request that comes now has to be done.
-fn deadline(config: &ServeConfig) -> Instant {
-    Instant::now() + config.timeout
+/// How long ago 1970 began.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::api::{ApiError, Endpoint, Order};
 use super::desk::Job;
-use super::{Shared, deadline, events};
+use super::{Shared, events};
 
 /// Bytes of a request at most.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -191,7 +191,8 @@ fn enqueue(order: &Order, shared: &Arc<Shared>) -> Result<events::Replies, ApiEr
     let mut permits =
         shared.waiting.clone().try_acquire_many_owned(texts as u32).map_err(|_| full())?;
     let (reply, replies) = unbounded_channel();
-    let (asked, deadline) = (Instant::now(), deadline(&shared.config));
+    let asked = Instant::now();
+    let deadline = asked + shared.config.timeout;
     for (i, prompt) in order.prompts.iter().enumerate() {
         for j in 0..order.choices {
             shared.measures.prompt(prompt.len());
