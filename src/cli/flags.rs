@@ -411,8 +411,9 @@ impl Flags {
         }
         if let Some(value) = self.momentum {
             match &mut config.optimizer {
-                OptimizerConfig::Sgd { momentum, .. }
-                | OptimizerConfig::Muon { momentum, .. } => *momentum = value,
+                OptimizerConfig::Sgd { momentum, .. } | OptimizerConfig::Muon { momentum, .. } => {
+                    *momentum = value
+                }
                 other => {
                     let message = format!("found it with {}, which has no momentum", other.name());
                     return Err(Error::config("--momentum", message).hint("--optimizer sgd"));

@@ -110,10 +110,9 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::OptimizerUpdate { .. }
         | Op::GradAccumulate
         | Op::AddTo => optimizer::run(call),
-        Op::MuonMomentum { .. }
-        | Op::MuonNormalize
-        | Op::NewtonSchulz
-        | Op::MuonUpdate { .. } => muon::run(call),
+        Op::MuonMomentum { .. } | Op::MuonNormalize | Op::NewtonSchulz | Op::MuonUpdate { .. } => {
+            muon::run(call)
+        }
         Op::MovingAverage { .. } => moving_average::run(call),
     }
 }

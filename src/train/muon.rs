@@ -89,3 +89,90 @@ fn orthogonal(graph: &mut Graph, x: TensorId) -> Result<TensorId> {
 fn product(transpose_a: bool, transpose_b: bool) -> Op {
     Op::MatMul { transpose_a, transpose_b, bias: false, activation: Activation::Identity }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{SampleSpec, TargetSpec};
+    use crate::graph::plan::{Pass, Program};
+    use crate::nn::losses::Loss;
+    use crate::nn::models::by_name;
+    use crate::nn::optimizers::OptimizerConfig;
+    use crate::train::compile::{Blueprint, Training, compile};
+    use crate::train::units::Operations;
+
+    fn text() -> SampleSpec {
+        SampleSpec {
+            input_shape: vec![16],
+            input_dtype: DType::U8,
+            target: TargetSpec::Tokens { len: 16, vocabulary: 256, document_end: None },
+        }
+    }
+
+    fn images() -> SampleSpec {
+        let target = TargetSpec::Class { classes: 10 };
+        SampleSpec { input_shape: vec![3, 32, 32], input_dtype: DType::U8, target }
+    }
+
+    fn program(model: &str, spec: &SampleSpec, optimizer: OptimizerConfig) -> Program {
+        let training = Training { muon: optimizer.muon_rule(), ..Training::new(optimizer.rule()) };
+        compile(&Blueprint {
+            model: &*by_name(model, spec).expect("the model fits"),
+            spec,
+            batch_size: 2,
+            mean: &[],
+            std: &[],
+            loss: Loss::for_target(spec),
+            training: Some(training),
+        })
+        .expect("compiles")
+    }
+
+    /// The names of the parameters that Muon moves.
+    fn moved(program: &Program) -> Vec<&str> {
+        let plan = &program.plans[&Pass::Train];
+        let updates = plan.nodes.iter().filter(|node| matches!(node.op, Op::MuonUpdate { .. }));
+        let name = |id: TensorId| plan.tensor(id).name.trim_start_matches("Params.");
+        updates.map(|node| name(node.outputs[0])).collect()
+    }
+
+    #[test]
+    fn hidden_matrices_are_moved_and_neither_tables_nor_heads_nor_norms() {
+        let of = |model, spec: &SampleSpec| {
+            let program = program(model, spec, OptimizerConfig::muon());
+            moved(&program).iter().map(|name| (*name).to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("mlp", &images()), ["net.0.weight", "net.2.weight"]);
+        assert_eq!(of("cnn", &images()), ["net.0.weight", "net.3.weight", "net.7.weight"]);
+        let gpt = of("gpt-nano", &text());
+        let expected = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"];
+        let expected = (0..3).flat_map(|layer| {
+            expected.iter().map(move |name| format!("transformer.h.{layer}.{name}.weight"))
+        });
+        assert_eq!(gpt, expected.collect::<Vec<_>>());
+        let llama = of("llama-nano", &text());
+        assert!(llama.iter().all(|name| name.contains(".self_attn.") || name.contains(".mlp.")));
+        assert_eq!(llama.len() % 7, 0);
+        let vit = of("vit-tiny", &images());
+        assert_eq!(vit.len(), 1 + 12 * 4);
+        assert!(vit.iter().all(|name| !name.starts_with("head") && !name.contains("embed.w")));
+    }
+
+    #[test]
+    fn they_keep_no_second_moments_and_their_products_are_none_of_the_models() {
+        let adamw = program("gpt-nano", &text(), OptimizerConfig::adamw());
+        let muon = program("gpt-nano", &text(), OptimizerConfig::muon());
+        let len = |program: &Program, arena| program.arenas[&arena];
+        assert_eq!(len(&muon, Arena::First), len(&adamw, Arena::First));
+        let matrices: usize = {
+            let names = moved(&muon);
+            let of_muon = muon.params.iter().filter(|param| names.contains(&param.name.as_str()));
+            of_muon.map(|param| param.range().len()).sum()
+        };
+        // 3 layers of 12 · 48² weights.
+        assert_eq!(matrices, 3 * 12 * 48 * 48);
+        assert_eq!(len(&muon, Arena::Second), len(&adamw, Arena::Second) - matrices);
+        let flops = |program| Operations::of(program, None).flops;
+        assert_eq!(flops(&muon), flops(&adamw));
+    }
+}

@@ -132,10 +132,9 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::MeanSquaredError { .. }
         | Op::Accuracy
         | Op::StepMetrics { .. } => losses::lower(op, bound, caps),
-        Op::MuonMomentum { .. }
-        | Op::MuonNormalize
-        | Op::NewtonSchulz
-        | Op::MuonUpdate { .. } => muon::lower(op, bound, caps),
+        Op::MuonMomentum { .. } | Op::MuonNormalize | Op::NewtonSchulz | Op::MuonUpdate { .. } => {
+            muon::lower(op, bound, caps)
+        }
         Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }
