@@ -1,9 +1,9 @@
 //! Text as it lies in files, and its tokens kept from one run to the next.
 
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
@@ -65,15 +65,26 @@ pub(super) fn io_error(path: &Path, error: std::io::Error) -> Error {
     Error::data(path.display(), "cannot be read or written").caused_by(error)
 }
 
+/// Bytes that the tokens of all texts together may take where they are kept.
+pub const KEPT_BYTES: u64 = 4 << 30;
+
 /// The shards of `texts`, which lie below `root` in a folder of their own: made now, or by an earlier call with the same
 /// texts and tokenizer. They are the same as [`shards::write`] makes of the same texts, and as little is in memory at once.
+/// Before new ones are made, those of other texts are removed that were used the longest ago, until they take no more than
+/// `bytes_max`; who has them open reads on.
 ///
 /// # Errors
 /// When a text cannot be read or is no UTF-8, or the folder cannot be written.
-pub fn kept_shards(texts: &[Text], tokenizer: &Tokenizer, root: &Path) -> Result<Vec<PathBuf>> {
+pub fn kept_shards(
+    texts: &[Text],
+    tokenizer: &Tokenizer,
+    root: &Path,
+    bytes_max: u64,
+) -> Result<Vec<PathBuf>> {
     let dir = root.join(key(texts, tokenizer)?);
     if !dir.join(MANIFEST).is_file() {
         create_folders(root)?;
+        remove_oldest(root, bytes_max);
         let mut name = dir.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".tmp-{}", std::process::id()));
         let new = Temporary::claim(root.join(name))?;
@@ -86,11 +97,39 @@ pub fn kept_shards(texts: &[Text], tokenizer: &Tokenizer, root: &Path) -> Result
         }
     }
     let manifest = dir.join(MANIFEST);
+    // When it was used last is a matter of tidiness alone.
+    let _ = File::options()
+        .append(true)
+        .open(&manifest)
+        .and_then(|f| f.set_modified(SystemTime::now()));
     let json = std::fs::read(&manifest).map_err(|e| io_error(&manifest, e))?;
     let manifest: shards::TokenManifest = serde_json::from_slice(&json).map_err(|e| {
         Error::data(manifest.display(), "is damaged").hint("removing its folder").caused_by(e)
     })?;
     Ok(manifest.shards.into_iter().map(|shard| dir.join(shard.file)).collect())
+}
+
+/// Removes the tokens that were used the longest ago until all take at most `bytes_max`. What cannot be read or removed
+/// stays, as does what is no folder of tokens.
+fn remove_oldest(root: &Path, bytes_max: u64) {
+    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let kept = |entry: DirEntry| {
+        let dir = entry.path();
+        let used = std::fs::metadata(dir.join(MANIFEST)).ok()?.modified().ok()?;
+        let bytes = entries(&dir).filter_map(|file| file.metadata().ok()).map(|file| file.len());
+        Some((used, bytes.sum::<u64>(), dir))
+    };
+    let mut folders: Vec<_> = entries(root).filter_map(kept).collect();
+    folders.sort();
+    let mut total: u64 = folders.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, bytes, dir) in folders {
+        if total <= bytes_max {
+            break;
+        }
+        if std::fs::remove_dir_all(&dir).is_ok() {
+            total -= bytes;
+        }
+    }
 }
 
 /// A name for the tokens of texts: they change with the files' paths, lengths and times, and with the tokenizer.
@@ -116,4 +155,40 @@ fn key(texts: &[Text], tokenizer: &Tokenizer) -> Result<String> {
         numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
     }
     Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_used_the_longest_ago_make_room() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let root = dir.path().join("tokens");
+        let tokenizer = Tokenizer::open("bytes").expect("is known");
+        let made = |name: &str, bytes_max| {
+            let path = dir.path().join(name);
+            if !path.exists() {
+                std::fs::write(&path, name.repeat(5_000)).expect("writes");
+            }
+            let shards = kept_shards(&[Text::whole(&path)], &tokenizer, &root, bytes_max);
+            shards.expect("tokens").remove(0)
+        };
+        // Folders of other things are left alone.
+        std::fs::create_dir_all(root.join("mine")).expect("writes");
+        std::fs::write(root.join("mine/file"), [0; 50_000]).expect("writes");
+        let [a, b, c] = ["aa", "bb", "cc"].map(|name| {
+            let shard = made(name, 100_000);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            shard
+        });
+        assert!([&a, &b, &c].iter().all(|shard| shard.is_file()));
+        // Used again, the first is the newest; of what there is, two have room.
+        assert_eq!(made("aa", 100_000), a);
+        let d = made("dd", 45_000);
+        assert_eq!([&a, &b, &c, &d].map(|shard| shard.is_file()), [true, false, true, true]);
+        assert!(root.join("mine/file").is_file());
+        assert_eq!(made("bb", 0), b);
+        assert_eq!([&a, &b, &c, &d].map(|shard| shard.is_file()), [false, true, false, false]);
+    }
 }

@@ -14,7 +14,7 @@ use crate::source::manifest::{Manifest, Split};
 use crate::source::tokens::{self, TokenFile, Tokens, VOCABULARY_MAX, Windows, npy_header};
 use crate::source::{DataConfig, Source, SourceInfo};
 use crate::tokenizer::Tokenizer;
-use crate::tokenizer::text::{Text, kept_shards};
+use crate::tokenizer::text::{KEPT_BYTES, Text, kept_shards};
 
 pub(super) const FORMAT: Format = Format {
     what: "text (.txt) or tokens (.bin or .npy of u16, or a folder of them)",
@@ -111,7 +111,7 @@ fn files_of(
     let kept = |texts: Vec<Text>| -> Result<Vec<TokenFile>> {
         match texts.is_empty() {
             true => Ok(Vec::new()),
-            false => tokens::open_files(&kept_shards(&texts, &tokenizer, &root)?),
+            false => tokens::open_files(&kept_shards(&texts, &tokenizer, &root, KEPT_BYTES)?),
         }
     };
     let [train, validation, test] = splits;
