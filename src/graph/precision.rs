@@ -81,6 +81,7 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             | Op::Dropout { .. }
             | Op::Reduce { .. }
             | Op::Broadcast { .. }
+            | Op::NewtonSchulz
             | Op::Concat { .. }
             | Op::Slice { .. }
             | Op::Unslice { .. }
@@ -129,6 +130,8 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad | Op::RmsNormInputGrad,
             Input(0 | 1) | Output(0),
         ) => Either,
+        // A matrix on its way to an orthogonal one; its singular values are at most about 1.
+        (Op::MuonNormalize, Output(0)) | (Op::MuonUpdate { .. }, Input(0)) => Either,
         // Losses, metrics, the optimizer.
         _ => Full,
     }
