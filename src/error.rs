@@ -101,8 +101,8 @@ impl Error {
         Self(Arc::new(Inner {
             stage,
             kind,
-            item: item.to_string(),
-            message: message.to_string(),
+            item: printable(&item.to_string()),
+            message: printable(&message.to_string()),
             hint: None,
             source: None,
         }))
@@ -135,7 +135,7 @@ impl Error {
 
     /// Adds what to try.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
-        Arc::make_mut(&mut self.0).hint = Some(hint.to_string());
+        Arc::make_mut(&mut self.0).hint = Some(printable(&hint.to_string()));
         self
     }
 
@@ -154,7 +154,7 @@ impl Error {
     /// Prefixes the item, for example with the sample that was being read.
     pub fn within(mut self, item: impl fmt::Display) -> Self {
         let inner = Arc::make_mut(&mut self.0);
-        inner.item = format!("{item}: {}", inner.item);
+        inner.item = format!("{}: {}", printable(&item.to_string()), inner.item);
         self
     }
 
@@ -196,9 +196,31 @@ impl std::error::Error for Error {
     }
 }
 
+/// The text with control characters written out, but for ends of lines: names that files give must not steer a terminal.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_files_do_not_steer_a_terminal() {
+        let error = Error::data("a\u{1b}[2J.csv", "column \u{9b}31m\0é\n  b").hint("\rrm");
+        let error = error.within("sample\u{7}");
+        let expected =
+            "source: sample\\u{7}: a\\u{1b}[2J.csv: column \\u{9b}31m\\u{0}é\n  b; try \\rrm";
+        assert_eq!(error.to_string(), expected);
+    }
 
     #[test]
     fn shows_stage_item_message_and_hint() {
