@@ -117,6 +117,9 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Attention { .. },
             Input(0) | Output(0),
         ) => Either,
+        // A residual, and what it makes with the input.
+        (Op::LayerNorm { .. }, Input(3) | Output(3)) => Either,
+        (Op::RmsNorm { .. }, Input(2) | Output(2)) => Either,
         // Queries, keys and values; the table of angles stays full.
         (Op::Rotary { .. }, Input(0..=2) | Output(0)) => Either,
         (Op::RotaryGrad { .. }, Input(0) | Output(0..=2)) => Either,
@@ -126,9 +129,14 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             Input(0 | 1),
         ) => Either,
         (
-            Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad | Op::RmsNormInputGrad,
+            Op::BatchNormInputGrad { .. }
+            | Op::LayerNormInputGrad { .. }
+            | Op::RmsNormInputGrad { .. },
             Input(0 | 1) | Output(0),
         ) => Either,
+        (Op::LayerNormInputGrad { .. }, Input(5)) | (Op::RmsNormInputGrad { .. }, Input(4)) => {
+            Either
+        }
         // Losses, metrics, the optimizer.
         _ => Full,
     }
@@ -159,8 +167,14 @@ fn stay_full(graph: &Graph, keep: &[TensorId]) -> HashSet<TensorId> {
             node.outputs.iter().map(|&y| graph.root(y)).any(|y| {
                 gradients.contains(&y) || matches!(graph.tensor(y).role, Role::ParamGrad(_))
             });
-        if is_gradient && matches!(node.op, Op::Add | Op::Scale { .. }) {
-            gradients.extend(node.inputs.iter().map(|&x| graph.root(x)));
+        let summed = match node.op {
+            Op::Add | Op::Scale { .. } => &node.inputs[..],
+            Op::LayerNormInputGrad { residual: true } => &node.inputs[5..],
+            Op::RmsNormInputGrad { residual: true } => &node.inputs[4..],
+            _ => &[],
+        };
+        if is_gradient {
+            gradients.extend(summed.iter().map(|&x| graph.root(x)));
         }
         let in_full = bindings(node).filter(|&(side, _)| takes(&node.op, side) == Takes::Full);
         full.extend(in_full.map(|(_, id)| graph.root(id)));
