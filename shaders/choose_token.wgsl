@@ -1,30 +1,44 @@
-// choose_token: logits[ROWS, VOCABULARY], choices[ROWS, 8 + WORDS] | chosen[ROWS, 2]. A workgroup has a row. The first
-// words of its choice say how to choose, the others which tokens were there before, a bit each. What limits the choice
-// becomes a least key, found bit by bit, so that nothing is sorted.
+// choose_token: logits[ROWS, VOCABULARY], choices[ROWS, CHOICE + WORDS] | chosen[ROWS, 2 + 2 * ALTERNATIVES],
+// counts[TEXTS, VOCABULARY]. A workgroup has a row. The first words of its choice say how to choose, the others which
+// tokens were there before, a bit each. What limits the choice becomes a least key, found bit by bit, so that nothing is
+// sorted.
 
 override ROWS: u32;
 override VOCABULARY: u32;
 override WORDS: u32;
+override TEXTS: u32;
 
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
 @group(0) @binding(1) var<storage, read> choices: array<u32>;
 @group(0) @binding(2) var<storage, read_write> chosen: array<f32>;
+@group(0) @binding(3) var<storage, read_write> counts: array<f32>;
 
 const EXPONENT: u32 = 0x7f800000u;
 const LOWEST: f32 = -3.4028235e38;
+const HIGHEST: f32 = 3.4028235e38;
+const TOLD: u32 = 2u + 2u * ALTERNATIVES;
 
 // Where a choice begins, and what it says.
 var<private> choice_at: u32;
 var<private> logits_at: u32;
 var<private> temperature: f32;
 var<private> penalty: f32;
+// What a token loses that was made before, and for each time; whether that takes counts, and where they begin.
+var<private> presence: f32;
+var<private> frequency: f32;
+var<private> is_counted: bool;
+var<private> counts_at: u32;
 
 // A logit as the choice sees it.
 fn seen_logit(token: u32) -> f32 {
     var logit = logits[logits_at + token];
-    let before = choices[choice_at + 8u + token / 32u] >> (token % 32u) & 1u;
+    let before = choices[choice_at + CHOICE + token / 32u] >> (token % 32u) & 1u;
     if penalty != 1.0 && before == 1u {
         logit = select(logit * penalty, logit / penalty, logit > 0.0);
+    }
+    if is_counted {
+        let count = counts[counts_at + token];
+        logit -= select(0.0, presence + frequency * count, count > 0.0);
     }
     return select(logit / temperature, logit, temperature == 0.0);
 }
@@ -43,13 +57,20 @@ fn main(grid: Grid) {
         return;
     }
     logits_at = row * VOCABULARY;
-    choice_at = row * (8u + WORDS);
+    choice_at = row * (CHOICE + WORDS);
     temperature = bitcast<f32>(choices[choice_at]);
     let top_k = choices[choice_at + 1u];
     let top_p = bitcast<f32>(choices[choice_at + 2u]);
     let min_p = bitcast<f32>(choices[choice_at + 3u]);
     penalty = bitcast<f32>(choices[choice_at + 4u]);
     let drawn = bitcast<f32>(choices[choice_at + 5u]);
+    presence = bitcast<f32>(choices[choice_at + 6u]);
+    frequency = bitcast<f32>(choices[choice_at + 7u]);
+    let place = choices[choice_at + 9u];
+    let is_first = choices[choice_at + 10u] != 0u;
+    let counts_any = (presence != 0.0 || frequency != 0.0) && place < TEXTS;
+    is_counted = counts_any && !is_first;
+    counts_at = select(0u, place * VOCABULARY, counts_any);
 
     var wrong = 0.0;
     var highest = LOWEST;
@@ -140,10 +161,66 @@ fn main(grid: Grid) {
         token = select(token, VOCABULARY - u32(mine), mine > 0.0);
     }
     if grid.lane == 0u {
-        let log_probability = logits[logits_at + token] - highest - log(all);
-        chosen[2u * row] = select(f32(token), -1.0, wrong > 0.0);
-        chosen[2u * row + 1u] = select(log_probability, 0.0, wrong > 0.0);
+        tell(row * TOLD, token, wrong > 0.0, highest, all);
     }
+    let asked = min(choices[choice_at + 8u], min(ALTERNATIVES, VOCABULARY));
+    let told = select(asked, 0u, wrong > 0.0);
+    for (var other = told + grid.lane; other < ALTERNATIVES; other += LANES) {
+        tell(row * TOLD + 2u + 2u * other, 0u, true, highest, all);
+    }
+    // Each lane has its own most probable token, until that is the one that is told.
+    var own = VOCABULARY;
+    if told > 0u {
+        own = most_probable(HIGHEST, 0u, grid);
+    }
+    for (var other = 0u; other < told; other++) {
+        var logit = LOWEST;
+        if own < VOCABULARY {
+            logit = logits[logits_at + own];
+        }
+        let best = row_max(logit, grid);
+        var mine = 0.0;
+        if own < VOCABULARY && logit == best {
+            mine = f32(VOCABULARY - own);
+        }
+        let next = VOCABULARY - u32(max(row_max(mine, grid), 1.0));
+        if own == next {
+            tell(row * TOLD + 2u + 2u * other, next, false, highest, all);
+            own = most_probable(best, next + 1u, grid);
+        }
+    }
+
+    if counts_any && wrong == 0.0 {
+        for (var other = grid.lane; is_first && other < VOCABULARY; other += LANES) {
+            counts[counts_at + other] = select(0.0, 1.0, other == token);
+        }
+        if !is_first && grid.lane == 0u {
+            counts[counts_at + token] += 1.0;
+        }
+    }
+}
+
+// Tells a token and the logarithm of its probability, or none.
+fn tell(at: u32, token: u32, is_none: bool, highest: f32, all: f32) {
+    let log_probability = logits[logits_at + token] - highest - log(all);
+    chosen[at] = select(f32(token), -1.0, is_none);
+    chosen[at + 1u] = select(log_probability, 0.0, is_none);
+}
+
+// The most probable token of a lane of those with less than this logit, or the same and no lower number; VOCABULARY if
+// there is none.
+fn most_probable(below: f32, begin: u32, grid: Grid) -> u32 {
+    var best = VOCABULARY;
+    var most = LOWEST;
+    for (var token = grid.lane; token < VOCABULARY; token += LANES) {
+        let logit = logits[logits_at + token];
+        let is_left = logit < below || (logit == below && token >= begin);
+        if is_left && (best == VOCABULARY || logit > most) {
+            best = token;
+            most = logit;
+        }
+    }
+    return best;
 }
 
 // The weight of a token among those that are left: its probability over the highest.

@@ -146,6 +146,24 @@ mod tokens {
             .flat_map(|id| tokenizer.bytes(id.as_u64().expect("a number") as u32).to_vec())
             .collect();
         assert_eq!(made["text"].as_str(), Some(&*String::from_utf8_lossy(&bytes)));
+        // Weights find the tokenizer that lies beside them.
+        let exported = run("model export run --out published");
+        assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+        let line = "generate published/model.safetensors --device cpu --tokens 5 --prompt First --temperature 0 --json";
+        assert_eq!(done(&run(line)), made);
+        // From the folder that holds them as well; and without it, or with another one, a token is a byte.
+        let published = folder.path().join("published");
+        let line = line.replace("published/", "");
+        assert_eq!(done(&inflight(&published, "2", &line)), made);
+        let bytes = done(&inflight(&published, "2", &format!("{line} --tokenizer bytes")));
+        assert_ne!(bytes["tokens"], made["tokens"]);
+        fs::remove_file(published.join("tokenizer.json")).expect("was there");
+        assert_eq!(done(&inflight(&published, "2", &line)), bytes);
+        // One that cannot be read is not passed over.
+        fs::write(published.join("tokenizer.json"), "{}").expect("writes");
+        let output = inflight(&published, "2", &line);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains("tokenizer.json"), "{error}");
     }
 
     fn open(path: &Path, tokenizer: Option<&str>, cache: &Path) -> inflight::Result<Dataset> {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use inflight::generate::{Finish, Generator, Sampling, TextPieces};
+use inflight::generate::{Alternative, Finish, Generator, Sampling, TextPieces};
 use inflight::tokenizer::Tokenizer;
 use inflight::{Error, Result};
 use serde::Serialize;
@@ -45,6 +45,15 @@ pub struct Args {
     /// Print a line of JSON a prompt to stdout, with the logarithms of probabilities; with --stream one a token as well
     #[arg(long)]
     json: bool,
+    /// Tell the N most probable tokens beside each one that is made, at most 20
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        requires = "json"
+    )]
+    alternatives: usize,
 }
 
 /// How tokens are chosen.
@@ -68,15 +77,34 @@ pub struct SamplingFlags {
     /// Make tokens that were there before less probable, as 1.2
     #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     repetition_penalty: f64,
+    /// Make tokens that were made before less probable, by as much however often; -2 to 2
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f64,
+    /// Make tokens that were made before less probable, by as much for each time; -2 to 2
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f64,
     /// Seed of what is drawn
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
 }
 
 impl SamplingFlags {
-    fn sampling(&self, end: Option<u32>) -> Sampling {
-        let Self { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed } = *self;
-        Sampling { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, end }
+    fn sampling(&self, alternatives: usize, end: Option<u32>) -> Sampling {
+        let Self { tokens, temperature, top_k, top_p, min_p, repetition_penalty, .. } = *self;
+        let Self { presence_penalty, frequency_penalty, seed, .. } = *self;
+        Sampling {
+            tokens,
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            presence_penalty,
+            frequency_penalty,
+            alternatives,
+            seed,
+            end,
+        }
     }
 }
 
@@ -88,6 +116,8 @@ struct Made<'a> {
     text: String,
     tokens: Vec<u32>,
     log_probabilities: Vec<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alternatives: Vec<Vec<Other>>,
     finish: Finish,
 }
 
@@ -98,7 +128,24 @@ struct Piece<'a> {
     prompt: usize,
     token: u32,
     log_probability: f64,
+    #[serde(skip_serializing_if = "<[Other]>::is_empty")]
+    alternatives: &'a [Other],
     text: &'a str,
+}
+
+/// A token that could have been made.
+#[derive(Serialize)]
+struct Other {
+    token: u32,
+    text: String,
+    log_probability: f64,
+}
+
+impl Other {
+    fn new(told: &Alternative, tokenizer: &Tokenizer) -> Self {
+        let text = String::from_utf8_lossy(tokenizer.bytes(told.id)).into_owned();
+        Self { token: told.id, text, log_probability: told.log_probability }
+    }
 }
 
 /// What was made of a prompt so far.
@@ -107,6 +154,14 @@ struct Text {
     text: String,
     tokens: Vec<u32>,
     log_probabilities: Vec<f64>,
+    alternatives: Vec<Vec<Other>>,
+}
+
+impl Text {
+    fn made(self, prompt: &str, finish: Finish) -> Made<'_> {
+        let Self { text, tokens, log_probabilities, alternatives, .. } = self;
+        Made { event: "text", prompt, text, tokens, log_probabilities, alternatives, finish }
+    }
 }
 
 /// Generates.
@@ -118,7 +173,7 @@ pub fn run(args: Args) -> Result<()> {
     let name = generator.device().name;
     let encode = |prompt: &String| tokenizer.encode_long(prompt);
     let tokens = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let sampling = args.sampling.sampling(tokenizer.end());
+    let sampling = args.sampling.sampling(args.alternatives, tokenizer.end());
     let began = Instant::now();
     let count = write(&args, &prompts, tokens, &mut generator, tokenizer, sampling)?;
     let seconds = began.elapsed().as_secs_f64();
@@ -171,32 +226,39 @@ fn write(
             text: String::new(),
             tokens: Vec::new(),
             log_probabilities: Vec::new(),
+            alternatives: Vec::new(),
         });
         text.tokens.push(token.id);
         text.log_probabilities.push(token.log_probability);
+        let others: Vec<_> =
+            token.alternatives.iter().map(|told| Other::new(told, tokenizer)).collect();
         let (piece, finish) = text.pieces.take_token(&token, tokenizer);
         text.text.push_str(&piece);
         if shows {
             show(&piece)?;
         }
         if args.stream && args.json {
-            let (prompt, log_probability) = (token.prompt, token.log_probability);
-            let event = "token";
-            print::json(&Piece { event, prompt, token: token.id, log_probability, text: &piece })?;
+            print::json(&Piece {
+                event: "token",
+                prompt: token.prompt,
+                token: token.id,
+                log_probability: token.log_probability,
+                alternatives: &others,
+                text: &piece,
+            })?;
+        }
+        if !others.is_empty() {
+            text.alternatives.push(others);
         }
         if let Some(finish) = finish
             && let Some(text) = texts.remove(&token.prompt)
         {
             generation.finish(token.prompt);
-            let Text { text, tokens, log_probabilities, .. } = text;
             let prompt = &prompts[token.prompt];
             match (args.json, shows) {
-                (true, _) => {
-                    let event = "text";
-                    print::json(&Made { event, prompt, text, tokens, log_probabilities, finish })?;
-                }
+                (true, _) => print::json(&text.made(prompt, finish))?,
                 (false, true) => show("\n")?,
-                (false, false) => print::data(format!("{prompt}{text}")),
+                (false, false) => print::data(format!("{prompt}{}", text.text)),
             }
         }
     }

@@ -6,20 +6,53 @@ use rayon::prelude::*;
 use super::call::{Call, ScratchLen};
 use super::parallel::{max, sum, vectorized};
 use super::real::Real;
-use crate::graph::choice::{CHOICE_LEN, TokenChoice};
+use crate::graph::choice::{ALTERNATIVES_MAX, CHOICE_LEN, CHOSEN_LEN, TokenChoice};
 
 pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
     let (vocabulary, width) = (call.shape(0)[1], call.shape(1)[1]);
-    let logits = call.real(0).par_chunks_exact(vocabulary);
-    let choices = call.indices(1).par_chunks_exact(width);
-    let chosen = call.out(0).par_chunks_exact_mut(2);
-    logits.zip(choices).zip(chosen).for_each(|((logits, choice), chosen)| {
+    let [chosen, counts] = [call.out(0), call.out(1)];
+    let all =
+        call.real(0).par_chunks_exact(vocabulary).zip(call.indices(1).par_chunks_exact(width));
+    let counted = &*counts;
+    all.zip(chosen.par_chunks_exact_mut(CHOSEN_LEN)).for_each(|((logits, choice), chosen)| {
         let (choice, seen) = choice.split_at(CHOICE_LEN);
-        let choice: TokenChoice = cast_slice(choice)[0];
-        let scratch = &mut call.scratch.thread();
-        let (token, log_probability) = choose(logits, choice, seen, scratch);
-        chosen.copy_from_slice(&[token, log_probability]);
+        let before =
+            Before { seen, counts: counts_of(&cast_slice(choice)[0], counted, vocabulary) };
+        choose(logits, cast_slice(choice)[0], before, &mut call.scratch.thread(), chosen);
     });
+    for (choice, chosen) in call.indices(1).chunks_exact(width).zip(chosen.chunks_exact(CHOSEN_LEN))
+    {
+        count(&cast_slice(&choice[..CHOICE_LEN])[0], chosen[0], counts, vocabulary);
+    }
+}
+
+/// What was there before a choice.
+#[derive(Clone, Copy)]
+struct Before<'a, T> {
+    /// A bit for each token that the text has.
+    seen: &'a [u32],
+    /// How often each token was made, if that matters and any was.
+    counts: Option<&'a [T]>,
+}
+
+/// The counts that a choice depends on, if it does.
+fn counts_of<'a, T>(choice: &TokenChoice, counts: &'a [T], vocabulary: usize) -> Option<&'a [T]> {
+    let depends = choice.counts() && choice.is_first == 0;
+    depends.then(|| counts.chunks_exact(vocabulary).nth(choice.place as usize)).flatten()
+}
+
+/// Counts the token that follows, where the choice counts any.
+fn count<T: Real>(choice: &TokenChoice, token: T, counts: &mut [T], vocabulary: usize) {
+    let counts = counts.chunks_exact_mut(vocabulary).nth(choice.place as usize);
+    let Some(counts) = counts.filter(|_| choice.counts() && token >= T::ZERO) else { return };
+    if choice.is_first != 0 {
+        counts.fill(T::ZERO);
+    }
+    // A token that was chosen is one of them.
+    let token: f64 = token.into();
+    if let Some(count) = counts.get_mut(token as usize) {
+        *count = *count + T::ONE;
+    }
 }
 
 /// Weights of all tokens for each thread, and as many to be put in order.
@@ -27,15 +60,32 @@ pub(super) fn scratch_len(logits: &[usize]) -> ScratchLen {
     ScratchLen { thread: 2 * logits[1], shared: 0 }
 }
 
-/// The token and the logarithm of its probability, as [`Op::ChooseToken`](crate::graph::op::Op::ChooseToken) says.
-fn choose<T: Real>(logits: &[T], choice: TokenChoice, seen: &[u32], scratch: &mut [T]) -> (T, T) {
+/// Tells the token and the logarithm of its probability, and as much of others, as
+/// [`Op::ChooseToken`](crate::graph::op::Op::ChooseToken) says.
+fn choose<T: Real>(
+    logits: &[T],
+    choice: TokenChoice,
+    before: Before<'_, T>,
+    scratch: &mut [T],
+    chosen: &mut [T],
+) {
+    chosen.chunks_exact_mut(2).for_each(|told| told.copy_from_slice(&[T::of(-1.0), T::ZERO]));
     if !logits.iter().all(|logit| logit.is_finite()) {
-        return (T::of(-1.0), T::ZERO);
+        return;
     }
     let (weights, order) = scratch[..2 * logits.len()].split_at_mut(logits.len());
     weights.copy_from_slice(logits);
     if choice.repetition_penalty != 1.0 {
-        penalise(weights, seen, T::of(choice.repetition_penalty.into()));
+        penalise(weights, before.seen, T::of(choice.repetition_penalty.into()));
+    }
+    if let Some(counts) = before.counts {
+        let [presence, frequency] =
+            [choice.presence_penalty, choice.frequency_penalty].map(|x| T::of(x.into()));
+        for (weight, &count) in
+            weights.iter_mut().zip(counts).filter(|(_, count)| **count > T::ZERO)
+        {
+            *weight = *weight - (presence + frequency * count);
+        }
     }
     let token = match choice.temperature {
         0.0 => first(weights, max(weights)),
@@ -48,7 +98,26 @@ fn choose<T: Real>(logits: &[T], choice: TokenChoice, seen: &[u32], scratch: &mu
     };
     let peak = max(logits);
     let all = powers(logits, peak, order);
-    (T::of(token as f64), logits[token] - peak - all.ln())
+    let mut most = [0; ALTERNATIVES_MAX];
+    let most = &mut most[..ALTERNATIVES_MAX.min(choice.alternatives as usize).min(logits.len())];
+    most_probable(logits, most);
+    for (told, token) in chosen.chunks_exact_mut(2).zip(std::iter::once(&token).chain(&*most)) {
+        told.copy_from_slice(&[T::of(*token as f64), logits[*token] - peak - all.ln()]);
+    }
+}
+
+/// The first of all tokens by their logits, of equal ones those that come before the others; there are at least as many.
+fn most_probable<T: Real>(logits: &[T], most: &mut [usize]) {
+    let mut len = 0;
+    for (token, &logit) in logits.iter().enumerate() {
+        if most.get(len).is_none() && most.last().is_none_or(|&last| logit <= logits[last]) {
+            continue;
+        }
+        let at = most[..len].partition_point(|&other| logits[other] >= logit);
+        len = most.len().min(len + 1);
+        most[at..len].rotate_right(1);
+        most[at] = token;
+    }
 }
 
 /// exp(x − peak) of all x, and their sum.
@@ -148,10 +217,16 @@ mod tests {
         TokenChoice { temperature: 1.0, ..TokenChoice::default() }
     }
 
-    fn chosen(choice: TokenChoice, logits: &[f64], seen: &[u32]) -> (usize, f64) {
+    fn told(choice: TokenChoice, logits: &[f64], before: Before<'_, f64>) -> Vec<f64> {
         let mut scratch = vec![f64::NAN; 2 * logits.len()];
-        let (token, log_probability) = choose(logits, choice, seen, &mut scratch);
-        (token as usize, log_probability)
+        let mut told = vec![f64::NAN; CHOSEN_LEN];
+        choose(logits, choice, before, &mut scratch, &mut told);
+        told
+    }
+
+    fn chosen(choice: TokenChoice, logits: &[f64], seen: &[u32]) -> (usize, f64) {
+        let told = told(choice, logits, Before { seen, counts: None });
+        (told[0] as usize, told[1])
     }
 
     /// The share of all draws that each token gets, by draws at even distances.
@@ -231,9 +306,89 @@ mod tests {
     #[test]
     fn what_is_not_finite_chooses_nothing() {
         for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            let mut scratch = vec![0.0; 4];
-            let (token, _) = choose(&[0.0, wrong], plain(), &[], &mut scratch);
-            assert_eq!(token, -1.0);
+            let all = TokenChoice { alternatives: 2, ..plain() };
+            let told = told(all, &[0.0, wrong], Before { seen: &[], counts: None });
+            assert!(told.chunks(2).all(|told| told == [-1.0, 0.0]), "{told:?}");
         }
+    }
+
+    #[test]
+    fn the_most_probable_tokens_are_those_that_sorting_finds() {
+        // Few values, so that many are equal.
+        let logits: Vec<f64> = (0..97).map(|i| f64::from(i * 31 % 97 % 7) - 3.0).collect();
+        let total = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+        let mut order: Vec<usize> = (0..97).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        for asked in [0, 1, 2, 7, ALTERNATIVES_MAX, 1000] {
+            // Neither the settings nor what was there before matter.
+            let choice = TokenChoice {
+                temperature: 2.0,
+                top_k: 3,
+                repetition_penalty: 9.0,
+                presence_penalty: 1.5,
+                alternatives: asked as u32,
+                ..plain()
+            };
+            let before = Before { seen: &[u32::MAX, 1], counts: Some(&[3.0; 97]) };
+            let told = told(choice, &logits, before);
+            let asked = asked.min(ALTERNATIVES_MAX);
+            for (told, &token) in told[2..].chunks(2).zip(&order[..asked]) {
+                assert_eq!(told[0], token as f64);
+                assert!((told[1] - (logits[token] - total)).abs() < 1e-12, "{told:?}");
+            }
+            assert!(told[2 + 2 * asked..].chunks(2).all(|told| told == [-1.0, 0.0]));
+        }
+        let all = TokenChoice { alternatives: 5, ..plain() };
+        let few = told(all, &[1.0, 2.0, 2.0], Before { seen: &[], counts: None });
+        assert_eq!([few[2], few[4], few[6], few[8]], [1.0, 2.0, 0.0, -1.0]);
+    }
+
+    #[test]
+    fn what_was_made_before_is_penalised_by_how_often() {
+        let logits = [3.0, 2.0, 1.0];
+        let first = |presence_penalty, frequency_penalty, counts| {
+            let choice =
+                TokenChoice { presence_penalty, frequency_penalty, ..TokenChoice::default() };
+            told(choice, &logits, Before { seen: &[7], counts })[0]
+        };
+        let counts = Some(&[4.0, 1.0, 0.0][..]);
+        assert_eq!(first(1.5, 0.0, None), 0.0);
+        assert_eq!(first(1.5, 0.0, counts), 0.0);
+        assert_eq!(first(0.0, 0.4, counts), 1.0);
+        assert_eq!(first(1.1, 0.6, counts), 2.0);
+        assert_eq!(first(-1.0, -1.0, Some(&[0.0, 0.0, 1.0])), 0.0);
+        assert_eq!(first(-1.0, -1.5, Some(&[0.0, 0.0, 1.0])), 2.0);
+        // The repetition penalty comes first, and the probability that is told is the model's.
+        let both = TokenChoice {
+            repetition_penalty: 2.0,
+            frequency_penalty: 0.6,
+            ..TokenChoice::default()
+        };
+        // 1.5 - 0.6 is less than 1, but (3 - 0.6) / 2 is not.
+        let told =
+            told(both, &[3.0, 0.0, 1.0], Before { seen: &[1], counts: Some(&[1.0, 0.0, 0.0]) });
+        let total = (1f64.exp() + 3f64.exp() + 1.0).ln();
+        assert_eq!(told[0], 2.0);
+        assert!((told[1] - (1.0 - total)).abs() < 1e-12, "{told:?}");
+    }
+
+    #[test]
+    fn what_follows_is_counted_where_it_matters() {
+        let counting = TokenChoice { place: 1, presence_penalty: 0.5, ..TokenChoice::default() };
+        let mut counts = [9.0; 6];
+        count(&TokenChoice { is_first: 1, ..counting }, 2.0, &mut counts, 3);
+        assert_eq!(counts, [9.0, 9.0, 9.0, 0.0, 0.0, 1.0]);
+        count(&counting, 2.0, &mut counts, 3);
+        count(&counting, 0.0, &mut counts, 3);
+        let expected = [9.0, 9.0, 9.0, 1.0, 0.0, 2.0];
+        assert_eq!(counts, expected);
+        // Neither what is none, nor what nobody asked to be counted, nor a place that is not there.
+        count(&counting, -1.0, &mut counts, 3);
+        count(&TokenChoice { presence_penalty: 0.0, is_first: 1, ..counting }, 1.0, &mut counts, 3);
+        count(&TokenChoice { place: 2, ..counting }, 1.0, &mut counts, 3);
+        assert_eq!(counts, expected);
+        assert_eq!(counts_of(&counting, &counts, 3), Some(&expected[3..]));
+        assert_eq!(counts_of(&TokenChoice { is_first: 1, ..counting }, &counts, 3), None);
+        assert_eq!(counts_of(&TokenChoice { place: 2, ..counting }, &counts, 3), None);
     }
 }

@@ -41,7 +41,7 @@ const SEQUENCES_MAX: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A token that was made.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Token {
     /// The prompt that it belongs to, counted from 0, or the name that a text joined under.
     pub prompt: usize,
@@ -49,8 +49,20 @@ pub struct Token {
     pub id: u32,
     /// The logarithm of its probability to the model, whatever the settings of the choice.
     pub log_probability: f64,
+    /// The most probable tokens to the model, in their order, as many as [`Sampling::alternatives`] asks for: with the token
+    /// itself, if it is one of them.
+    pub alternatives: Vec<Alternative>,
     /// Why it is the last of its prompt, if it is.
     pub finish: Option<Finish>,
+}
+
+/// A token that could have been made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Alternative {
+    /// The token.
+    pub id: u32,
+    /// The logarithm of its probability to the model, whatever the settings of the choice.
+    pub log_probability: f64,
 }
 
 /// Why a text ends.

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::batch::{DType, SLOT_ALIGN_BYTES, SampleSpec, TargetSpec};
 use crate::error::Result;
-use crate::graph::choice::CHOICE_LEN;
+use crate::graph::choice::{CHOICE_LEN, CHOSEN_LEN};
 use crate::graph::op::Op;
 use crate::graph::plan::{Pass, Program, ProgramBuilder};
 use crate::graph::{Arena, Graph, Role, TensorId};
@@ -91,7 +91,7 @@ impl Layout {
         }
     }
 
-    /// The program, whose output is the tokens that follow and the logarithms of their probabilities `[sequences, 2]`.
+    /// The program, whose output is the tokens that follow and what is told of each choice `[sequences, CHOSEN_LEN]`.
     pub fn program(&self, model: &LanguageModel) -> Result<Program> {
         let mut builder = ProgramBuilder::new(&self.spec(model.vocabulary()), self.rows);
         let mut output = None;
@@ -111,7 +111,7 @@ impl Layout {
         let mut graph = Graph::new();
         // The same tensor in every pass, though passes write different parts of it.
         let at = Role::Stretch(Arena::Metrics, CHOSEN_AT);
-        let output = graph.add_tensor("output", &[n, 2], DType::F32, at);
+        let output = graph.add_tensor("output", &[n, CHOSEN_LEN], DType::F32, at);
         let ids = graph.add_tensor("ids", &[1, rows], DType::U32, Role::Input);
         let positions = graph.add_tensor("positions", &[1, rows], DType::U32, Role::Target);
         let places = graph.add_tensor("places", &[2, rows], DType::U32, Role::Beside(0));
@@ -137,8 +137,10 @@ impl Layout {
         let choices = Role::Beside(self.choices_offset());
         let choices = graph.add_tensor("choices", &[texts, self.choice_len], DType::U32, choices);
         let at = Role::Stretch(Arena::Metrics, CHOSEN_AT);
-        let chosen = graph.add_tensor("chosen", &[texts, 2], DType::F32, at);
-        graph.push_into(Op::ChooseToken, &[logits, choices], &[chosen]);
+        let chosen = graph.add_tensor("chosen", &[texts, CHOSEN_LEN], DType::F32, at);
+        let counts = Role::Stretch(Arena::Counts, 0);
+        let counts = graph.add_tensor("counts", &[n, model.vocabulary()], DType::F32, counts);
+        graph.push_into(Op::ChooseToken, &[logits, choices], &[chosen, counts]);
         Ok((graph, output))
     }
 }
@@ -168,7 +170,7 @@ mod tests {
         let layout = layout(3, 256);
         assert!(layout.last_offset() >= 2 * 4 * layout.rows);
         assert!(layout.choices_offset() >= layout.last_offset() + 4 * 3);
-        assert_eq!(layout.choice_len, 8 + 4);
+        assert_eq!(layout.choice_len, 11 + 4);
         assert_eq!(layout.choice(1).start, layout.choice(0).end);
         let TargetSpec::Tokens { len, .. } = layout.spec(100).target else { panic!("tokens") };
         assert!(4 * len * layout.rows >= layout.choice(2).end);

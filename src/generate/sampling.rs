@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::graph::choice::TokenChoice;
+use crate::graph::choice::{ALTERNATIVES_MAX, TokenChoice};
 use crate::rng::Rng;
 
-/// How tokens are drawn. What limits the choice applies in this order: the repetition penalty, the temperature, top-k,
-/// top-p, min-p; as in Hugging Face's `generate`.
+/// How tokens are drawn. What limits the choice applies in this order: the repetition penalty, the presence and frequency
+/// penalties, the temperature, top-k, top-p, min-p; as in Hugging Face's `generate` and vLLM.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sampling {
@@ -24,6 +24,12 @@ pub struct Sampling {
     /// What the positive logits of tokens that were there before are divided by, and the negative ones multiplied (Keskar
     /// et al., 2019); 1: nothing.
     pub repetition_penalty: f64,
+    /// What is taken from the logits of tokens that were made before, after the prompt, as in OpenAI's API; 0: nothing.
+    pub presence_penalty: f64,
+    /// What is taken from the logit of a token for each time that it was made before, after the prompt; 0: nothing.
+    pub frequency_penalty: f64,
+    /// How many of the most probable tokens are told with each that is made, at most 20.
+    pub alternatives: usize,
     /// The seed of what is drawn, together with the numbers of prompt and token.
     pub seed: u64,
     /// The token that ends a text, if there is one.
@@ -39,6 +45,9 @@ impl Default for Sampling {
             top_p: 1.0,
             min_p: 0.0,
             repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            alternatives: 0,
             seed: 0,
             end: None,
         }
@@ -75,11 +84,23 @@ impl Sampling {
             let expected = "0.0001 to 10000";
             return wrong("--repetition-penalty", self.repetition_penalty, expected);
         }
+        let penalties = [
+            ("--presence-penalty", self.presence_penalty),
+            ("--frequency-penalty", self.frequency_penalty),
+        ];
+        if let Some((flag, found)) = penalties.into_iter().find(|(_, x)| !(-2.0..=2.0).contains(x))
+        {
+            return wrong(flag, found, "-2 to 2");
+        }
+        if self.alternatives > ALTERNATIVES_MAX {
+            let expected = format!("at most {ALTERNATIVES_MAX}");
+            return wrong("--alternatives", self.alternatives as f64, &expected);
+        }
         Ok(())
     }
 
-    /// What the device is told about the choice of a token of this number, of a text with this key.
-    pub(super) fn choice(&self, key: u64, number: usize) -> TokenChoice {
+    /// What the device is told about the choice of a token of this number, of a text with this key in this place.
+    pub(super) fn choice(&self, key: u64, number: usize, place: usize) -> TokenChoice {
         let drawn = Rng::keyed(&[self.seed, key, number as u64]).uniform() as f32;
         TokenChoice {
             temperature: self.temperature as f32,
@@ -89,7 +110,11 @@ impl Sampling {
             repetition_penalty: self.repetition_penalty as f32,
             // Rounding must not make it 1.
             drawn: drawn.min(1.0f32.next_down()),
-            ..TokenChoice::default()
+            presence_penalty: self.presence_penalty as f32,
+            frequency_penalty: self.frequency_penalty as f32,
+            alternatives: self.alternatives as u32,
+            place: place as u32,
+            is_first: u32::from(number == 0),
         }
     }
 }
@@ -102,7 +127,7 @@ mod tests {
     fn seed_key_and_number_decide_what_is_drawn() {
         let drawn = |seed, key, number| {
             let sampling = Sampling { seed, ..Sampling::default() };
-            sampling.choice(key, number).drawn
+            sampling.choice(key, number, 0).drawn
         };
         assert_eq!(drawn(1, 0, 0), drawn(1, 0, 0));
         let all = [drawn(1, 0, 0), drawn(2, 0, 0), drawn(1, 1, 0), drawn(1, 0, 1)];
@@ -123,6 +148,19 @@ mod tests {
         assert!(
             refused(Sampling { repetition_penalty: 0.0, ..plain }).contains("--repetition-penalty")
         );
+        let presence = Sampling { presence_penalty: -2.1, ..plain };
+        assert!(
+            refused(presence).ends_with("--presence-penalty: found -2.1, expected -2 to 2"),
+            "{}",
+            refused(presence)
+        );
+        let frequency = Sampling { frequency_penalty: f64::NAN, ..plain };
+        assert!(refused(frequency).contains("--frequency-penalty: found NaN"));
+        let alternatives = Sampling { alternatives: 21, ..plain };
+        assert!(refused(alternatives).contains("--alternatives: found 21, expected at most 20"));
+        let most =
+            Sampling { presence_penalty: -2.0, frequency_penalty: 2.0, alternatives: 20, ..plain };
+        assert!(most.validate().is_ok());
         assert!(plain.validate().is_ok() && Sampling::greedy(1).validate().is_ok());
     }
 }

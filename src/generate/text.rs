@@ -10,6 +10,8 @@ pub struct TextPieces {
     stops: Vec<String>,
     /// Not yet handed out.
     bytes: Vec<u8>,
+    /// Characters handed out.
+    chars: usize,
     stopped: bool,
 }
 
@@ -39,6 +41,21 @@ impl TextPieces {
         (text, token.finish)
     }
 
+    /// The number of the character that a token of these bytes begins in, if it comes next; from 0 at the beginning of the
+    /// text.
+    pub fn offset(&self, bytes: &[u8]) -> usize {
+        let both = [&self.bytes, bytes].concat();
+        let ends = both.utf8_chunks().flat_map(|chunk| {
+            let invalid = Some(chunk.invalid().len()).filter(|&len| len > 0);
+            chunk.valid().chars().map(char::len_utf8).chain(invalid)
+        });
+        let ends = ends.scan(0, |end, len| {
+            *end += len;
+            Some(*end)
+        });
+        self.chars + ends.take_while(|&end| end <= self.bytes.len()).count()
+    }
+
     /// Takes the bytes of a token; returns what is now certain. Bytes that are no UTF-8 become U+FFFD.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         if self.stopped {
@@ -62,8 +79,10 @@ impl TextPieces {
     fn take(&mut self, len: usize) -> String {
         let rest = self.bytes.split_off(len);
         let taken = std::mem::replace(&mut self.bytes, rest);
-        String::from_utf8(taken)
-            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+        let text = String::from_utf8(taken)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+        self.chars += text.chars().count();
+        text
     }
 
     fn first_stop(&self) -> Option<usize> {
@@ -122,6 +141,25 @@ mod tests {
         // What never becomes one is shown as such, at the end too.
         assert_eq!(pieces(&[], &[b"\xff", b"a\xe2"]), ["\u{fffd}", "a", "\u{fffd}"]);
         assert_eq!(pieces(&[], &[b"\x80\x80\x80\x80a"]), ["\u{fffd}\u{fffd}\u{fffd}\u{fffd}a", ""]);
+    }
+
+    #[test]
+    fn a_token_begins_in_a_character() {
+        let offsets = |parts: &[&[u8]]| -> Vec<usize> {
+            let mut text = TextPieces::new(["END".to_string()]);
+            let mut each = |part: &&[u8]| {
+                let offset = text.offset(part);
+                text.push(part);
+                offset
+            };
+            parts.iter().map(&mut each).collect()
+        };
+        // Parts of a character are where it is.
+        assert_eq!(offsets(&[b"a\xe2", b"\x82", b"\xac", "é".as_bytes(), b"b"]), [0, 1, 1, 2, 3]);
+        // What is none becomes one of its own.
+        assert_eq!(offsets(&[b"\xe2", b"\xff\xff", b"a", b"", b"b"]), [0, 1, 3, 4, 4]);
+        // Also while it is held back.
+        assert_eq!(offsets(&[b"xE", b"N", b"E", b"y"]), [0, 2, 3, 4]);
     }
 
     #[test]

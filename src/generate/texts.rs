@@ -3,10 +3,10 @@
 use bytemuck::{bytes_of, cast_slice};
 
 use super::program::Layout;
-use super::{Finish, Generator, Sampling, Token};
+use super::{Alternative, Finish, Generator, Sampling, Token};
 use crate::batch::{Slot, SlotLayout};
 use crate::error::{Error, ErrorKind, Result, Stage};
-use crate::graph::choice::{CHOICE_LEN, TokenChoice};
+use crate::graph::choice::{CHOICE_LEN, CHOSEN_LEN, TokenChoice};
 use crate::graph::plan::Pass;
 
 /// Texts under way on a device, see [`Generator::texts`]. What becomes of a text does not depend on those beside it, beyond
@@ -141,10 +141,15 @@ impl<'a> Texts<'a> {
         let places = &self.places;
         let chosen = self.generator.run(Pass::Decode(size), |slot, at| {
             rows.write(&layout, size, slot, at);
+            let choice_at = |i| at.target_offset + layout.choice(i).start;
+            // What stood there before could count a token for the text that is now in its place.
+            for i in rows.ends.len()..layout.texts(size) {
+                slot.write_at(choice_at(i), bytes_of(&TokenChoice::default()));
+            }
             for (i, &(place, _)) in rows.ends.iter().enumerate() {
                 let Some(text) = &places[place] else { continue };
-                let at = at.target_offset + layout.choice(i).start;
-                slot.write_at(at, bytes_of(&text.sampling.choice(text.key, text.made)));
+                let at = choice_at(i);
+                slot.write_at(at, bytes_of(&text.sampling.choice(text.key, text.made, place)));
                 if text.sampling.repetition_penalty != 1.0 {
                     let seen = text.seen(layout.choice_len - CHOICE_LEN);
                     slot.write_at(at + size_of::<TokenChoice>(), cast_slice(&seen));
@@ -182,23 +187,32 @@ impl<'a> Texts<'a> {
         }
         let positions = self.generator.model.positions();
         let mut tokens = Vec::with_capacity(rows.ends.len());
-        for (&(place, _), chosen) in rows.ends.iter().zip(chosen.chunks_exact(2)) {
+        for (&(place, _), chosen) in rows.ends.iter().zip(chosen.chunks_exact(CHOSEN_LEN)) {
             let Some(text) = &mut self.places[place] else { continue };
             if chosen[0].is_nan() || chosen[0] < 0.0 {
                 let message = "found logits that are not finite";
                 return Err(Error::new(Stage::Compute, ErrorKind::Diverged, "model", message)
                     .hint("weights of a training that did not diverge"));
             }
-            let (id, log_probability) = (chosen[0] as u32, f64::from(chosen[1]));
+            let (first, others) = chosen.split_at(2);
+            let Alternative { id, log_probability } = alternative(first);
+            let others = others.chunks_exact(2).take(text.sampling.alternatives);
+            // A small vocabulary has fewer than may be asked for.
+            let alternatives = others.filter(|told| told[0] >= 0.0).map(alternative).collect();
             let prompt = text.name;
             let finish = text.push(id, positions);
-            tokens.push(Token { prompt, id, log_probability, finish });
+            tokens.push(Token { prompt, id, log_probability, alternatives, finish });
             if finish.is_some() {
                 self.places[place] = None;
             }
         }
         Ok(tokens)
     }
+}
+
+/// A token and the logarithm of its probability, as a device tells them.
+fn alternative(told: &[f32]) -> Alternative {
+    Alternative { id: told[0] as u32, log_probability: f64::from(told[1]) }
 }
 
 /// The rows of a step.

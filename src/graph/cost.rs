@@ -30,6 +30,10 @@ impl Cost {
             // Of the table, the rows that are named.
             return Self { flops: 0, bytes: bytes(inputs[0]) + 2 * written };
         }
+        if *op == Op::ChooseToken {
+            // Counts are for those who ask for them.
+            return Self { flops: 0, bytes: size(inputs) + bytes(outputs[0]) };
+        }
         let read_again = if updates(op) { written } else { 0 };
         Self { flops: flops(op, inputs, outputs), bytes: size(inputs) + written + read_again }
     }

@@ -65,6 +65,8 @@ pub enum Arena {
     Metrics,
     /// Keys and values of tokens seen before, while text is generated.
     Cache,
+    /// How often each text that is generated was given each token, where that is asked for.
+    Counts,
 }
 
 /// What a tensor is for, which decides where it lies.

@@ -4,7 +4,6 @@
 //! inputs and then the outputs, in the order written here. Images are `[n, c, h, w]`.
 
 pub use super::attending::Attending;
-use super::choice::CHOICE_LEN;
 use super::{Tensor, shapes};
 use crate::batch::DType;
 use crate::error::{Error, Result};
@@ -330,11 +329,15 @@ pub enum Op {
         /// As in [`Attending`].
         kv_heads: usize,
     },
-    /// `logits[rows, vocabulary], choices u32[rows, 8 + ⌈vocabulary / 32⌉] | chosen[rows, 2]`: which token follows, and the
-    /// logarithm of its probability to the model. A choice begins with a
-    /// [`TokenChoice`](super::choice::TokenChoice); behind it, a bit for each token
-    /// tells whether the text has it already. Limits apply in this order: the repetition penalty, the temperature, top-k,
-    /// top-p, min-p; what equals the last token within a limit is within it. Where a logit is not finite the token is −1.
+    /// `logits[rows, vocabulary], choices u32[rows, 11 + ⌈vocabulary / 32⌉] | chosen[rows, 2 + 2 · 20],
+    /// counts[texts, vocabulary]`: which token follows, and the logarithm of its probability to the model; then as much of
+    /// the most probable tokens, as many as are asked for, of equal ones the first before the others. What is not asked for
+    /// is token −1. A choice begins with a [`TokenChoice`](super::choice::TokenChoice); behind it, a bit for each token
+    /// tells whether the text has it already. Limits apply in this order: the repetition penalty, the presence and frequency
+    /// penalties, the temperature, top-k, top-p, min-p; what equals the last token within a limit is within it. Where one of
+    /// those two penalties is set, the row of counts that the choice names tells how often each token was made before, and
+    /// the token that follows is counted there; each such row of counts is that of one choice alone. Where a logit is not
+    /// finite all tokens are −1, and nothing is counted.
     ChooseToken,
     /// `x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]`: mean and biased
     /// variance over the `header.count` valid samples; the running ones move by `momentum` towards
@@ -744,14 +747,6 @@ impl Op {
                 Ok(vec![f32s(&y), f32s(&lse)])
             }
             Op::AttentionGrad { .. } => Ok(vec![f32s(shape(1))]),
-            Op::ChooseToken => {
-                let fits = shape(0).len() == 2
-                    && shape(1) == [shape(0)[0], CHOICE_LEN + shape(0)[1].div_ceil(32)];
-                expect(fits, || {
-                    format!("choices of shape {:?} do not fit logits of {:?}", shape(1), shape(0))
-                })?;
-                Ok(vec![f32s(&[shape(0)[0], 2])])
-            }
             Op::RmsNorm { residual, .. } => {
                 let Some((&d, rows)) = shape(0).split_last() else {
                     return Err("rms norm takes at least one dimension".into());
@@ -856,6 +851,7 @@ impl Op {
             | Op::SwiGluGrad
             | Op::RotaryGrad { .. }
             | Op::CachedAttention { .. }
+            | Op::ChooseToken
             | Op::OptimizerControl { .. }
             | Op::OptimizerUpdate { .. }
             | Op::MovingAverage { .. }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Shared, since_1970};
 use crate::generate::{Sampling, check_prompt};
+use crate::graph::choice::ALTERNATIVES_MAX;
 
 /// Texts of a request at most: prompts times choices.
 const TEXTS_MAX: usize = 128;
@@ -19,6 +20,10 @@ const STOPS_MAX: usize = 16;
 
 /// Tokens of a completion that does not say how many, as OpenAI's.
 const COMPLETION_TOKENS: usize = 16;
+
+/// Alternatives to a token of a completion, and of a chat, at most; as OpenAI's.
+const COMPLETION_ALTERNATIVES: usize = 5;
+const CHAT_ALTERNATIVES: usize = ALTERNATIVES_MAX;
 
 /// An answer that is no text.
 #[derive(Debug)]
@@ -124,9 +129,8 @@ struct StreamOptions {
 #[derive(Debug, Deserialize)]
 struct CompletionRequest {
     prompt: Option<Prompt>,
-    logprobs: Option<u32>,
-    #[serde(default)]
-    echo: bool,
+    logprobs: Option<i64>,
+    echo: Option<bool>,
     suffix: Option<String>,
     best_of: Option<usize>,
     #[serde(flatten)]
@@ -136,9 +140,8 @@ struct CompletionRequest {
 #[derive(Debug, Deserialize)]
 struct ChatRequest {
     messages: Vec<Message>,
-    #[serde(default)]
-    logprobs: bool,
-    top_logprobs: Option<u32>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<i64>,
     #[serde(flatten)]
     settings: Settings,
 }
@@ -224,11 +227,8 @@ impl Order {
         if best_of.is_some_and(|best| best != choices) {
             return Err(ApiError::invalid("best_of", "found another number than n"));
         }
-        if logprobs.is_some_and(|others| others > 0) {
-            let message =
-                "found more than 0; only the probability of the token that was made is known";
-            return Err(ApiError::invalid("logprobs", message));
-        }
+        let asked = logprobs.unwrap_or(0);
+        let alternatives = alternatives("logprobs", asked, COMPLETION_ALTERNATIVES)?;
         let encode = |text: &String| encode("prompt", text, shared);
         let (prompts, texts) = match prompt {
             None => (vec![encode(&"\n".to_string())?], vec!["\n".to_string()]),
@@ -242,9 +242,10 @@ impl Order {
                 (lists, texts)
             }
         };
-        let echoes = if echo { texts } else { vec![String::new(); prompts.len()] };
+        let echoes = if echo.unwrap_or(false) { texts } else { vec![String::new(); prompts.len()] };
         let order = settings.order(Endpoint::Completions, prompts, COMPLETION_TOKENS, shared)?;
-        Ok(Self { echoes, log_probabilities: logprobs.is_some(), ..order })
+        let sampling = Sampling { alternatives, ..order.sampling };
+        Ok(Self { echoes, sampling, log_probabilities: logprobs.is_some(), ..order })
     }
 
     fn chat(request: ChatRequest, shared: &Shared) -> Result<Self, ApiError> {
@@ -252,9 +253,11 @@ impl Order {
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "found none, expected at least one"));
         }
-        if top_logprobs.is_some_and(|others| others > 0) {
-            let message =
-                "found more than 0; only the probability of the token that was made is known";
+        let log_probabilities = logprobs.unwrap_or(false);
+        let asked = top_logprobs.unwrap_or(0);
+        let alternatives = alternatives("top_logprobs", asked, CHAT_ALTERNATIVES)?;
+        if alternatives > 0 && !log_probabilities {
+            let message = format!("found {asked} without logprobs, expected logprobs: true");
             return Err(ApiError::invalid("top_logprobs", message));
         }
         let (prompt, ends) = shared.template.prompt(&messages)?;
@@ -262,7 +265,8 @@ impl Order {
         let most = shared.config.tokens_max;
         let mut order = settings.order(Endpoint::Chat, prompts, most, shared)?;
         order.stops.extend(ends);
-        Ok(Self { echoes: vec![String::new()], log_probabilities: logprobs, ..order })
+        order.sampling.alternatives = alternatives;
+        Ok(Self { echoes: vec![String::new()], log_probabilities, ..order })
     }
 }
 
@@ -280,14 +284,8 @@ impl Settings {
             let error = ApiError::invalid("model", message).coded("model_not_found");
             return Err(ApiError { status: StatusCode::NOT_FOUND, ..error });
         }
-        let unsupported = [
-            ("presence_penalty", self.presence_penalty.unwrap_or(0.0) != 0.0),
-            ("frequency_penalty", self.frequency_penalty.unwrap_or(0.0) != 0.0),
-            ("logit_bias", self.logit_bias.is_some_and(|bias| !bias.is_empty())),
-        ];
-        if let Some((param, _)) = unsupported.into_iter().find(|(_, is_set)| *is_set) {
-            let message = "is not supported here; repetition_penalty is";
-            return Err(ApiError::invalid(param, message));
+        if self.logit_bias.is_some_and(|bias| !bias.is_empty()) {
+            return Err(ApiError::invalid("logit_bias", "is not supported here"));
         }
         let choices = self.n.unwrap_or(1);
         let texts = prompts.len().saturating_mul(choices);
@@ -313,6 +311,9 @@ impl Settings {
             top_p: self.top_p.unwrap_or(1.0),
             min_p: self.min_p.unwrap_or(0.0),
             repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            presence_penalty: self.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
+            alternatives: 0,
             // Without a seed each request draws anew.
             seed: self.seed.map_or_else(|| fresh_seed(shared), |seed| seed as u64),
             end: shared.tokenizer.end(),
@@ -346,11 +347,26 @@ impl Settings {
 /// The parameter that a flag of the command line is called here.
 fn check_sampling(sampling: &Sampling) -> Result<(), ApiError> {
     sampling.validate().map_err(|error| {
-        let params = ["temperature", "top_p", "min_p", "repetition_penalty", "max_tokens"];
+        let params = [
+            "temperature",
+            "top_p",
+            "min_p",
+            "repetition_penalty",
+            "presence_penalty",
+            "frequency_penalty",
+            "max_tokens",
+        ];
         let flag = error.item().trim_start_matches("--").replace('-', "_");
         let param = params.into_iter().find(|param| **param == flag).unwrap_or("max_tokens");
         ApiError::invalid(param, error.message())
     })
+}
+
+/// How many alternatives to each token a parameter asks for.
+fn alternatives(param: &'static str, asked: i64, most: usize) -> Result<usize, ApiError> {
+    let alternatives = usize::try_from(asked).ok().filter(|&asked| asked <= most);
+    alternatives
+        .ok_or_else(|| ApiError::invalid(param, format!("found {asked}, expected 0 to {most}")))
 }
 
 fn fresh_seed(shared: &Shared) -> u64 {

@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Shared;
+use super::probabilities::Told;
 use crate::error::Result;
 use crate::generate::{Finish, Generator, Sampling, TextPieces, Texts, Token};
 
@@ -48,8 +49,7 @@ pub(super) struct Made {
     pub choice: usize,
     /// What is certain of the text since the token before.
     pub text: String,
-    pub id: u32,
-    pub log_probability: f64,
+    pub told: Told,
     pub finish: Option<Finish>,
 }
 
@@ -196,17 +196,19 @@ impl Desk {
             None => self.shared.measures.first_token(now - served.asked),
             Some(before) => self.shared.measures.next_token(now - before),
         }
+        let name = token.prompt;
+        let offset = served.pieces.offset(self.shared.tokenizer.bytes(token.id));
         let (text, finish) = served.pieces.take_token(&token, &self.shared.tokenizer);
-        let Token { id, log_probability, .. } = token;
-        let made = Made { choice: served.choice, text, id, log_probability, finish };
+        let told = Told::new(token, offset);
+        let made = Made { choice: served.choice, text, told, finish };
         // Whoever is gone is swept away before the next step.
         let _ = served.reply.send(Reply::Token(made));
         if finish.is_some() {
-            texts.leave(token.prompt);
+            texts.leave(name);
             let took = served.began.elapsed().as_micros() as usize;
             let lately = self.shared.text_us.load(Ordering::Relaxed);
             self.shared.text_us.store((7 * lately + took) / 8, Ordering::Relaxed);
-            self.served.remove(&token.prompt);
+            self.served.remove(&name);
         }
     }
 }

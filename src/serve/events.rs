@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::api::{ApiError, Endpoint, Order, Usage};
 use super::desk::{Failure, Made, Reply};
+use super::probabilities::{Told, of_chat, of_completion};
 use super::{Shared, since_1970};
 use crate::generate::Finish;
 
@@ -37,7 +38,7 @@ pub(super) async fn respond(order: Order, mut replies: Replies, shared: Arc<Shar
         match replies.recv().await {
             Some(Reply::Token(made)) => {
                 answer.count(&made);
-                whole[made.choice].push(made, &answer.shared);
+                whole[made.choice].push(made);
             }
             Some(Reply::Failed(failure)) => return error_of(failure).into_response(),
             None => return error_of(Failure::Broken).into_response(),
@@ -61,7 +62,7 @@ fn error_of(failure: Failure) -> ApiError {
 /// A text that is whole when it is answered.
 struct Whole {
     text: String,
-    tokens: Vec<(String, f64)>,
+    tokens: Vec<Told>,
     finish: Option<Finish>,
 }
 
@@ -70,16 +71,11 @@ impl Whole {
         Self { text: echo.into(), tokens: Vec::new(), finish: None }
     }
 
-    fn push(&mut self, made: Made, shared: &Shared) {
+    fn push(&mut self, made: Made) {
         self.text.push_str(&made.text);
-        self.tokens.push((token_text(made.id, shared), made.log_probability));
+        self.tokens.push(made.told);
         self.finish = made.finish;
     }
-}
-
-/// A token by itself, which may be part of a character.
-fn token_text(id: u32, shared: &Shared) -> String {
-    String::from_utf8_lossy(shared.tokenizer.bytes(id)).into_owned()
 }
 
 /// What is said about an order.
@@ -137,34 +133,23 @@ impl Answer {
         body
     }
 
-    /// Probabilities as the endpoint tells them.
-    fn log_probabilities(&self, tokens: &[(String, f64)]) -> Value {
+    /// Probabilities of tokens of a text, as the endpoint tells them.
+    fn log_probabilities(&self, choice: usize, tokens: &[Told]) -> Value {
         if !self.order.log_probabilities {
             return Value::Null;
         }
+        let tokenizer = &self.shared.tokenizer;
         match self.order.endpoint {
-            Endpoint::Chat => {
-                let token = |(text, log_probability): &(String, f64)| {
-                    json!({
-                        "token": text,
-                        "logprob": log_probability,
-                        "bytes": text.as_bytes(),
-                        "top_logprobs": [],
-                    })
-                };
-                json!({ "content": tokens.iter().map(token).collect::<Vec<_>>(), "refusal": null })
+            Endpoint::Chat => of_chat(tokens, tokenizer),
+            Endpoint::Completions => {
+                let echoed = self.order.echoes().nth(choice).map_or(0, |echo| echo.chars().count());
+                of_completion(tokens, echoed, tokenizer)
             }
-            Endpoint::Completions => json!({
-                "tokens": tokens.iter().map(|token| &token.0).collect::<Vec<_>>(),
-                "token_logprobs": tokens.iter().map(|token| token.1).collect::<Vec<_>>(),
-                "top_logprobs": null,
-                "text_offset": null,
-            }),
         }
     }
 
     fn whole_choice(&self, index: usize, whole: Whole) -> Value {
-        let logprobs = self.log_probabilities(&whole.tokens);
+        let logprobs = self.log_probabilities(index, &whole.tokens);
         let (text, finish_reason) = (whole.text, whole.finish);
         match self.is_chat() {
             true => json!({
@@ -205,13 +190,7 @@ impl Answer {
     /// What a token says, and what follows the last one.
     fn events(&mut self, made: Made) -> Vec<Event> {
         self.count(&made);
-        let logprobs = match self.order.log_probabilities {
-            true => {
-                let text = token_text(made.id, &self.shared);
-                self.log_probabilities(&[(text, made.log_probability)])
-            }
-            false => Value::Null,
-        };
+        let logprobs = self.log_probabilities(made.choice, &[made.told]);
         let delta = match (self.is_chat(), made.text.is_empty()) {
             (false, _) => json!(made.text),
             (true, true) => json!({}),

@@ -15,6 +15,7 @@ mod desk;
 mod events;
 mod http;
 mod measures;
+mod probabilities;
 mod routes;
 
 use std::net::{SocketAddr, TcpListener};

@@ -1,7 +1,9 @@
-//! The choice of tokens, with each limit alone and all together, for vocabularies below and beyond a workgroup.
+//! The choice of tokens, with each limit alone and all together, for vocabularies below and beyond a workgroup; what is told
+//! of it, and counted.
 
 use bytemuck::cast_slice;
-use inflight::graph::choice::TokenChoice;
+use inflight::graph::Arena;
+use inflight::graph::choice::{CHOICE_LEN, CHOSEN_LEN, TokenChoice};
 use inflight::graph::op::Op;
 
 use crate::bench::Bench;
@@ -22,34 +24,48 @@ fn choices() -> Vec<TokenChoice> {
         TokenChoice { top_p: 0.9, ..plain },
         TokenChoice { min_p: 0.2, ..plain },
         TokenChoice { repetition_penalty: 3.0, ..plain },
+        TokenChoice { presence_penalty: 2.0, ..TokenChoice::default() },
+        TokenChoice { frequency_penalty: -1.5, ..TokenChoice::default() },
+        TokenChoice { presence_penalty: -0.5, frequency_penalty: 1.0, ..plain },
         TokenChoice {
             temperature: 1.5,
             top_k: 20,
             top_p: 0.8,
             min_p: 0.05,
             repetition_penalty: 1.2,
+            presence_penalty: 0.3,
+            frequency_penalty: 0.7,
             ..plain
         },
     ]
 }
 
-/// Choices of every kind with draws all over, for as many rows.
+/// Choices of every kind with draws all over, for as many rows; each has counts of its own and tells another number of
+/// alternatives.
 fn rows(vocabulary: usize, logits: &[f32]) -> Bench {
     let words = vocabulary.div_ceil(32);
     let rows = logits.len() / vocabulary;
     let kinds = choices();
     let mut choices: Vec<u32> = Vec::new();
     for row in 0..rows {
-        let drawn = (row as f32 * 0.618_034).fract();
-        let choice = TokenChoice { drawn, ..kinds[row % kinds.len()] };
+        let choice = TokenChoice {
+            drawn: (row as f32 * 0.618_034).fract(),
+            alternatives: [0, 1, 20, 5, 21][row % 5],
+            // Backwards, so that it is not the row's own number.
+            place: (rows - 1 - row) as u32,
+            is_first: u32::from(row % 3 == 1),
+            ..kinds[row % kinds.len()]
+        };
         choices.extend(cast_slice::<_, u32>(&[choice]));
         choices.extend((0..words as u32).map(|word| 0x9e37_79b9_u32.wrapping_mul(word + 1)));
     }
     let mut bench = Bench::new(1, header(1));
     let logits = bench.f32(&[rows, vocabulary], logits);
-    let choices = bench.u32(&[rows, 8 + words], &choices);
-    let chosen = bench.output(&[rows, 2]);
-    bench.push(Op::ChooseToken, &[logits, choices], &[chosen]);
+    let choices = bench.u32(&[rows, CHOICE_LEN + words], &choices);
+    let chosen = bench.output(&[rows, CHOSEN_LEN]);
+    let counts: Vec<f32> = (0..rows * vocabulary).map(|i| (i * 7 % 11 / 8) as f32).collect();
+    let counts = bench.in_out_at(Arena::State, &[rows, vocabulary], &counts);
+    bench.push(Op::ChooseToken, &[logits, choices], &[chosen, counts]);
     bench
 }
 
@@ -68,6 +84,10 @@ fn choose_token() {
 fn of_equal_tokens_all_are_within_a_limit_and_the_first_is_the_most_probable() {
     let kinds = choices().len();
     rows(40, &vec![0.25; 3 * kinds * 40]).check(1e-5, 1e-5);
+    // Of four values many tokens have each, some the least that there is.
+    let values = [0.5, -0.0, 0.0, f32::MIN];
+    let logits: Vec<f32> = (0..3 * kinds * 600).map(|i| values[i * i % 601 % 4]).collect();
+    rows(600, &logits).check(1e-5, 1e-5);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod clients;
 #[path = "../common/language.rs"]
 mod language;
 mod limits;
+mod probabilities;
 mod requests;
 
 use std::net::SocketAddr;

@@ -27,8 +27,36 @@ assert answer.choices[0].message.role == "assistant"
 deltas = client.chat.completions.create(**chat, stream=True)
 assert "".join(delta.choices[0].delta.content or "" for delta in deltas) == answer.choices[0].message.content
 
+# What else was probable: whole and streamed, in both shapes.
+told = client.completions.create(**asked, logprobs=3).choices[0].logprobs
+assert told.token_logprobs == whole.choices[0].logprobs.token_logprobs
+for token, logprob, top in zip(told.tokens, told.token_logprobs, told.top_logprobs, strict=True):
+    # Greedily the first one is taken.
+    assert len(top) == 3 and top[token] == logprob == max(top.values()), top
+assert told.text_offset[0] == 0 and sorted(told.text_offset) == told.text_offset
+pieces = client.completions.create(**asked, logprobs=3, stream=True)
+assert [top for piece in pieces for top in piece.choices[0].logprobs.top_logprobs] == told.top_logprobs
+
+said = client.chat.completions.create(**chat, logprobs=True, top_logprobs=20).choices[0].logprobs.content
+assert len(said) == 8
+for token in said:
+    assert len(token.top_logprobs) == 20
+    first = token.top_logprobs[0]
+    assert (first.token, first.logprob, first.bytes) == (token.token, token.logprob, token.bytes), token
+    falling = [other.logprob for other in token.top_logprobs]
+    assert falling == sorted(falling, reverse=True)
+deltas = client.chat.completions.create(**chat, logprobs=True, top_logprobs=20, stream=True)
+pieces = [delta.choices[0].logprobs for delta in deltas]
+assert [token for piece in pieces if piece for token in piece.content] == said
+
+changed = client.completions.create(**asked, presence_penalty=2, frequency_penalty=2).choices[0].text
+assert changed != expected
+assert client.completions.create(**asked, presence_penalty=0, frequency_penalty=0).choices[0].text == expected
+
 for wrong, kind in [
     (dict(asked, max_tokens=0), openai.BadRequestError),
+    (dict(asked, logprobs=6), openai.BadRequestError),
+    (dict(asked, presence_penalty=3), openai.BadRequestError),
     (dict(asked, model="large"), openai.NotFoundError),
     (dict(asked, prompt="x" * 100), openai.BadRequestError),
 ]:

@@ -136,10 +136,8 @@ fn what_is_wrong_is_told() {
         (json!({ "prompt": "a", "n": 0 }), 400, "n", "found 0 texts"),
         (json!({ "prompt": "a", "n": 1000 }), 400, "n", "found 1000 texts"),
         (json!({ "prompt": "a", "stop": ["a", ""] }), 400, "stop", "none of them empty"),
-        (json!({ "prompt": "a", "logprobs": 5 }), 400, "logprobs", "found more than 0"),
         (json!({ "prompt": "a", "suffix": "b" }), 400, "suffix", "only writes at the end"),
         (json!({ "prompt": "a", "best_of": 3 }), 400, "best_of", "another number than n"),
-        (json!({ "prompt": "a", "presence_penalty": 1 }), 400, "presence_penalty", "not supported"),
         (json!({ "prompt": "a", "logit_bias": { "5": 1 } }), 400, "logit_bias", "not supported"),
         (
             json!({ "prompt": "a", "model": "large" }),
