@@ -214,6 +214,7 @@ fn cast_operands(graph: &mut Graph) {
 mod tests {
     use super::*;
     use crate::graph::Init;
+    use crate::graph::fuse::fuse;
     use crate::graph::grad::backward;
     use crate::graph::op::Activation;
 
@@ -313,6 +314,28 @@ mod tests {
         store_half(&mut g, &[]);
         assert!(sums.iter().all(|&id| dtype(&g, id) == DType::F32));
         assert_eq!(dtype(&g, y), DType::F16);
+    }
+
+    #[test]
+    fn sums_that_gradients_of_norms_add_on_the_way_to_a_parameter_stay_full_too() {
+        let mut g = Graph::new();
+        let [w, gamma] = [("w", &[4, 4][..]), ("gamma", &[4])]
+            .map(|(name, shape)| g.param(name, shape, Init::Constant(1.0)));
+        let norm = Op::RmsNorm { eps: 1e-5, residual: false };
+        let normed = [(); 3].map(|()| g.push(norm, &[w, gamma]).unwrap()[0]);
+        let y = g.push_one(Op::Mul, &[normed[0], normed[1]]).unwrap();
+        let y = g.push_one(Op::Mul, &[y, normed[2]]).unwrap();
+        let dy = g.add_tensor("dy", &[4, 4], DType::F32, Role::Activation);
+        backward(&mut g, y, dy).unwrap();
+        fuse(&mut g, &[]);
+        store_half(&mut g, &[]);
+        let of = |residual| {
+            let sums =
+                g.nodes.iter().filter(move |node| node.op == Op::RmsNormInputGrad { residual });
+            sums.map(|node| dtype(&g, node.outputs[0])).collect::<Vec<_>>()
+        };
+        assert_eq!((of(false), of(true)), (vec![DType::F32], vec![DType::F32; 2]));
+        assert_eq!(dtype(&g, normed[0]), DType::F16);
     }
 
     #[test]
