@@ -363,7 +363,7 @@ fn samplers(classifies: bool) -> Vec<RunConfig> {
 fn restoring_at_each_step_shows_the_same_run_whatever_it_consists_of() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let every = if std::env::var_os("INFLIGHT_ALL").is_some() { 1 } else { 8 };
-    let optimizers = ["sgd", "adam", "adamw"];
+    let optimizers = ["sgd", "adam", "adamw", "muon"];
     let mut tried = 0;
     for (a, subject) in subjects(dir.path()).iter().enumerate() {
         let classifies = subject.source.spec().classes().is_some();
@@ -382,7 +382,7 @@ fn restoring_at_each_step_shows_the_same_run_whatever_it_consists_of() {
             }
         }
     }
-    assert!(tried >= 280 / every - 5, "{tried} combinations");
+    assert!(tried >= 370 / every - 5, "{tried} combinations");
     println!("{tried} combinations");
 }
 

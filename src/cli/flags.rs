@@ -46,13 +46,13 @@ pub struct Flags {
     /// Base learning rate; stays constant unless a schedule is given [default: 0.004, in one cycle]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lr: Option<f64>,
-    /// sgd, adam or adamw [default: adamw]
+    /// sgd, adam, adamw or muon [default: adamw]
     #[arg(long, value_name = "NAME")]
     optimizer: Option<String>,
-    /// Momentum of sgd [default: 0.9]
+    /// Momentum of sgd [default: 0.9] or muon [default: 0.95]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     momentum: Option<f64>,
-    /// Weight decay of the optimizer [default: 0.01 for adamw, else 0]
+    /// Weight decay of the optimizer [default: 0.01 for adamw, 0.1 for muon, else 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
     /// Whether norms and biases decay as well, as they do in PyTorch [default: true]
@@ -411,7 +411,9 @@ impl Flags {
         }
         if let Some(value) = self.momentum {
             match &mut config.optimizer {
-                OptimizerConfig::Sgd { momentum, .. } => *momentum = value,
+                OptimizerConfig::Sgd { momentum, .. } | OptimizerConfig::Muon { momentum, .. } => {
+                    *momentum = value
+                }
                 other => {
                     let message = format!("found it with {}, which has no momentum", other.name());
                     return Err(Error::config("--momentum", message).hint("--optimizer sgd"));
@@ -422,14 +424,16 @@ impl Flags {
             match &mut config.optimizer {
                 OptimizerConfig::Sgd { weight_decay, .. }
                 | OptimizerConfig::Adam { weight_decay, .. }
-                | OptimizerConfig::AdamW { weight_decay, .. } => *weight_decay = value,
+                | OptimizerConfig::AdamW { weight_decay, .. }
+                | OptimizerConfig::Muon { weight_decay, .. } => *weight_decay = value,
             }
         }
         if let Some(value) = self.decay_norms_and_biases {
             match &mut config.optimizer {
                 OptimizerConfig::Sgd { decay_norms_and_biases, .. }
                 | OptimizerConfig::Adam { decay_norms_and_biases, .. }
-                | OptimizerConfig::AdamW { decay_norms_and_biases, .. } => {
+                | OptimizerConfig::AdamW { decay_norms_and_biases, .. }
+                | OptimizerConfig::Muon { decay_norms_and_biases, .. } => {
                     *decay_norms_and_biases = value;
                 }
             }

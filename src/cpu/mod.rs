@@ -27,6 +27,7 @@ mod memory;
 pub mod metrics;
 pub mod mix;
 pub mod moving_average;
+pub mod muon;
 pub mod normalize;
 pub mod optimizer;
 mod parallel;
@@ -111,6 +112,9 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::OptimizerUpdate { .. }
         | Op::GradAccumulate
         | Op::AddTo => optimizer::run(call),
+        Op::MuonMomentum { .. } | Op::MuonNormalize | Op::NewtonSchulz | Op::MuonUpdate { .. } => {
+            muon::run(call)
+        }
         Op::MovingAverage { .. } => moving_average::run(call),
     }
 }

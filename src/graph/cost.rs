@@ -108,7 +108,11 @@ fn attention_products(y: &Tensor) -> usize {
 fn updates(op: &Op) -> bool {
     matches!(
         op,
-        Op::OptimizerUpdate { .. } | Op::MovingAverage { .. } | Op::GradAccumulate | Op::AddTo
+        Op::OptimizerUpdate { .. }
+            | Op::MuonUpdate { .. }
+            | Op::MovingAverage { .. }
+            | Op::GradAccumulate
+            | Op::AddTo
     )
 }
 

@@ -103,6 +103,26 @@ impl UpdateRule {
     }
 }
 
+/// How Muon moves a matrix (Jordan et al., 2024), as `torch.optim.Muon`: by the direction of its momentum with all singular
+/// values brought near 1, in [`MUON_STEPS`] steps of [`Op::NewtonSchulz`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MuonRule {
+    /// Share of the average of gradients that stays.
+    pub momentum: f32,
+    /// Nesterov's form of momentum.
+    pub nesterov: bool,
+    /// Decay, apart from the gradient.
+    pub weight_decay: f32,
+}
+
+/// Steps of [`Op::NewtonSchulz`] of an update.
+pub const MUON_STEPS: usize = 5;
+/// The factors of [`Op::NewtonSchulz`]: those by which singular values near 0 grow fastest, all that begin in 0 to 1 ending
+/// between about 0.7 and 1.2 (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024).
+pub const NEWTON_SCHULZ: [f32; 3] = [3.4445, -4.775, 2.0315];
+/// The least norm that [`Op::MuonNormalize`] divides by.
+pub const MUON_EPS: f32 = 1e-7;
+
 /// How a batch is mixed with itself, see [`Op::MixDraw`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MixKind {
@@ -500,6 +520,30 @@ pub enum Op {
         /// The rule.
         rule: UpdateRule,
     },
+    /// `gradients[rows, columns], control[10] | direction[rows, columns], momentum[rows, columns]`: momentum becomes the
+    /// average of itself and the gradients, as their factor scales them, and the direction what follows from it; in an
+    /// update that is skipped momentum stays.
+    MuonMomentum {
+        /// Share of the momentum that stays.
+        momentum: f32,
+        /// Nesterov's form: the direction is the average of momentum and gradients once more.
+        nesterov: bool,
+    },
+    /// `x[rows, columns], squares[1] | y`: x / max(√squares, [`MUON_EPS`]), squares being the sum of those of x, so that no
+    /// singular value is above 1.
+    MuonNormalize,
+    /// `gram[n, n], square[n, n] | polynomial[n, n]`: a I + b gram + c square by the factors [`NEWTON_SCHULZ`]. Where gram is
+    /// x xᵀ, and square its product with itself, polynomial · x is a step of Newton and Schulz's iteration towards the
+    /// orthogonal matrix nearest to x.
+    NewtonSchulz,
+    /// `direction[rows, columns], control[10], header | parameters[rows, columns]`: parameters decay by their share of the
+    /// learning rate and go that rate times the scale against the direction, unless the update is skipped.
+    MuonUpdate {
+        /// Decay, apart from the gradient.
+        weight_decay: f32,
+        /// What the learning rate is multiplied by.
+        scale: f32,
+    },
     /// `parameters[len], control[10] | average[len]`: average += share · (parameters - average) after an update that
     /// was applied; the first one copies, as `torch.optim.swa_utils.AveragedModel` (Polyak and Juditsky, 1992).
     MovingAverage {
@@ -583,6 +627,10 @@ impl Op {
             Op::GradSquares => "grad_squares",
             Op::OptimizerControl { .. } => "optimizer_control",
             Op::OptimizerUpdate { .. } => "optimizer_update",
+            Op::MuonMomentum { .. } => "muon_momentum",
+            Op::MuonNormalize => "muon_normalize",
+            Op::NewtonSchulz => "newton_schulz",
+            Op::MuonUpdate { .. } => "muon_update",
             Op::MovingAverage { .. } => "moving_average",
             Op::GradAccumulate => "grad_accumulate",
             Op::AddTo => "add_to",
@@ -681,8 +729,15 @@ impl Op {
             | Op::Scale { .. }
             | Op::Cast
             | Op::LossScale
+            | Op::MuonNormalize
             | Op::Dropout { .. } => Ok(vec![f32s(shape(0))]),
-            Op::SwiGlu | Op::Add | Op::Mul | Op::ReluGrad | Op::GeluGrad | Op::GeluTanhGrad => {
+            Op::SwiGlu
+            | Op::Add
+            | Op::Mul
+            | Op::ReluGrad
+            | Op::GeluGrad
+            | Op::GeluTanhGrad
+            | Op::NewtonSchulz => {
                 expect(shape(0) == shape(1), || {
                     format!(
                         "{} needs equal shapes, found {:?} and {:?}",
@@ -854,6 +909,8 @@ impl Op {
             | Op::ChooseToken
             | Op::OptimizerControl { .. }
             | Op::OptimizerUpdate { .. }
+            | Op::MuonMomentum { .. }
+            | Op::MuonUpdate { .. }
             | Op::MovingAverage { .. }
             | Op::GradAccumulate
             | Op::AddTo => Ok(vec![]),

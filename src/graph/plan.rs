@@ -330,6 +330,11 @@ impl ProgramBuilder {
         Ok(end)
     }
 
+    /// The parameters that have a place.
+    pub fn params(&self) -> &[Variable] {
+        &self.params.variables
+    }
+
     /// Adds a pass; `keep` are tensors that must still hold their value when it ends. [`Pass::Eval`] reads the
     /// moving average of the parameters where a pass that was added before keeps one.
     ///

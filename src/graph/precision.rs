@@ -81,6 +81,7 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             | Op::Dropout { .. }
             | Op::Reduce { .. }
             | Op::Broadcast { .. }
+            | Op::NewtonSchulz
             | Op::Concat { .. }
             | Op::Slice { .. }
             | Op::Unslice { .. }
@@ -137,6 +138,8 @@ pub fn takes(op: &Op, side: Side) -> Takes {
         (Op::LayerNormInputGrad { .. }, Input(5)) | (Op::RmsNormInputGrad { .. }, Input(4)) => {
             Either
         }
+        // A matrix on its way to an orthogonal one; its singular values are at most about 1.
+        (Op::MuonNormalize, Output(0)) | (Op::MuonUpdate { .. }, Input(0)) => Either,
         // Losses, metrics, the optimizer.
         _ => Full,
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::graph::op::UpdateRule;
+use crate::graph::op::{MuonRule, UpdateRule};
 
 /// An optimizer and its settings. Left out, they are PyTorch's, except for the momentum of SGD: 0.9
 /// here, since SGD without momentum is hardly ever meant (PyTorch's default is 0).
@@ -61,6 +61,32 @@ pub enum OptimizerConfig {
         #[serde(default = "yes")]
         decay_norms_and_biases: bool,
     },
+    /// Muon (Jordan et al., 2024) for the matrices of hidden layers, as `torch.optim.Muon` with
+    /// `adjust_lr_fn="match_rms_adamw"` computes it in 32 bits, and AdamW for all else: embeddings, the last layer, norms
+    /// and biases. Both go by one learning rate, that of AdamW (Liu et al., "Muon is Scalable for LLM Training", 2025).
+    Muon {
+        /// Share of the average of gradients that stays.
+        #[serde(default = "muon_momentum")]
+        momentum: f64,
+        /// Nesterov's form of momentum.
+        #[serde(default = "yes")]
+        nesterov: bool,
+        /// AdamW's decay of the first moment.
+        #[serde(default = "beta1")]
+        beta1: f64,
+        /// AdamW's decay of the second moment.
+        #[serde(default = "muon_beta2")]
+        beta2: f64,
+        /// Added by AdamW to the root of the second moment.
+        #[serde(default = "eps")]
+        eps: f64,
+        /// Decay of all parameters, apart from the gradient.
+        #[serde(default = "muon_decay")]
+        weight_decay: f64,
+        /// Whether parameters of one dimension, which are those of norms and biases, decay as well.
+        #[serde(default = "yes")]
+        decay_norms_and_biases: bool,
+    },
 }
 
 fn momentum() -> f64 {
@@ -83,6 +109,19 @@ fn decay() -> f64 {
     0.01
 }
 
+fn muon_momentum() -> f64 {
+    0.95
+}
+
+/// As Moonlight's; others have no default for AdamW beside Muon.
+fn muon_beta2() -> f64 {
+    0.95
+}
+
+fn muon_decay() -> f64 {
+    0.1
+}
+
 /// As PyTorch, where who wants it otherwise makes groups of parameters.
 fn yes() -> bool {
     true
@@ -90,7 +129,7 @@ fn yes() -> bool {
 
 impl OptimizerConfig {
     /// The optimizers that have a name.
-    pub const NAMES: [&str; 3] = ["sgd", "adam", "adamw"];
+    pub const NAMES: [&str; 4] = ["sgd", "adam", "adamw", "muon"];
 
     /// SGD with momentum 0.9.
     pub fn sgd() -> Self {
@@ -125,6 +164,19 @@ impl OptimizerConfig {
         }
     }
 
+    /// Muon with PyTorch's defaults, and AdamW with Moonlight's.
+    pub fn muon() -> Self {
+        OptimizerConfig::Muon {
+            momentum: muon_momentum(),
+            nesterov: true,
+            beta1: beta1(),
+            beta2: muon_beta2(),
+            eps: eps(),
+            weight_decay: muon_decay(),
+            decay_norms_and_biases: true,
+        }
+    }
+
     /// An optimizer with its defaults, by name.
     ///
     /// # Errors
@@ -134,6 +186,7 @@ impl OptimizerConfig {
             "sgd" => Ok(Self::sgd()),
             "adam" => Ok(Self::adam()),
             "adamw" => Ok(Self::adamw()),
+            "muon" => Ok(Self::muon()),
             _ => {
                 let known = Self::NAMES.join(", ");
                 let message = format!("found {name:?}, expected one of {known}");
@@ -148,6 +201,7 @@ impl OptimizerConfig {
             OptimizerConfig::Sgd { .. } => "sgd",
             OptimizerConfig::Adam { .. } => "adam",
             OptimizerConfig::AdamW { .. } => "adamw",
+            OptimizerConfig::Muon { .. } => "muon",
         }
     }
 
@@ -158,18 +212,19 @@ impl OptimizerConfig {
     pub fn validate(&self) -> Result<()> {
         match *self {
             OptimizerConfig::Sgd { momentum, nesterov, weight_decay, .. } => {
-                expect_share("momentum", momentum)?;
-                if nesterov && momentum == 0.0 {
-                    let message = "nesterov needs a momentum above 0, found 0";
-                    return Err(Error::config("optimizer.nesterov", message).hint("momentum = 0.9"));
-                }
+                expect_momentum(momentum, nesterov)?;
                 expect_not_negative("weight_decay", weight_decay)
             }
             OptimizerConfig::Adam { beta1, beta2, eps, weight_decay, .. }
             | OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay, .. } => {
-                expect_share("beta1", beta1)?;
-                expect_share("beta2", beta2)?;
-                expect_not_negative("eps", eps)?;
+                expect_adam([beta1, beta2], eps)?;
+                expect_not_negative("weight_decay", weight_decay)
+            }
+            OptimizerConfig::Muon {
+                momentum, nesterov, beta1, beta2, eps, weight_decay, ..
+            } => {
+                expect_momentum(momentum, nesterov)?;
+                expect_adam([beta1, beta2], eps)?;
                 expect_not_negative("weight_decay", weight_decay)
             }
         }
@@ -180,8 +235,18 @@ impl OptimizerConfig {
         match *self {
             OptimizerConfig::Sgd { decay_norms_and_biases, .. }
             | OptimizerConfig::Adam { decay_norms_and_biases, .. }
-            | OptimizerConfig::AdamW { decay_norms_and_biases, .. } => decay_norms_and_biases,
+            | OptimizerConfig::AdamW { decay_norms_and_biases, .. }
+            | OptimizerConfig::Muon { decay_norms_and_biases, .. } => decay_norms_and_biases,
         }
+    }
+
+    /// What it does to the matrices of hidden layers, where that is not what [`rule`](Self::rule) says.
+    pub fn muon_rule(&self) -> Option<MuonRule> {
+        let OptimizerConfig::Muon { momentum, nesterov, weight_decay, .. } = *self else {
+            return None;
+        };
+        let (momentum, weight_decay) = (momentum as f32, weight_decay as f32);
+        Some(MuonRule { momentum, nesterov, weight_decay })
     }
 
     /// What it does to parameters that decay.
@@ -199,7 +264,8 @@ impl OptimizerConfig {
             OptimizerConfig::Adam { beta1, beta2, eps, weight_decay, .. } => {
                 adam(beta1, beta2, eps, weight_decay, false)
             }
-            OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay, .. } => {
+            OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay, .. }
+            | OptimizerConfig::Muon { beta1, beta2, eps, weight_decay, .. } => {
                 adam(beta1, beta2, eps, weight_decay, true)
             }
         }
@@ -213,6 +279,21 @@ fn expect_share(key: &str, value: f64) -> Result<()> {
     }
     let message = format!("found {value}, expected 0 up to, not including, 1");
     Err(Error::config(format!("optimizer.{key}"), message))
+}
+
+fn expect_momentum(momentum: f64, nesterov: bool) -> Result<()> {
+    expect_share("momentum", momentum)?;
+    if nesterov && momentum == 0.0 {
+        let message = "nesterov needs a momentum above 0, found 0";
+        return Err(Error::config("optimizer.nesterov", message).hint("momentum = 0.9"));
+    }
+    Ok(())
+}
+
+fn expect_adam([beta1, beta2]: [f64; 2], eps: f64) -> Result<()> {
+    expect_share("beta1", beta1)?;
+    expect_share("beta2", beta2)?;
+    expect_not_negative("eps", eps)
 }
 
 fn expect_not_negative(key: &str, value: f64) -> Result<()> {
@@ -250,6 +331,9 @@ mod tests {
             OptimizerConfig::sgd().rule(),
             UpdateRule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 }
         );
+        let muon = MuonRule { momentum: 0.95, nesterov: true, weight_decay: 0.1 };
+        assert_eq!(OptimizerConfig::muon().muon_rule(), Some(muon));
+        assert_eq!(OptimizerConfig::adamw().muon_rule(), None);
         assert!(OptimizerConfig::by_name("lion").is_err());
         assert!(toml::from_str::<OptimizerConfig>("type = \"sgd\"\nbeta1 = 0.9").is_err());
     }

@@ -198,6 +198,7 @@ impl TrainerBuilder {
             loss,
             training: Some(Training {
                 rule: config.optimizer.rule(),
+                muon: config.optimizer.muon_rule(),
                 decay_norms_and_biases: config.optimizer.decays_norms_and_biases(),
                 clip_norm: config.clip_norm,
                 accumulate: config.accumulate,

@@ -1,18 +1,20 @@
 //! From a model to a program: input conversion, the model, the loss and its gradient, metrics, the optimizer.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::Result;
 use crate::framing::FRAMING_WORDS;
 use crate::graph::grad::backward;
-use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, Op, UpdateRule};
-use crate::graph::plan::{CONTROL_NAME, Options, Pass, Program, ProgramBuilder};
+use crate::graph::op::{CONTROL_LEN, GRAD_PARTIALS, METRICS_LEN, MuonRule, Op, UpdateRule};
+use crate::graph::plan::{CONTROL_NAME, Options, Pass, Program, ProgramBuilder, Variable};
 use crate::graph::precision::Precision;
-use crate::graph::{Arena, Graph, Init, Role, TensorId};
+use crate::graph::{Arena, Graph, Init, Role, Tensor, TensorId};
 use crate::nn::losses::{Loss, LossTensors};
 use crate::nn::mixing::{Mixed, Mixing};
 use crate::nn::{Mode, Module};
+use crate::train::muon;
 
 /// Everything a program is made from.
 pub struct Blueprint<'a> {
@@ -37,6 +39,8 @@ pub struct Blueprint<'a> {
 pub struct Training {
     /// The rule of the update.
     pub rule: UpdateRule,
+    /// The rule of the update of hidden layers' matrices, where theirs is another.
+    pub muon: Option<MuonRule>,
     /// Whether weight decay is for all parameters; else those of one dimension, of norms and biases, are spared.
     pub decay_norms_and_biases: bool,
     /// Largest global norm of the gradients; `None` leaves them.
@@ -59,6 +63,7 @@ impl Training {
         let (mixing, precision) = (Mixing::default(), Precision::F32);
         Self {
             rule,
+            muon: None,
             decay_norms_and_biases: true,
             clip_norm: None,
             accumulate: 1,
@@ -69,6 +74,9 @@ impl Training {
         }
     }
 }
+
+/// The scope of the optimizer's operations.
+pub(super) const OPTIMIZER: &str = "optimizer";
 
 /// Most elements of an arena that one dispatch of the optimizer binds: 128 MiB, the storage binding that
 /// every adapter in use allows.
@@ -97,18 +105,18 @@ pub fn compile_with(blueprint: &Blueprint<'_>, options: Options) -> Result<Progr
     if let Some(training) = &blueprint.training {
         let several = training.accumulate > 1;
         if several {
-            let (mut graph, _) = train_graph(blueprint, training)?;
-            let Lengths { params, .. } = Lengths::reserve(&mut builder, &graph, training)?;
-            accumulate(&mut graph, params);
+            let TrainGraph { mut graph, matrices, .. } = train_graph(blueprint, training)?;
+            let layout = Layout::reserve(&mut builder, &graph, training, &matrices)?;
+            accumulate(&mut graph, layout.params);
             builder.add(Pass::Accumulate, graph, &[])?;
         }
-        let (mut graph, control) = train_graph(blueprint, training)?;
-        let lengths = Lengths::reserve(&mut builder, &graph, training)?;
+        let TrainGraph { mut graph, control, matrices } = train_graph(blueprint, training)?;
+        let layout = Layout::reserve(&mut builder, &graph, training, &matrices)?;
         if several {
-            accumulate(&mut graph, lengths.params);
+            accumulate(&mut graph, layout.params);
         }
         let gradients = if several { Arena::GradSums } else { Arena::Grads };
-        optimizer(&mut graph, lengths, gradients, training, control);
+        optimizer(&mut graph, &layout, gradients, training, control)?;
         builder.add(Pass::Train, graph, &[])?;
     }
     let mut graph = Graph::new();
@@ -123,35 +131,60 @@ pub fn compile_with(blueprint: &Blueprint<'_>, options: Options) -> Result<Progr
     Ok(builder.build(output))
 }
 
-/// How much of the arena of parameters decays, and its whole length: what decays lies first.
-#[derive(Clone, Copy)]
-struct Lengths {
+/// How the arena of parameters is divided: first what decays, then what does not, last the matrices that Muon moves, which
+/// keep no second moments.
+struct Layout {
     decaying: usize,
+    /// Where the matrices begin.
+    plain: usize,
     params: usize,
+    matrices: Vec<Variable>,
 }
 
-impl Lengths {
+impl Layout {
     /// Makes room for the parameters of `graph`.
-    fn reserve(builder: &mut ProgramBuilder, graph: &Graph, training: &Training) -> Result<Self> {
+    fn reserve(
+        builder: &mut ProgramBuilder,
+        graph: &Graph,
+        training: &Training,
+        matrices: &HashSet<TensorId>,
+    ) -> Result<Self> {
         let nothing_decays = training.rule == training.rule.without_decay();
         let all = training.decay_norms_and_biases || nothing_decays;
-        let decaying = builder.reserve_params_if(graph, |param| all || param.shape.len() > 1)?;
-        Ok(Self { decaying, params: builder.reserve_params(graph)? })
+        let names: HashSet<&str> =
+            matrices.iter().map(|&id| graph.tensor(id).name.as_str()).collect();
+        let is_plain = |param: &Tensor| !names.contains(param.name.as_str());
+        let decaying = builder
+            .reserve_params_if(graph, |param| is_plain(param) && (all || param.shape.len() > 1))?;
+        let plain = decaying.max(builder.reserve_params_if(graph, is_plain)?);
+        let params = builder.reserve_params(graph)?;
+        let is_matrix = |param: &&Variable| names.contains(param.name.as_str());
+        let matrices = builder.params().iter().filter(is_matrix).cloned().collect();
+        Ok(Self { decaying, plain, params, matrices })
     }
 }
 
-/// Forward and backward of a training step, and the optimizer's control.
-fn train_graph(blueprint: &Blueprint<'_>, training: &Training) -> Result<(Graph, TensorId)> {
+/// Forward and backward of a training step.
+struct TrainGraph {
+    graph: Graph,
+    /// The optimizer's control.
+    control: TensorId,
+    /// The parameters that Muon moves.
+    matrices: HashSet<TensorId>,
+}
+
+fn train_graph(blueprint: &Blueprint<'_>, training: &Training) -> Result<TrainGraph> {
     let mut graph = Graph::new();
     let control = graph.state(CONTROL_NAME, &[CONTROL_LEN], Init::Constant(0.0));
     let Forward { output, loss } = forward(&mut graph, blueprint, Mode::Train, true)?;
+    let matrices = training.muon.map(|_| muon::matrices(&graph)).unwrap_or_default();
     let mut gradient = loss.output_gradient.expect("a loss built with its gradient has one");
     if training.precision == Precision::F16 {
         graph.set_scope("loss");
         gradient = graph.push_one(Op::LossScale, &[gradient, control])?;
     }
     backward(&mut graph, output, gradient)?;
-    Ok((graph, control))
+    Ok(TrainGraph { graph, control, matrices })
 }
 
 /// What the forward operations end in.
@@ -247,7 +280,7 @@ fn stretch(graph: &mut Graph, arena: Arena, (offset, len): (usize, usize)) -> Te
 }
 
 fn accumulate(graph: &mut Graph, params_len: usize) {
-    graph.set_scope("optimizer");
+    graph.set_scope(OPTIMIZER);
     let header = graph.header();
     for part in stretches(params_len) {
         let gradients = stretch(graph, Arena::Grads, part);
@@ -259,17 +292,17 @@ fn accumulate(graph: &mut Graph, params_len: usize) {
 /// Adds the norm of all gradients, the decision, the update of all parameters, and their average.
 fn optimizer(
     graph: &mut Graph,
-    lengths: Lengths,
+    layout: &Layout,
     from: Arena,
     training: &Training,
     control: TensorId,
-) {
-    graph.set_scope("optimizer");
+) -> Result<()> {
+    graph.set_scope(OPTIMIZER);
     let header = graph.header();
     // The partial sums of all stretches lie one behind another, after the step's metrics.
     let partials_at = 64;
-    let count = stretches(lengths.params).count();
-    for (i, part) in stretches(lengths.params).enumerate() {
+    let count = stretches(layout.params).count();
+    for (i, part) in stretches(layout.params).enumerate() {
         let gradients = stretch(graph, from, part);
         let partials = (partials_at + i * GRAD_PARTIALS, GRAD_PARTIALS);
         let partials = stretch(graph, Arena::Metrics, partials);
@@ -285,8 +318,8 @@ fn optimizer(
     let decide = Op::OptimizerControl { max_norm, beta1, beta2, scaled };
     graph.push_into(decide, &[partials], &[control]);
     let updates = [
-        (training.rule, 0..lengths.decaying),
-        (training.rule.without_decay(), lengths.decaying..lengths.params),
+        (training.rule, 0..layout.decaying),
+        (training.rule.without_decay(), layout.decaying..layout.plain),
     ];
     let updates = updates
         .into_iter()
@@ -299,12 +332,18 @@ fn optimizer(
         }
         graph.push_into(Op::OptimizerUpdate { rule }, &[gradients, control, header], &outputs);
     }
+    if let Some(rule) = training.muon {
+        for matrix in &layout.matrices {
+            muon::update(graph, rule, matrix, from, control)?;
+        }
+    }
     if let Some(decay) = training.ema {
-        for part in stretches(lengths.params) {
+        for part in stretches(layout.params) {
             let parameters = stretch(graph, Arena::Params, part);
             let average = stretch(graph, Arena::Average, part);
             let op = Op::MovingAverage { share: (1.0 - decay) as f32 };
             graph.push_into(op, &[parameters, control], &[average]);
         }
     }
+    Ok(())
 }

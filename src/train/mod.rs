@@ -5,6 +5,7 @@ mod engine;
 mod keeper;
 mod language_weights;
 mod meter;
+mod muon;
 mod run;
 mod trainer;
 pub mod units;

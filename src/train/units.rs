@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{SampleSpec, TargetSpec};
 use crate::graph::cost::Cost;
-use crate::graph::plan::{Pass, Program};
+use crate::graph::plan::{Pass, Plan, Program};
+use crate::train::compile::OPTIMIZER;
 
 /// Tokens of a vocabulary of bytes.
 const BYTES: usize = 256;
@@ -78,9 +79,14 @@ pub struct Operations {
 }
 
 impl Operations {
-    /// The work for a sample by the training pass of `program`, which is one that computes nothing twice.
+    /// The work for a sample by the training pass of `program`, which is one that computes nothing twice. The products of an
+    /// optimizer are none of the model's.
     pub fn of(program: &Program, peak: Option<f64>) -> Self {
-        let cost = program.plans.get(&Pass::Train).map(Cost::of_plan).unwrap_or_default();
+        let of_model = |plan: &Plan| -> Cost {
+            let nodes = plan.nodes.iter().filter(|node| node.scope != OPTIMIZER);
+            nodes.map(|node| Cost::of_node(plan, node)).sum()
+        };
+        let cost = program.plans.get(&Pass::Train).map(of_model).unwrap_or_default();
         Self { flops: cost.flops as f64 / program.slot.batch_size as f64, peak }
     }
 

@@ -129,7 +129,7 @@ fn wrong_settings_are_one_line_and_exit_2() {
     train("--epochs 1 --steps 1", &["--steps", "--epochs"]);
     train("--slots 1", &["--slots: found 1, expected at least 2"]);
     train("--precision f8", &["--precision: found f8, expected f32 or f16"]);
-    train("--optimizer sdg", &["sdg", "sgd, adam, adamw"]);
+    train("--optimizer sdg", &["sdg", "sgd, adam, adamw, muon"]);
     train("--schedule cosin", &["cosin", "cosine"]);
     train("--momentum 0.9", &["--momentum", "adamw"]);
     train("--transforms blur:sigma=0", &["config: transform blur: sigma: found [0, 0]"]);

@@ -237,3 +237,68 @@ fn add_to() {
         bench.on_both().into_iter().for_each(|found| assert_eq!(found[0], expected));
     }
 }
+
+#[test]
+fn muon_momentum() {
+    for nesterov in [false, true] {
+        for apply in [1.0, 0.0] {
+            for n in SIZES {
+                let mut words = CONTROL;
+                words[6] = apply;
+                let mut bench = Bench::new(1, header(1));
+                let gradients = bench.f32(&[1, n], &normal(1, n));
+                let control = bench.f32(&[CONTROL_LEN], &words);
+                let direction = bench.output(&[1, n]);
+                let momentum = bench.in_out(&[1, n], &normal(2, n));
+                let op = Op::MuonMomentum { momentum: 0.75, nesterov };
+                bench.push(op, &[gradients, control], &[direction, momentum]);
+                bench.check(1e-6, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn muon_normalize() {
+    // The last is below the least norm.
+    for (scale, squares) in [(1.0, 4.0), (1e-8, 1e-16)] {
+        for n in SIZES {
+            let mut bench = Bench::new(1, header(1));
+            let values: Vec<f32> = normal(1, n).iter().map(|x| scale * x).collect();
+            let x = bench.f32(&[1, n], &values);
+            let squares = bench.f32(&[1], &[squares]);
+            let y = bench.output(&[1, n]);
+            bench.push(Op::MuonNormalize, &[x, squares], &[y]);
+            bench.check(1e-7, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn newton_schulz() {
+    for n in [1, 2, 7, 8, 9, 65] {
+        let mut bench = Bench::new(1, header(1));
+        let [gram, square] = [1, 2].map(|key| bench.f32(&[n, n], &normal(key, n * n)));
+        let y = bench.output(&[n, n]);
+        bench.push(Op::NewtonSchulz, &[gram, square], &[y]);
+        bench.check(1e-6, 1e-5);
+    }
+}
+
+#[test]
+fn muon_update() {
+    for apply in [1.0, 0.0] {
+        for n in SIZES {
+            let mut words = CONTROL;
+            words[6] = apply;
+            let mut bench = Bench::new(1, header(1));
+            let direction = bench.f32(&[1, n], &normal(1, n));
+            let control = bench.f32(&[CONTROL_LEN], &words);
+            let h = bench.header();
+            let parameters = bench.in_out(&[1, n], &normal(2, n));
+            let op = Op::MuonUpdate { weight_decay: 3.0, scale: 20.0 };
+            bench.push(op, &[direction, control, h], &[parameters]);
+            bench.check(1e-6, 1e-5);
+        }
+    }
+}

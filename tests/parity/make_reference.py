@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Writes reference.json: losses of models trained by PyTorch, for tests/parity.rs.
 
-usage: python make_reference.py [--data FOLDER]
+usage: python make_reference.py [--data FOLDER] [--only OPTIMIZER]
+
+With --only the curves of other optimizers stay as they are.
 
 Needs torch, torchvision and numpy. Trains `mlp` and `cnn` on the first 8,000 images of datasets/fashion-mnist-10k in order, batch 128, the
 partial last batch of 64 included, then from the start again; larger models on a few small images of noise. Initial weights are those of
@@ -36,10 +38,14 @@ NESTEROV = {"type": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.
 ADAMW = {"type": "adamw", "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
 # At small rates PyTorch's default decay would be lost in rounding; this one shows.
 DECAYING = ADAMW | {"weight_decay": 1.0}
+# The settings of torch.optim.Muon, of which those of AdamW are for all but the matrices of hidden layers.
+MUON = {
+    "type": "muon", "momentum": 0.95, "nesterov": True, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1,
+}  # fmt: skip
 CURVES = [
     ("mlp", SGD, 1e-3, LONG), ("cnn", SGD, 5e-4, LONG), ("mlp", DECAYING, 2e-5, LONG), ("cnn", DECAYING, 2e-5, LONG),
     ("mlp", SGD, 1e-2, SHORT), ("cnn", SGD, 1e-2, SHORT), ("mlp", ADAMW, 1e-3, SHORT), ("cnn", ADAMW, 1e-3, SHORT),
-    ("mlp", NESTEROV, 5e-3, SHORT),
+    ("mlp", NESTEROV, 5e-3, SHORT), ("mlp", MUON, 2e-5, LONG), ("mlp", MUON, 1e-3, SHORT), ("cnn", MUON, 1e-3, SHORT),
 ]  # fmt: skip
 # The first steps of larger models, on NOISE images of the given shape.
 TINY_VIT = {"depth": 2, "width": 24, "heads": 3}
@@ -47,6 +53,7 @@ LARGER = [
     ("resnet18", {"shape": [3, 16, 16], "batch_size": 4}, SGD, 1e-4, 4),
     ("resnet50", {"shape": [3, 16, 16], "batch_size": 4}, SGD, 1e-6, 2),
     ("vit", {"shape": [3, 16, 16], "batch_size": 4}, ADAMW, 1e-3, SHORT),
+    ("vit", {"shape": [3, 16, 16], "batch_size": 4}, MUON, 1e-3, SHORT),
 ]
 NOISE = 10
 MEAN, STD = 0.2860, 0.3530
@@ -184,13 +191,57 @@ class Model(nn.Module):
         return self.net(x.flatten(1) if self.flat else x)
 
 
-def optimizer_of(settings, parameters, lr):
+def orthogonal(x, coefficients, steps, eps):
+    """PyTorch's iteration in the precision of its argument, where PyTorch's own is in bfloat16."""
+    a, b, c = coefficients
+    if len(x) > len(x.T):
+        return orthogonal(x.T, coefficients, steps, eps).T
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+class Muon:
+    """torch.optim.Muon over the weights of hidden layers as matrices, torch.optim.AdamW over all else."""
+
+    def __init__(self, model, lr, settings):
+        import torch.optim._muon
+
+        torch.optim._muon._zeropower_via_newtonschulz = orthogonal
+        weights = [module.weight for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+        self.weights = weights[:-1]
+        # The same numbers, and gradients as such views.
+        self.views = [nn.Parameter(weight.data.view(len(weight), -1)) for weight in self.weights]
+        ids = {id(weight) for weight in self.weights}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in ids]
+        settings = dict(settings)
+        betas, eps = (settings.pop("beta1"), settings.pop("beta2")), settings.pop("eps")
+        self.adamw = torch.optim.AdamW(others, lr=lr, betas=betas, eps=eps, weight_decay=settings["weight_decay"])
+        self.muon = torch.optim.Muon(self.views, lr=lr, adjust_lr_fn="match_rms_adamw", **settings)
+
+    def zero_grad(self):
+        self.adamw.zero_grad()
+        for weight in self.weights:
+            weight.grad = None
+
+    def step(self):
+        for view, weight in zip(self.views, self.weights):
+            view.grad = weight.grad.view_as(view)
+        self.adamw.step()
+        self.muon.step()
+
+
+def optimizer_of(settings, model, lr):
     settings = dict(settings)
     kind = settings.pop("type")
+    if kind == "muon":
+        return Muon(model, lr, settings)
     if kind == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, **settings)
+        return torch.optim.SGD(model.parameters(), lr=lr, **settings)
     betas = settings.pop("beta1"), settings.pop("beta2")
-    return torch.optim.AdamW(parameters, lr=lr, betas=betas, **settings)
+    return torch.optim.AdamW(model.parameters(), lr=lr, betas=betas, **settings)
 
 
 def data(folder):
@@ -210,7 +261,7 @@ def noise(shape):
 
 def losses(model, settings, lr, steps, images, labels, batch):
     """Losses of training in the model's own precision."""
-    optimizer = optimizer_of(settings, model.parameters(), lr)
+    optimizer = optimizer_of(settings, model, lr)
     out, start = [], 0
     for _ in range(steps):
         x = images[start : start + batch].to(next(model.parameters()).dtype)
@@ -240,13 +291,23 @@ def determined(name, make_model, images, labels, normalise, settings, lr, steps,
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=pathlib.Path, default=HERE / "../../datasets/fashion-mnist-10k")
-    images, labels = data(parser.parse_args().data)
+    parser.add_argument("--only")
+    arguments = parser.parse_args()
+    images, labels = data(arguments.data)
+    is_asked = lambda settings: arguments.only in (None, settings["type"])
     curves = []
+    if arguments.only:
+        made = json.loads((HERE / "reference.json").read_text())["curves"]
+        curves = [curve for curve in made if not is_asked(curve["optimizer"])]
     for model, settings, lr, steps in CURVES:
+        if not is_asked(settings):
+            continue
         normalise = lambda x: (x / 255 - MEAN) / STD
         kept = determined(model, lambda: Model(model), images, labels, normalise, settings, lr, steps, BATCH)
         curves.append({"model": model, "lr": lr, "optimizer": settings, "losses": kept})
     for model, given, settings, lr, steps in LARGER:
+        if not is_asked(settings):
+            continue
         normalise = lambda x: (x / 255 - NOISE_MEAN) / NOISE_STD
         images, labels = noise(given["shape"])
         batch = given["batch_size"]

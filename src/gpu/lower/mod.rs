@@ -9,6 +9,7 @@ mod elementwise;
 mod embedding;
 mod losses;
 mod mix;
+mod muon;
 mod norm;
 mod optimizer;
 mod pooling;
@@ -131,6 +132,9 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::MeanSquaredError { .. }
         | Op::Accuracy
         | Op::StepMetrics { .. } => losses::lower(op, bound, caps),
+        Op::MuonMomentum { .. } | Op::MuonNormalize | Op::NewtonSchulz | Op::MuonUpdate { .. } => {
+            muon::lower(op, bound, caps)
+        }
         Op::GradSquares
         | Op::OptimizerControl { .. }
         | Op::OptimizerUpdate { .. }

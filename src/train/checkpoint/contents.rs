@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::executor::Snapshot;
 use crate::graph::Arena;
-use crate::graph::plan::{CONTROL_NAME, Program};
+use crate::graph::plan::{CONTROL_NAME, Program, Variable};
 use crate::train::weights::{TensorBytes, Weights, arena_of, model_variables};
 
 /// Prefix of what lies between the tensors of an arena. It is zeros, and then not saved; whatever else it
@@ -38,8 +38,10 @@ fn state_sections(program: &Program) -> impl Iterator<Item = Section<'_>> {
         .into_iter()
         .filter(|(arena, _)| program.arenas.contains_key(arena))
         .chain(raw)
-        .flat_map(|(arena, prefix)| {
-            program.params.iter().map(move |parameter| Section {
+        .flat_map(move |(arena, prefix)| {
+            // Matrices that Muon moves lie behind all second moments.
+            let kept = move |parameter: &&Variable| parameter.range().end <= program.arenas[&arena];
+            program.params.iter().filter(kept).map(move |parameter| Section {
                 name: format!("{prefix}.{}", parameter.name),
                 shape: &parameter.shape,
                 arena,
