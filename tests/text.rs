@@ -151,12 +151,12 @@ mod tokens {
         assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
         let line = "generate published/model.safetensors --device cpu --tokens 5 --prompt First --temperature 0 --json";
         assert_eq!(done(&run(line)), made);
-        // From the folder that holds them as well; and without it, or with another one, a token is a byte.
+        // From the folder that holds them as well; and without one, as with that of bytes, a token is a byte.
         let published = folder.path().join("published");
         let line = line.replace("published/", "");
         assert_eq!(done(&inflight(&published, "2", &line)), made);
         let bytes = done(&inflight(&published, "2", &format!("{line} --tokenizer bytes")));
-        assert_ne!(bytes["tokens"], made["tokens"]);
+        assert_ne!(bytes["log_probabilities"], made["log_probabilities"]);
         fs::remove_file(published.join("tokenizer.json")).expect("was there");
         assert_eq!(done(&inflight(&published, "2", &line)), bytes);
         // One that cannot be read is not passed over.

@@ -51,7 +51,7 @@ fn count<T: Real>(choice: &TokenChoice, token: T, counts: &mut [T], vocabulary: 
     // A token that was chosen is one of them.
     let token: f64 = token.into();
     if let Some(count) = counts.get_mut(token as usize) {
-        *count = *count + T::ONE;
+        *count += T::ONE;
     }
 }
 
@@ -84,7 +84,7 @@ fn choose<T: Real>(
         for (weight, &count) in
             weights.iter_mut().zip(counts).filter(|(_, count)| **count > T::ZERO)
         {
-            *weight = *weight - (presence + frequency * count);
+            *weight -= presence + frequency * count;
         }
     }
     let token = match choice.temperature {

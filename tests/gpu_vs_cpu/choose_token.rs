@@ -5,6 +5,7 @@ use bytemuck::cast_slice;
 use inflight::graph::Arena;
 use inflight::graph::choice::{CHOICE_LEN, CHOSEN_LEN, TokenChoice};
 use inflight::graph::op::Op;
+use inflight::testing::assert_close;
 
 use crate::bench::Bench;
 use crate::{header, normal};
@@ -43,9 +44,13 @@ fn choices() -> Vec<TokenChoice> {
 /// Choices of every kind with draws all over, for as many rows; each has counts of its own and tells another number of
 /// alternatives.
 fn rows(vocabulary: usize, logits: &[f32]) -> Bench {
+    rows_of(&choices(), vocabulary, logits)
+}
+
+/// As [`rows`], of certain kinds.
+fn rows_of(kinds: &[TokenChoice], vocabulary: usize, logits: &[f32]) -> Bench {
     let words = vocabulary.div_ceil(32);
     let rows = logits.len() / vocabulary;
-    let kinds = choices();
     let mut choices: Vec<u32> = Vec::new();
     for row in 0..rows {
         let choice = TokenChoice {
@@ -63,7 +68,8 @@ fn rows(vocabulary: usize, logits: &[f32]) -> Bench {
     let logits = bench.f32(&[rows, vocabulary], logits);
     let choices = bench.u32(&[rows, CHOICE_LEN + words], &choices);
     let chosen = bench.output(&[rows, CHOSEN_LEN]);
-    let counts: Vec<f32> = (0..rows * vocabulary).map(|i| (i * 7 % 11 / 8) as f32).collect();
+    let counts: Vec<f32> =
+        (0..rows * vocabulary).map(|i| (i * 7 % 11).saturating_sub(6) as f32).collect();
     let counts = bench.in_out_at(Arena::State, &[rows, vocabulary], &counts);
     bench.push(Op::ChooseToken, &[logits, choices], &[chosen, counts]);
     bench
@@ -88,6 +94,21 @@ fn of_equal_tokens_all_are_within_a_limit_and_the_first_is_the_most_probable() {
     let values = [0.5, -0.0, 0.0, f32::MIN];
     let logits: Vec<f32> = (0..3 * kinds * 600).map(|i| values[i * i % 601 % 4]).collect();
     rows(600, &logits).check(1e-5, 1e-5);
+    // Those that an invocation goes over alone are equal, so that it has several to tell.
+    let logits: Vec<f32> = (0..3 * kinds * 600).map(|i| -((i % 600 % 256 / 4) as f32)).collect();
+    rows(600, &logits).check(1e-5, 1e-5);
+}
+
+/// On a software adapter an invocation would go over its tokens for longer than it may, if there were as few as elsewhere.
+#[test]
+fn a_large_vocabulary_is_gone_over_to_its_end() {
+    const VOCABULARY: usize = 260_003;
+    // All limits leave few tokens: of many, sums in another order lead to a draw of another one.
+    let kinds = &choices()[choices().len() - 1..];
+    let bench = rows_of(kinds, VOCABULARY, &normal(3, 5 * VOCABULARY));
+    for (gpu, cpu) in bench.on_gpu().iter().flatten().zip(&bench.on_cpu()) {
+        assert_close(gpu, cpu, 1e-5, 1e-5);
+    }
 }
 
 #[test]
