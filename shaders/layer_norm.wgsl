@@ -1,4 +1,4 @@
-// layer_norm: x[ROWS, D], gamma[D], beta[D] | y, mean[ROWS], rstd[ROWS]. LANES invocations a row.
+// layer_norm: x[ROWS, D], gamma[D], beta[D], [residual] | y, mean[ROWS], rstd[ROWS], [sum]. LANES invocations a row.
 
 override ROWS: u32;
 override D: u32;
@@ -7,9 +7,6 @@ override EPS: f32;
 @group(0) @binding(0) var<storage, read> x: array<StoreX>;
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;
 @group(0) @binding(2) var<storage, read> beta: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<StoreY>;
-@group(0) @binding(4) var<storage, read_write> mean: array<f32>;
-@group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
@@ -19,17 +16,17 @@ fn main(grid: Grid) {
     let first = grid.lane % LANES;
     var sum = 0.0;
     for (var k = first; k < end; k += LANES) {
-        sum += f32(x[row * D + k]);
+        sum += first_value(row * D + k);
     }
     let center = row_sum(sum, grid) / f32(D);
     var square = 0.0;
     for (var k = first; k < end; k += LANES) {
-        let deviation = f32(x[row * D + k]) - center;
+        let deviation = value(row * D + k) - center;
         square += deviation * deviation;
     }
     let scale = 1.0 / sqrt(row_sum(square, grid) / f32(D) + EPS);
     for (var k = first; k < end; k += LANES) {
-        let normalized = (f32(x[row * D + k]) - center) * scale;
+        let normalized = (value(row * D + k) - center) * scale;
         y[row * D + k] = StoreY(normalized * gamma[k] + beta[k]);
     }
     if row < ROWS && first == 0u {

@@ -1,4 +1,4 @@
-// layer_norm_input_grad: dy, x, gamma[D], mean[ROWS], rstd[ROWS] | dx. LANES invocations a row.
+// layer_norm_input_grad: dy, x, gamma[D], mean[ROWS], rstd[ROWS], [residual] | dx. LANES invocations a row.
 
 override ROWS: u32;
 override D: u32;
@@ -8,7 +8,6 @@ override D: u32;
 @group(0) @binding(2) var<storage, read> gamma: array<f32>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> rstd: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dx: array<StoreDx>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
@@ -30,6 +29,7 @@ fn main(grid: Grid) {
     for (var k = first; k < end; k += LANES) {
         let normalized = (f32(x[row * D + k]) - center) * scale;
         let gradient = f32(dy[row * D + k]) * gamma[k];
-        dx[row * D + k] = StoreDx(scale * (gradient - mean_sum - normalized * mean_product));
+        let result = scale * (gradient - mean_sum - normalized * mean_product);
+        dx[row * D + k] = StoreDx(add_residual(result, row * D + k));
     }
 }

@@ -1,4 +1,4 @@
-// rms_norm_input_grad: dy, x, gamma[D], rstd[ROWS] | dx. LANES invocations a row.
+// rms_norm_input_grad: dy, x, gamma[D], rstd[ROWS], [residual] | dx. LANES invocations a row.
 
 override ROWS: u32;
 override D: u32;
@@ -7,7 +7,6 @@ override D: u32;
 @group(0) @binding(1) var<storage, read> x: array<StoreX>;
 @group(0) @binding(2) var<storage, read> gamma: array<f32>;
 @group(0) @binding(3) var<storage, read> rstd: array<f32>;
-@group(0) @binding(4) var<storage, read_write> dx: array<StoreDx>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
@@ -23,6 +22,7 @@ fn main(grid: Grid) {
     let slope = scale * scale * row_sum(product, grid) / f32(D);
     for (var k = first; k < end; k += LANES) {
         let gradient = f32(dy[row * D + k]) * gamma[k];
-        dx[row * D + k] = StoreDx(scale * (gradient - f32(x[row * D + k]) * slope));
+        let result = scale * (gradient - f32(x[row * D + k]) * slope);
+        dx[row * D + k] = StoreDx(add_residual(result, row * D + k));
     }
 }

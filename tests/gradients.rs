@@ -359,8 +359,43 @@ fn norms() {
             g.push_one(op, &inputs).unwrap()
         });
     }
-    check_op(Op::LayerNorm { eps: 1e-3 }, &[&[4, 6], &[6], &[6]]);
-    check_op(Op::RmsNorm { eps: 1e-3 }, &[&[4, 6], &[6]]);
+    check_op(Op::LayerNorm { eps: 1e-3, residual: false }, &[&[4, 6], &[6], &[6]]);
+    check_op(Op::RmsNorm { eps: 1e-3, residual: false }, &[&[4, 6], &[6]]);
+}
+
+/// As in the blocks of transformers: a norm reads a sum, which goes on beside it.
+#[test]
+fn norms_of_sums() {
+    for is_rms in [false, true] {
+        let build = |g: &mut Graph| {
+            let [x, other] = ["x", "other"].map(|name| param(g, name, &[BATCH, 6]));
+            let sum = g.push_one(Op::Add, &[x, other]).unwrap();
+            let gamma = param(g, "gamma", &[6]);
+            let norm = match is_rms {
+                true => g.push(Op::RmsNorm { eps: 1e-3, residual: false }, &[sum, gamma]).unwrap(),
+                false => {
+                    let beta = param(g, "beta", &[6]);
+                    let op = Op::LayerNorm { eps: 1e-3, residual: false };
+                    g.push(op, &[sum, gamma, beta]).unwrap()
+                }
+            };
+            let y = g.push_one(Op::Scale { factor: 0.5 }, &[norm[0]]).unwrap();
+            g.push_one(Op::Add, &[sum, y]).unwrap()
+        };
+        let (program, _) = program(&build, End::Squares);
+        let names = program.plans[&Pass::Train].nodes.iter().map(|node| node.op);
+        let merged = |op: Op| {
+            matches!(
+                op,
+                Op::LayerNorm { residual: true, .. }
+                    | Op::RmsNorm { residual: true, .. }
+                    | Op::LayerNormInputGrad { residual: true }
+                    | Op::RmsNormInputGrad { residual: true }
+            )
+        };
+        assert_eq!(names.filter(|&op| merged(op)).count(), 2, "forward and backward");
+        check("norm_of_sum", End::Squares, &build);
+    }
 }
 
 #[test]

@@ -8,15 +8,15 @@ use std::time::Duration;
 use inflight::batch::StepHeader;
 use inflight::executor::{Executor, Wants};
 use inflight::gpu::survey::Survey;
-use inflight::graph::Arena;
 use inflight::graph::cost::Cost;
-use inflight::graph::op::UpdateRule;
+use inflight::graph::op::{Op, UpdateRule};
 use inflight::graph::plan::{ActivationBuffer, Options, Pass, Program};
-use inflight::nn::Module;
+use inflight::graph::{Arena, Graph, Init, TensorId};
 use inflight::nn::init::initial_values;
 use inflight::nn::layers::Layer;
 use inflight::nn::losses::Loss;
 use inflight::nn::sequential::Sequential;
+use inflight::nn::{Mode, Module};
 use inflight::source::Source;
 use inflight::train::compile::{Blueprint, Training, compile_with};
 use inflight::{cpu, gpu};
@@ -95,10 +95,39 @@ fn train_on_twins(program: &Program) -> (Vec<f32>, Vec<f32>) {
     train(program, &mut cpu::Executor::new(program.clone(), 1).expect("an executor"))
 }
 
+/// Blocks as of a transformer: of a norm, a layer and what they read, with both kinds of norm; between them the sums go on.
+struct Blocks;
+
+impl Module for Blocks {
+    fn build(&self, g: &mut Graph, x: TensorId, mode: Mode) -> inflight::Result<TensorId> {
+        let (rows, width) = (g.shape(x)[0], g.tensor(x).len() / g.shape(x)[0]);
+        let mut x = g.reshape(x, &[rows, width])?;
+        for i in 0..4 {
+            g.set_scope(format!("blocks.{i}"));
+            let [gamma, beta] =
+                ["gamma", "beta"].map(|name| g.param(name, &[width], Init::Constant(0.7)));
+            let y = if i % 2 == 0 {
+                let norm = Op::LayerNorm { eps: 1e-5, residual: false };
+                g.push(norm, &[x, gamma, beta])?[0]
+            } else {
+                let norm = Op::RmsNorm { eps: 1e-5, residual: false };
+                let y = g.push(norm, &[x, gamma])?[0];
+                g.push_one(Op::Bias, &[y, beta])?
+            };
+            g.set_scope(format!("blocks.{i}.linear"));
+            let y = Layer::linear(width).build(g, y, mode)?;
+            x = g.push_one(Op::Add, &[x, y])?;
+        }
+        g.set_scope("head");
+        Layer::linear(common::CLASSES).build(g, x, mode)
+    }
+}
+
 fn models() -> Vec<(&'static str, Box<dyn Module>)> {
     vec![
         ("residual", Box::new(Residual { width: 4 })),
         ("sequential", Box::new(model(Rows::new(1).spec()))),
+        ("blocks", Box::new(Blocks)),
     ]
 }
 

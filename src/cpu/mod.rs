@@ -95,10 +95,12 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
         | Op::BatchNormInputGrad { .. } => batch_norm::run(call),
-        Op::LayerNorm { .. } | Op::LayerNormInputGrad | Op::LayerNormParamGrad => {
+        Op::LayerNorm { .. } | Op::LayerNormInputGrad { .. } | Op::LayerNormParamGrad => {
             layer_norm::run(call);
         }
-        Op::RmsNorm { .. } | Op::RmsNormInputGrad | Op::RmsNormParamGrad => rms_norm::run(call),
+        Op::RmsNorm { .. } | Op::RmsNormInputGrad { .. } | Op::RmsNormParamGrad => {
+            rms_norm::run(call);
+        }
         Op::Dropout { .. } => dropout::run(call),
         Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::run(call),
         Op::SoftCrossEntropy { .. } => soft_loss::run(call),

@@ -14,8 +14,15 @@ pub fn fuse(graph: &mut Graph, keep: &[TensorId]) {
     }
 }
 
+/// Merges what is added into the norm of the sum, after [`recompute`](super::recompute): the sum is kept from segment to
+/// segment, and its norm made again, which it could not be by an operation that makes both.
+pub fn fuse_sums(graph: &mut Graph, keep: &[TensorId]) {
+    while sweep(graph, keep, norm_of_sum) {}
+}
+
 /// In this order: what comes first is preferred where two rules fit.
-const RULES: [Rule; 5] = [residual, epilogue, epilogue_gate, pooled_gate, sum_gate];
+const RULES: [Rule; 6] =
+    [residual, residual_gradient, epilogue, epilogue_gate, pooled_gate, sum_gate];
 
 /// What stands in the place of the node at the given position and some before it, if the rule fits there.
 type Rule = fn(&mut Graph, &Links, usize) -> Option<Rewrite>;
@@ -146,6 +153,52 @@ fn residual(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
     (node.op == Op::Add).then(|| fits(a, b).or_else(|| fits(b, a))).flatten()
 }
 
+/// The gradient that comes to a sum by its norm is added to the one that comes along the residual.
+fn residual_gradient(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
+    let node = &graph.nodes[i];
+    let (Op::Add, &[a, b]) = (&node.op, node.inputs.as_slice()) else { return None };
+    let fits = |gradient: TensorId, other: TensorId| {
+        let root = graph.root(gradient);
+        let (at, maker) = links.sole_maker(graph, root)?;
+        let mut op = maker.op;
+        match &mut op {
+            Op::LayerNormInputGrad { residual: residual @ false }
+            | Op::RmsNormInputGrad { residual: residual @ false } => *residual = true,
+            _ => return None,
+        }
+        let inputs = [&maker.inputs[..], &[other]].concat();
+        same_len(graph, root, node.outputs[0])
+            .then(|| merged(at, maker, i, Node { op, inputs, ..node.clone() }))
+    };
+    fits(b, a).or_else(|| fits(a, b))
+}
+
+/// What two tensors add up to is added by the norm that reads the sum first, and writes it for all others too.
+fn norm_of_sum(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
+    let node = &graph.nodes[i];
+    let mut op = node.op;
+    match &mut op {
+        Op::LayerNorm { residual: residual @ false, .. }
+        | Op::RmsNorm { residual: residual @ false, .. } => *residual = true,
+        _ => return None,
+    }
+    let sum = graph.root(node.inputs[0]);
+    let at = links.writer[sum.0].filter(|_| links.readers[sum.0].first() == Some(&i))?;
+    let (Op::Add, &[x, other]) = (&graph.nodes[at].op, graph.nodes[at].inputs.as_slice()) else {
+        return None;
+    };
+    let inputs = [&[x], &node.inputs[1..], &[other]].concat();
+    let outputs = [&node.outputs[..], &[sum]].concat();
+    let norm = Node { op, inputs, outputs, scope: node.scope.clone() };
+    same_len(graph, node.inputs[0], sum)
+        .then(|| Rewrite { removed: vec![at], replaced: vec![(i, norm)] })
+}
+
+/// Whether two tensors over the same memory are all of it. Norms go by the rows of their weight, whatever the shape.
+fn same_len(graph: &Graph, x: TensorId, y: TensorId) -> bool {
+    graph.tensor(x).len() == graph.tensor(y).len()
+}
+
 /// `node` at `i` also does what the maker at `at` did, in whose name it runs.
 fn merged(at: usize, maker: &Node, i: usize, node: Node) -> Rewrite {
     let node = Node { scope: maker.scope.clone(), ..node };
@@ -208,10 +261,14 @@ fn sum_gate(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::DType;
+    use crate::batch::{DType, SampleSpec, TargetSpec};
     use crate::graph::Init;
     use crate::graph::grad::backward;
-    use crate::graph::op::PoolGeometry;
+    use crate::graph::op::{PoolGeometry, UpdateRule};
+    use crate::graph::plan::Pass;
+    use crate::nn::losses::Loss;
+    use crate::nn::models;
+    use crate::train::compile::{Blueprint, Training, compile};
 
     fn product(g: &mut Graph) -> TensorId {
         let x = g.add_tensor("x", &[4, 3], DType::F32, Role::Input);
@@ -317,6 +374,107 @@ mod tests {
         let y = g.push_one(Op::Mul, &[half, y]).unwrap();
         let names = fused(g, y);
         assert_eq!(names, ["relu", "scale", "mul", "mul", "mul", "scale", "add_relu_grad"]);
+    }
+
+    /// A norm of a view of a sum, which is read again beside it.
+    fn block(g: &mut Graph) -> [TensorId; 4] {
+        let [x, other] = ["x", "other"].map(|name| g.param(name, &[2, 3, 4], Init::Constant(1.0)));
+        let [gamma, beta] = ["gamma", "beta"].map(|name| g.param(name, &[4], Init::Constant(1.0)));
+        let sum = g.push_one(Op::Add, &[x, other]).unwrap();
+        let flat = g.reshape(sum, &[6, 4]).unwrap();
+        let norm = Op::LayerNorm { eps: 1e-5, residual: false };
+        let y = g.push(norm, &[flat, gamma, beta]).unwrap()[0];
+        let y = g.reshape(y, &[2, 3, 4]).unwrap();
+        [x, other, sum, g.push_one(Op::Mul, &[sum, y]).unwrap()]
+    }
+
+    #[test]
+    fn what_is_added_before_a_norm_is_added_by_it_and_its_gradient_by_the_norms() {
+        let mut g = Graph::new();
+        let [x, other, sum, y] = block(&mut g);
+        let dy = g.add_tensor("dy", &[2, 3, 4], DType::F32, Role::Activation);
+        backward(&mut g, y, dy).unwrap();
+        fuse(&mut g, &[]);
+        assert_eq!(g.nodes[0].op, Op::Add, "left for whoever makes activations again");
+        fuse_sums(&mut g, &[]);
+        let norm = &g.nodes[0];
+        assert_eq!(norm.op, Op::LayerNorm { eps: 1e-5, residual: true });
+        assert_eq!((norm.inputs[0], norm.inputs[3]), (x, other));
+        assert_eq!((norm.outputs.len(), norm.outputs[3]), (4, sum));
+        // The norm's input gradient and the one of the product are summed, for both parameters.
+        let names: Vec<_> = g.nodes[1..].iter().map(|node| node.op.name()).collect();
+        let norm_grads = ["layer_norm_param_grad", "layer_norm_input_grad"];
+        assert_eq!(names, [&["mul"; 3][..], &norm_grads, &["scale"; 2]].concat());
+        let gradient = &g.nodes[5];
+        assert_eq!(gradient.op, Op::LayerNormInputGrad { residual: true });
+        assert_eq!(gradient.inputs.len(), 6);
+        assert_eq!(g.shape(gradient.outputs[0]), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_sum_that_is_read_before_its_norm_stays() {
+        let mut g = Graph::new();
+        let [x, other] = ["x", "other"].map(|name| g.param(name, &[6, 4], Init::Constant(1.0)));
+        let gamma = g.param("gamma", &[4], Init::Constant(1.0));
+        let sum = g.push_one(Op::Add, &[x, other]).unwrap();
+        g.push_one(Op::Relu, &[sum]).unwrap();
+        g.push(Op::RmsNorm { eps: 1e-5, residual: false }, &[sum, gamma]).unwrap();
+        let before = g.nodes.clone();
+        fuse_sums(&mut g, &[]);
+        assert_eq!(g.nodes, before);
+    }
+
+    /// How many sums norms make, and how many sums of gradients their gradients make, in a training step.
+    fn merged_sums(model: &str, spec: &SampleSpec) -> [usize; 2] {
+        let rule = UpdateRule::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
+        let program = compile(&Blueprint {
+            model: &models::by_name(model, spec).expect("the model fits"),
+            spec,
+            batch_size: 2,
+            mean: &[],
+            std: &[],
+            loss: Loss::for_target(spec),
+            training: Some(Training::new(rule)),
+        });
+        let plan = &program.expect("compiles").plans[&Pass::Train];
+        for (i, node) in plan.nodes.iter().enumerate().filter(|(_, node)| node.op == Op::Add) {
+            let reads = |other: &&Node| {
+                other.inputs.iter().any(|&x| plan.root(x) == plan.root(node.outputs[0]))
+            };
+            let next = plan.nodes[i + 1..].iter().find(reads).map_or("", |next| next.op.name());
+            assert!(!["layer_norm", "rms_norm"].contains(&next), "{model}: {}", node.scope);
+        }
+        let count = |of: fn(&Op) -> bool| plan.nodes.iter().filter(|node| of(&node.op)).count();
+        let forward = count(|op| {
+            matches!(op, Op::LayerNorm { residual: true, .. } | Op::RmsNorm { residual: true, .. })
+        });
+        let backward = count(|op| {
+            let (layer, rms) = (
+                Op::LayerNormInputGrad { residual: true },
+                Op::RmsNormInputGrad { residual: true },
+            );
+            *op == layer || *op == rms
+        });
+        [forward, backward]
+    }
+
+    #[test]
+    fn transformers_add_nothing_beside_their_norms() {
+        let text = SampleSpec {
+            input_shape: vec![8],
+            input_dtype: DType::U16,
+            target: TargetSpec::Tokens { len: 8, vocabulary: 20, document_end: None },
+        };
+        // Two sums a block.
+        assert_eq!(merged_sums("gpt-nano", &text), [6, 6]);
+        assert_eq!(merged_sums("llama-nano", &text), [6, 6]);
+        let images = SampleSpec {
+            input_shape: vec![3, 8, 8],
+            input_dtype: DType::U8,
+            target: TargetSpec::Class { classes: 10 },
+        };
+        // The last sum is cut before its norm.
+        assert_eq!(merged_sums("vit-tiny", &images), [23, 24]);
     }
 
     #[test]

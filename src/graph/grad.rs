@@ -234,14 +234,21 @@ impl Backward<'_> {
                 let dy = self.before_activation(activation, dy, y)?;
                 self.batch_norm(node, dy, eps)
             }
-            Op::LayerNorm { .. } => self.layer_norm(node, dy),
-            Op::RmsNorm { .. } => {
+            Op::LayerNorm { residual: false, .. } => self.layer_norm(node, dy),
+            Op::RmsNorm { residual: false, .. } => {
                 let (gamma, rstd) = (node.inputs[1], node.outputs[1]);
                 self.push_to(Op::RmsNormParamGrad, &[dy, x, rstd], &[gamma])?;
                 match self.wanted(x) {
-                    true => self.push_to(Op::RmsNormInputGrad, &[dy, x, gamma, rstd], &[x]),
+                    true => {
+                        let op = Op::RmsNormInputGrad { residual: false };
+                        self.push_to(op, &[dy, x, gamma, rstd], &[x])
+                    }
                     false => Ok(()),
                 }
+            }
+            Op::LayerNorm { residual: true, .. } | Op::RmsNorm { residual: true, .. } => {
+                Err(Error::graph(&node.scope, "a sum inside a norm cannot be differentiated")
+                    .hint("a separate addition, which the compiler fuses where it can"))
             }
             Op::Dropout { .. } => self.push_to(node.op, &[dy, node.inputs[1]], &[x]),
             // The statistics' own gradient is part of `batch_norm_input_grad`.
@@ -343,7 +350,8 @@ impl Backward<'_> {
         let (mean, rstd) = (node.outputs[1], node.outputs[2]);
         self.push_to(Op::LayerNormParamGrad, &[dy, x, mean, rstd], &[gamma, beta])?;
         if self.wanted(x) {
-            self.push_to(Op::LayerNormInputGrad, &[dy, x, gamma, mean, rstd], &[x])?;
+            let op = Op::LayerNormInputGrad { residual: false };
+            self.push_to(op, &[dy, x, gamma, mean, rstd], &[x])?;
         }
         Ok(())
     }

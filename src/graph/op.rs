@@ -390,23 +390,35 @@ pub enum Op {
         /// As in [`Op::BatchNormParamGrad`].
         relu: bool,
     },
-    /// `x[rows, d], gamma[d], beta[d] | y, mean[rows], rstd[rows]` (Ba, Kiros and Hinton, 2016).
+    /// `x[rows, d], gamma[d], beta[d], [residual[rows, d]] | y, mean[rows], rstd[rows], [sum[rows, d]]` (Ba, Kiros and Hinton,
+    /// 2016). With a residual it is the norm of `sum`, which is x + residual.
     LayerNorm {
         /// Added to the variance.
         eps: f32,
+        /// Whether a residual is bound and added first, and the sum kept.
+        residual: bool,
     },
-    /// `dy, x, gamma, mean[rows], rstd[rows] | dx`.
-    LayerNormInputGrad,
+    /// `dy, x, gamma, mean[rows], rstd[rows], [residual[rows, d]] | dx`: with a residual, which is what else contributes to
+    /// the gradient of x, the sum of both.
+    LayerNormInputGrad {
+        /// Whether a residual is bound and added.
+        residual: bool,
+    },
     /// `dy, x, mean[rows], rstd[rows] | dgamma[d], dbeta[d]`.
     LayerNormParamGrad,
-    /// `x[rows, d], gamma[d] | y, rstd[rows]`: y = gamma · x / √(mean of x² + eps) (Zhang and Sennrich, "Root Mean Square
-    /// Layer Normalization", 2019).
+    /// `x[rows, d], gamma[d], [residual[rows, d]] | y, rstd[rows], [sum[rows, d]]`: y = gamma · x / √(mean of x² + eps)
+    /// (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019), with a residual of x + residual.
     RmsNorm {
         /// Added to the mean of squares.
         eps: f32,
+        /// As in [`Op::LayerNorm`].
+        residual: bool,
     },
-    /// `dy, x, gamma, rstd[rows] | dx`.
-    RmsNormInputGrad,
+    /// `dy, x, gamma, rstd[rows], [residual[rows, d]] | dx`.
+    RmsNormInputGrad {
+        /// As in [`Op::LayerNormInputGrad`].
+        residual: bool,
+    },
     /// `dy, x, rstd[rows] | dgamma[d]`.
     RmsNormParamGrad,
     /// `x, header | y`: zero with probability p, else x / (1 - p). Element i is dropped when `hash[0] <
@@ -590,7 +602,7 @@ impl Op {
             Op::RotaryGrad { .. } => "rotary_grad",
             Op::DocumentStarts { .. } => "document_starts",
             Op::RmsNorm { .. } => "rms_norm",
-            Op::RmsNormInputGrad => "rms_norm_input_grad",
+            Op::RmsNormInputGrad { .. } => "rms_norm_input_grad",
             Op::RmsNormParamGrad => "rms_norm_param_grad",
             Op::Attention { .. } => "attention",
             Op::AttentionGrad { .. } => "attention_grad",
@@ -601,7 +613,7 @@ impl Op {
             Op::BatchNormParamGrad { .. } => "batch_norm_param_grad",
             Op::BatchNormInputGrad { .. } => "batch_norm_input_grad",
             Op::LayerNorm { .. } => "layer_norm",
-            Op::LayerNormInputGrad => "layer_norm_input_grad",
+            Op::LayerNormInputGrad { .. } => "layer_norm_input_grad",
             Op::LayerNormParamGrad => "layer_norm_param_grad",
             Op::Dropout { .. } => "dropout",
             Op::MixDraw { .. } => "mix_draw",
@@ -790,14 +802,15 @@ impl Op {
                 Ok(vec![f32s(&y), f32s(&lse)])
             }
             Op::AttentionGrad { .. } => Ok(vec![f32s(shape(1))]),
-            Op::RmsNorm { .. } => {
+            Op::RmsNorm { residual, .. } => {
                 let Some((&d, rows)) = shape(0).split_last() else {
                     return Err("rms norm takes at least one dimension".into());
                 };
                 expect(shape(1) == [d], || {
                     format!("rms norm over {d} has a weight of shape {:?}", shape(1))
                 })?;
-                Ok(vec![f32s(shape(0)), f32s(rows)])
+                let sum = residual.then(|| residual_sum(shape(0), shape(2))).transpose()?;
+                Ok([f32s(shape(0)), f32s(rows)].into_iter().chain(sum).collect())
             }
             Op::RmsNormParamGrad => Ok(vec![f32s(&shape(1)[shape(1).len() - 1..])]),
             Op::BatchNormStats { .. } => {
@@ -809,23 +822,25 @@ impl Op {
             }
             Op::BatchNorm { residual, .. } => {
                 (1..5).try_for_each(|i| expect_channels(shape(0), shape(i)))?;
-                expect(!residual || shape(5) == shape(0), || {
-                    format!("a residual of shape {:?} does not fit {:?}", shape(5), shape(0))
-                })?;
+                if *residual {
+                    residual_sum(shape(0), shape(5))?;
+                }
                 Ok(vec![f32s(shape(0))])
             }
             Op::BatchNormParamGrad { .. } => Ok(vec![f32s(shape(2)), f32s(shape(2))]),
-            Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad | Op::RmsNormInputGrad => {
-                Ok(vec![f32s(shape(1))])
-            }
-            Op::LayerNorm { .. } => {
+            Op::BatchNormInputGrad { .. }
+            | Op::LayerNormInputGrad { .. }
+            | Op::RmsNormInputGrad { .. } => Ok(vec![f32s(shape(1))]),
+            Op::LayerNorm { residual, .. } => {
                 let Some((&d, rows)) = shape(0).split_last() else {
                     return Err("layer norm takes at least one dimension".into());
                 };
                 expect(shape(1) == [d] && shape(2) == [d], || {
                     format!("layer norm over {d} has weights of shape {:?}", shape(1))
                 })?;
-                Ok(vec![f32s(shape(0)), f32s(rows), f32s(rows)])
+                let sum = residual.then(|| residual_sum(shape(0), shape(3))).transpose()?;
+                let made = [f32s(shape(0)), f32s(rows), f32s(rows)];
+                Ok(made.into_iter().chain(sum).collect())
             }
             Op::LayerNormParamGrad => {
                 let d = &shape(1)[shape(1).len() - 1..];
@@ -901,6 +916,12 @@ impl Op {
             | Op::AddTo => Ok(vec![]),
         }
     }
+}
+
+/// What x and a residual make.
+fn residual_sum(x: &[usize], residual: &[usize]) -> Result<Signature, String> {
+    expect(x == residual, || format!("a residual of shape {residual:?} does not fit {x:?}"))?;
+    Ok((x.to_vec(), DType::F32))
 }
 
 fn loss_outputs(x: &[usize], gradient: bool) -> Vec<Signature> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::chunk::chunk;
-use super::fuse::fuse;
+use super::fuse::{fuse, fuse_sums};
 use super::memory::Pool;
 use super::precision::{Precision, store_half};
 use super::recompute::recompute;
@@ -351,6 +351,9 @@ impl ProgramBuilder {
         chunk(&mut graph, keep, self.options.loss_rows);
         if self.options.recompute {
             recompute(&mut graph, keep);
+        }
+        if self.options.fuse {
+            fuse_sums(&mut graph, keep);
         }
         let assigned = self.pool.assign(&graph, keep);
         let mut locations = Vec::with_capacity(graph.tensors.len());

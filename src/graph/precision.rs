@@ -118,6 +118,9 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Attention { .. },
             Input(0) | Output(0),
         ) => Either,
+        // A residual, and what it makes with the input.
+        (Op::LayerNorm { .. }, Input(3) | Output(3)) => Either,
+        (Op::RmsNorm { .. }, Input(2) | Output(2)) => Either,
         // Queries, keys and values; the table of angles stays full.
         (Op::Rotary { .. }, Input(0..=2) | Output(0)) => Either,
         (Op::RotaryGrad { .. }, Input(0) | Output(0..=2)) => Either,
@@ -127,9 +130,14 @@ pub fn takes(op: &Op, side: Side) -> Takes {
             Input(0 | 1),
         ) => Either,
         (
-            Op::BatchNormInputGrad { .. } | Op::LayerNormInputGrad | Op::RmsNormInputGrad,
+            Op::BatchNormInputGrad { .. }
+            | Op::LayerNormInputGrad { .. }
+            | Op::RmsNormInputGrad { .. },
             Input(0 | 1) | Output(0),
         ) => Either,
+        (Op::LayerNormInputGrad { .. }, Input(5)) | (Op::RmsNormInputGrad { .. }, Input(4)) => {
+            Either
+        }
         // A matrix on its way to an orthogonal one; its singular values are at most about 1.
         (Op::MuonNormalize, Output(0)) | (Op::MuonUpdate { .. }, Input(0)) => Either,
         // Losses, metrics, the optimizer.
@@ -162,8 +170,14 @@ fn stay_full(graph: &Graph, keep: &[TensorId]) -> HashSet<TensorId> {
             node.outputs.iter().map(|&y| graph.root(y)).any(|y| {
                 gradients.contains(&y) || matches!(graph.tensor(y).role, Role::ParamGrad(_))
             });
-        if is_gradient && matches!(node.op, Op::Add | Op::Scale { .. }) {
-            gradients.extend(node.inputs.iter().map(|&x| graph.root(x)));
+        let summed = match node.op {
+            Op::Add | Op::Scale { .. } => &node.inputs[..],
+            Op::LayerNormInputGrad { residual: true } => &node.inputs[5..],
+            Op::RmsNormInputGrad { residual: true } => &node.inputs[4..],
+            _ => &[],
+        };
+        if is_gradient {
+            gradients.extend(summed.iter().map(|&x| graph.root(x)));
         }
         let in_full = bindings(node).filter(|&(side, _)| takes(&node.op, side) == Takes::Full);
         full.extend(in_full.map(|(_, id)| graph.root(id)));
@@ -203,6 +217,7 @@ fn cast_operands(graph: &mut Graph) {
 mod tests {
     use super::*;
     use crate::graph::Init;
+    use crate::graph::fuse::fuse;
     use crate::graph::grad::backward;
     use crate::graph::op::Activation;
 
@@ -302,6 +317,28 @@ mod tests {
         store_half(&mut g, &[]);
         assert!(sums.iter().all(|&id| dtype(&g, id) == DType::F32));
         assert_eq!(dtype(&g, y), DType::F16);
+    }
+
+    #[test]
+    fn sums_that_gradients_of_norms_add_on_the_way_to_a_parameter_stay_full_too() {
+        let mut g = Graph::new();
+        let [w, gamma] = [("w", &[4, 4][..]), ("gamma", &[4])]
+            .map(|(name, shape)| g.param(name, shape, Init::Constant(1.0)));
+        let norm = Op::RmsNorm { eps: 1e-5, residual: false };
+        let normed = [(); 3].map(|()| g.push(norm, &[w, gamma]).unwrap()[0]);
+        let y = g.push_one(Op::Mul, &[normed[0], normed[1]]).unwrap();
+        let y = g.push_one(Op::Mul, &[y, normed[2]]).unwrap();
+        let dy = g.add_tensor("dy", &[4, 4], DType::F32, Role::Activation);
+        backward(&mut g, y, dy).unwrap();
+        fuse(&mut g, &[]);
+        store_half(&mut g, &[]);
+        let of = |residual| {
+            let sums =
+                g.nodes.iter().filter(move |node| node.op == Op::RmsNormInputGrad { residual });
+            sums.map(|node| dtype(&g, node.outputs[0])).collect::<Vec<_>>()
+        };
+        assert_eq!((of(false), of(true)), (vec![DType::F32], vec![DType::F32; 2]));
+        assert_eq!(dtype(&g, normed[0]), DType::F16);
     }
 
     #[test]

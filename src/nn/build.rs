@@ -204,7 +204,7 @@ pub(super) fn layer_norm(graph: &mut Graph, x: TensorId, eps: f64) -> Result<Ten
     };
     let gamma = graph.param("weight", &[*features], Init::Constant(1.0));
     let beta = graph.param("bias", &[*features], Init::Constant(0.0));
-    let op = Op::LayerNorm { eps: eps as f32 };
+    let op = Op::LayerNorm { eps: eps as f32, residual: false };
     if rows.len() == 1 {
         return graph.push_one(op, &[x, gamma, beta]);
     }
@@ -221,7 +221,8 @@ pub(super) fn rms_norm(graph: &mut Graph, x: TensorId, eps: f64) -> Result<Tenso
         return Err(fault(graph, message));
     };
     let gamma = graph.param("weight", &[features], Init::Constant(1.0));
-    Ok(graph.push(Op::RmsNorm { eps: eps as f32 }, &[x, gamma])?[0])
+    let op = Op::RmsNorm { eps: eps as f32, residual: false };
+    Ok(graph.push(op, &[x, gamma])?[0])
 }
 
 /// `torch.nn.Dropout`.

@@ -141,8 +141,10 @@ fn layer_norm_and_its_gradients() {
         });
         let [mean_out, rstd_out] = [(); 2].map(|()| bench.output(&[rows]));
         let [dgamma, dbeta] = [(); 2].map(|()| bench.output(&[d]));
-        bench.push(Op::LayerNorm { eps: 1e-5 }, &[x, gamma, beta], &[y, mean_out, rstd_out]);
-        bench.push(Op::LayerNormInputGrad, &[dy, x, gamma, mean, rstd], &[dx]);
+        let op = Op::LayerNorm { eps: 1e-5, residual: false };
+        bench.push(op, &[x, gamma, beta], &[y, mean_out, rstd_out]);
+        let op = Op::LayerNormInputGrad { residual: false };
+        bench.push(op, &[dy, x, gamma, mean, rstd], &[dx]);
         bench.push(Op::LayerNormParamGrad, &[dy, x, mean, rstd], &[dgamma, dbeta]);
         bench.check(1e-4, 1e-4);
     }
@@ -159,9 +161,52 @@ fn rms_norm_and_its_gradients() {
         let rstd = bench.f32(&[rows], &rstd);
         let [y, dx] = [(); 2].map(|()| bench.output(&[rows, d]));
         let (rstd_out, dgamma) = (bench.output(&[rows]), bench.output(&[d]));
-        bench.push(Op::RmsNorm { eps: 1e-5 }, &[x, gamma], &[y, rstd_out]);
-        bench.push(Op::RmsNormInputGrad, &[dy, x, gamma, rstd], &[dx]);
+        bench.push(Op::RmsNorm { eps: 1e-5, residual: false }, &[x, gamma], &[y, rstd_out]);
+        bench.push(Op::RmsNormInputGrad { residual: false }, &[dy, x, gamma, rstd], &[dx]);
         bench.push(Op::RmsNormParamGrad, &[dy, x, rstd], &[dgamma]);
+        bench.check(1e-4, 1e-4);
+    }
+}
+
+/// Rows and columns around a workgroup's 64 lanes, and the widths of models.
+const RESIDUAL_SHAPES: [(usize, usize); 8] =
+    [(1, 1), (63, 1), (3, 63), (64, 64), (65, 65), (7, 128), (5, 768), (300, 48)];
+
+#[test]
+fn layer_norm_of_a_sum_and_its_gradient() {
+    for (rows, d) in RESIDUAL_SHAPES {
+        let mut bench = Bench::new(1, header(1));
+        let [x, residual, dy, dsum] =
+            [1, 2, 3, 4].map(|key| bench.f32(&[rows, d], &normal(key, rows * d)));
+        let [gamma, beta] = [5, 6].map(|key| bench.f32(&[d], &normal(key, d)));
+        let [mean, rstd] = [7, 8].map(|key| {
+            bench.f32(&[rows], &normal(key, rows).iter().map(|x| x.abs()).collect::<Vec<_>>())
+        });
+        let [y, sum, dx] = [(); 3].map(|()| bench.output(&[rows, d]));
+        let [mean_out, rstd_out] = [(); 2].map(|()| bench.output(&[rows]));
+        let op = Op::LayerNorm { eps: 1e-5, residual: true };
+        bench.push(op, &[x, gamma, beta, residual], &[y, mean_out, rstd_out, sum]);
+        let op = Op::LayerNormInputGrad { residual: true };
+        bench.push(op, &[dy, x, gamma, mean, rstd, dsum], &[dx]);
+        bench.check(1e-4, 1e-4);
+    }
+}
+
+#[test]
+fn rms_norm_of_a_sum_and_its_gradient() {
+    for (rows, d) in RESIDUAL_SHAPES {
+        let mut bench = Bench::new(1, header(1));
+        let [x, residual, dy, dsum] =
+            [1, 2, 3, 4].map(|key| bench.f32(&[rows, d], &normal(key, rows * d)));
+        let gamma = bench.f32(&[d], &normal(5, d));
+        let rstd: Vec<f32> = normal(6, rows).iter().map(|x| x.abs()).collect();
+        let rstd = bench.f32(&[rows], &rstd);
+        let [y, sum, dx] = [(); 3].map(|()| bench.output(&[rows, d]));
+        let rstd_out = bench.output(&[rows]);
+        let op = Op::RmsNorm { eps: 1e-5, residual: true };
+        bench.push(op, &[x, gamma, residual], &[y, rstd_out, sum]);
+        let op = Op::RmsNormInputGrad { residual: true };
+        bench.push(op, &[dy, x, gamma, rstd, dsum], &[dx]);
         bench.check(1e-4, 1e-4);
     }
 }

@@ -120,10 +120,10 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::BatchNormParamGrad { .. }
         | Op::BatchNormInputGrad { .. }
         | Op::LayerNorm { .. }
-        | Op::LayerNormInputGrad
+        | Op::LayerNormInputGrad { .. }
         | Op::LayerNormParamGrad
         | Op::RmsNorm { .. }
-        | Op::RmsNormInputGrad
+        | Op::RmsNormInputGrad { .. }
         | Op::RmsNormParamGrad => norm::lower(op, bound, caps),
         Op::MixDraw { .. } | Op::Mix | Op::SoftTarget { .. } => mix::lower(op, bound, caps),
         Op::ChooseToken => choice::lower(bound, caps),

@@ -32,28 +32,52 @@ pub(super) fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
             constants.extend([("EPS", f64::from(eps)), ("RELU", f64::from(u8::from(relu)))]);
             single(shader, constants, bound, shares.len(), caps)
         }
-        Op::LayerNorm { eps } => {
-            let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
-            let shader = shader!("layer_norm", "dispatch", "rows").with_stores(false, tensors);
-            by_row(shader, Some(eps), bound, caps)
+        Op::LayerNorm { eps, residual } => {
+            let shader = match residual {
+                false => shader!("layer_norm", "dispatch", "rows", "layer_norm_plain"),
+                true => with_sum(
+                    shader!("layer_norm", "dispatch", "rows", "layer_norm_residual"),
+                    bound.inputs[3],
+                    bound.outputs[3],
+                ),
+            };
+            by_row(norm_stores(shader, bound), Some(eps), bound.inputs[1], bound, caps)
         }
-        Op::LayerNormInputGrad => {
+        Op::LayerNormInputGrad { residual } => {
             let shader = shader!("layer_norm_input_grad", "dispatch", "rows")
                 .with_stores(false, gradient_stores(bound));
-            by_row(shader, None, bound, caps)
+            let shader = match residual {
+                false => shader.with_part(part!("layer_norm_input_grad_plain")),
+                true => shader
+                    .with_part(part!("layer_norm_input_grad_residual"))
+                    .with_stores(false, [("StoreResidual", bound.inputs[5])]),
+            };
+            by_row(shader, None, bound.inputs[2], bound, caps)
         }
         Op::LayerNormParamGrad => {
             param_grad(shader!("layer_norm_param_grad", "dispatch"), bound, caps)
         }
-        Op::RmsNorm { eps } => {
-            let tensors = [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])];
-            let shader = shader!("rms_norm", "dispatch", "rows").with_stores(false, tensors);
-            by_row(shader, Some(eps), bound, caps)
+        Op::RmsNorm { eps, residual } => {
+            let shader = match residual {
+                false => shader!("rms_norm", "dispatch", "rows", "rms_norm_plain"),
+                true => with_sum(
+                    shader!("rms_norm", "dispatch", "rows", "rms_norm_residual"),
+                    bound.inputs[2],
+                    bound.outputs[2],
+                ),
+            };
+            by_row(norm_stores(shader, bound), Some(eps), bound.inputs[1], bound, caps)
         }
-        Op::RmsNormInputGrad => {
+        Op::RmsNormInputGrad { residual } => {
             let shader = shader!("rms_norm_input_grad", "dispatch", "rows")
                 .with_stores(false, gradient_stores(bound));
-            by_row(shader, None, bound, caps)
+            let shader = match residual {
+                false => shader.with_part(part!("rms_norm_input_grad_plain")),
+                true => shader
+                    .with_part(part!("rms_norm_input_grad_residual"))
+                    .with_stores(false, [("StoreResidual", bound.inputs[4])]),
+            };
+            by_row(shader, None, bound.inputs[2], bound, caps)
         }
         Op::RmsNormParamGrad => param_grad(shader!("rms_norm_param_grad", "dispatch"), bound, caps),
         _ => unreachable!("not a norm: {}", op.name()),
@@ -90,6 +114,16 @@ fn batch_norm(
     let mut constants = shares.constants();
     constants.extend([("EPS", f64::from(eps)), ("ACTIVATION", activation_code(activation))]);
     single(shader, constants, bound, shares.len(), caps)
+}
+
+/// Storage of `x, .. | y`, of a norm by rows.
+fn norm_stores(shader: Shader, bound: Bound) -> Shader {
+    shader.with_stores(false, [("StoreX", bound.inputs[0]), ("StoreY", bound.outputs[0])])
+}
+
+/// Storage of a residual and of what it makes with the input.
+fn with_sum(shader: Shader, residual: &Tensor, sum: &Tensor) -> Shader {
+    shader.with_stores(false, [("StoreResidual", residual), ("StoreSum", sum)])
 }
 
 /// Storage of `dy, x, .. | dx`.
@@ -197,9 +231,16 @@ fn rows_of(shape: &[usize]) -> [usize; 2] {
     [shape.iter().product::<usize>() / d.max(1), d]
 }
 
-/// A kernel whose lanes share the rows of its first output.
-fn by_row(shader: Shader, eps: Option<f32>, bound: Bound, caps: &DeviceCaps) -> Lowered {
-    let [rows, d] = rows_of(&bound.outputs[0].shape);
+/// A kernel whose lanes share the rows of its first output, each as long as `gamma`.
+fn by_row(
+    shader: Shader,
+    eps: Option<f32>,
+    gamma: &Tensor,
+    bound: Bound,
+    caps: &DeviceCaps,
+) -> Lowered {
+    let d = gamma.len();
+    let rows = bound.outputs[0].len() / d.max(1);
     let lanes = row_lanes(d, caps);
     let mut constants = vec![("ROWS", rows as f64), ("D", d as f64), ("LANES", f64::from(lanes))];
     constants.extend(eps.map(|eps| ("EPS", f64::from(eps))));
