@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod cost;
 pub mod fuse;
 pub mod grad;
+mod infer;
 pub mod memory;
 pub mod op;
 pub mod plan;
@@ -224,7 +225,7 @@ impl Graph {
     pub fn push(&mut self, op: Op, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
         let tensors: Vec<&Tensor> = inputs.iter().map(|&id| self.tensor(id)).collect();
         let signatures =
-            op.infer(&tensors).map_err(|message| op::shape_error(&self.scope, message))?;
+            op.infer(&tensors).map_err(|message| infer::shape_error(&self.scope, message))?;
         let name = self.scoped(op.name());
         let outputs = signatures
             .into_iter()
@@ -256,7 +257,7 @@ impl Graph {
         let tensor = self.tensor(x);
         if tensor.len() != shape.iter().product::<usize>() {
             let message = format!("cannot view {:?} as {shape:?}", tensor.shape);
-            return Err(op::shape_error(&self.scope, message));
+            return Err(infer::shape_error(&self.scope, message));
         }
         let dtype = tensor.dtype;
         let name = self.scoped("view");

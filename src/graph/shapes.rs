@@ -1,5 +1,4 @@
-//! How shapes follow for operations that rearrange tensors; the others stand beside
-//! their operations in [`op`](super::op).
+//! How shapes follow for operations that rearrange tensors and look them up; [`infer`](super::infer) has the others.
 
 /// Two tensors one after the other along a dimension.
 pub(super) fn concat(a: &[usize], b: &[usize], axis: usize) -> Result<Vec<usize>, String> {
