@@ -123,7 +123,9 @@ fn norm_stores(shader: Shader, bound: Bound) -> Shader {
 
 /// Storage of a residual and of what it makes with the input.
 fn with_sum(shader: Shader, residual: &Tensor, sum: &Tensor) -> Shader {
-    shader.with_stores(false, [("StoreResidual", residual), ("StoreSum", sum)])
+    shader
+        .with_part(part!("norm_sum"))
+        .with_stores(false, [("StoreResidual", residual), ("StoreSum", sum)])
 }
 
 /// Storage of `dy, x, .. | dx`.
