@@ -38,7 +38,8 @@ pub fn file() -> Result<PathBuf> {
     Ok(default_cache_dir()?.join(FILE))
 }
 
-/// Keeps what was measured in `file`, in the place of what was measured before. What is no rate is not kept.
+/// Keeps what was measured in `file`, where it is more than what was measured before: a device that others use does less than
+/// its best. What is no rate is not kept.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -47,7 +48,9 @@ pub fn keep(file: &Path, device: &DeviceInfo, peak: Peak) -> Result<()> {
         return Ok(());
     }
     let mut all = read(file);
-    all.insert(name(device), peak);
+    let best = all.entry(name(device)).or_insert(peak);
+    best.f32_flops_per_s = best.f32_flops_per_s.max(peak.f32_flops_per_s);
+    best.f16_flops_per_s = best.f16_flops_per_s.max(peak.f16_flops_per_s);
     let json = serde_json::to_vec_pretty(&all)
         .map_err(|e| Error::data(file.display(), "cannot be written as JSON").caused_by(e))?;
     replace_file(file, &json)
@@ -89,6 +92,8 @@ mod tests {
         keep(&file, &device("b"), peak(f64::INFINITY)).expect("writes");
         assert_eq!(known(&file, &device("a")), Some(peak(3.0)));
         assert_eq!(known(&file, &device("b")), None);
+        keep(&file, &device("a"), Peak { f16_flops_per_s: 7.0, ..peak(2.0) }).expect("writes");
+        assert_eq!(known(&file, &device("a")), Some(Peak { f16_flops_per_s: 7.0, ..peak(3.0) }));
         keep(&file, &device("a"), peak(4.0)).expect("writes");
         assert_eq!(known(&file, &device("a")), Some(peak(4.0)));
         std::fs::write(&file, "{").expect("writes");
