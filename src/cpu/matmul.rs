@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::call::Call;
 use super::elementwise::{gelu_of, gelu_tanh_of};
+use super::few_rows;
 use super::gemm::{Matrix, Write, gemm_into};
 use super::parallel::vectorized;
 use super::real::Real;
@@ -25,8 +26,13 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
         let &[rows, columns] = call.shape(i) else { panic!("a matrix has two dimensions") };
         Matrix::new(call.real(i), rows, columns).transposed_if(transpose)
     };
-    let (a, b) = (matrix(0, transpose_a), matrix(1, transpose_b));
     let bias = bias.then(|| call.real(2));
+    if few_rows::fits(call.op, call.shape(0), call.shape(1)) {
+        let (n, factors) = (call.shape(1)[1], [call.real(0), call.real(1)]);
+        let scratch = &mut *call.scratch.shared();
+        return few_rows::few_rows(factors, n, bias, activation, scratch, call.out(0));
+    }
+    let (a, b) = (matrix(0, transpose_a), matrix(1, transpose_b));
     matmul(a, b, bias, activation, call.out(0));
 }
 
@@ -95,7 +101,7 @@ impl<T> Shared<T> {
 }
 
 /// Adds a bias to each element of a row and applies an activation.
-fn finish_row<T: Real>(y: &mut [T], bias: Option<&[T]>, activation: Activation) {
+pub(super) fn finish_row<T: Real>(y: &mut [T], bias: Option<&[T]>, activation: Activation) {
     if let Some(bias) = bias {
         vectorized(
             #[inline(always)]

@@ -18,6 +18,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 mod executor;
+mod few_rows;
 pub mod gemm;
 mod im2col;
 pub mod layer_norm;
@@ -129,6 +130,9 @@ pub fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> Sc
         Op::AttentionGrad { .. } => attention::scratch_len(&inputs[1], &inputs[3]),
         Op::CachedAttention { .. } => cached_attention::scratch_len(&outputs[0], &outputs[1]),
         Op::ChooseToken => choose_token::scratch_len(&inputs[0]),
+        Op::MatMul { .. } if few_rows::fits(op, &inputs[0], &inputs[1]) => {
+            ScratchLen { shared: few_rows::scratch_len(outputs[0].iter().product()), thread: 0 }
+        }
         _ => ScratchLen::default(),
     }
 }
