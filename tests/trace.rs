@@ -124,7 +124,9 @@ fn check(device: &str, sync: bool) {
         .filter(|event| event["name"] == "thread_name" && event["pid"] == 1)
         .map(|event| event["args"]["name"].as_str().expect("a name"))
         .collect();
-    assert!(names.contains(&"device") && names.contains(&"prepare-0"), "{names:?}");
+    // One thread of the pool may have done all there was to do.
+    assert!(names.contains(&"device"), "{names:?}");
+    assert!(names.iter().any(|name| name.starts_with("prepare-")), "{names:?}");
 }
 
 #[test]
