@@ -6,6 +6,7 @@
 @group(0) @binding(2) var<storage, read> beta: array<f32>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> variance: array<f32>;
+@group(0) @binding(OUTPUTS) var<storage, read_write> y: array<StoreY>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
@@ -13,15 +14,6 @@ fn main(grid: Grid) {
     if !is_share(share) {
         return;
     }
-    let center = mean[share.channel];
     let scale = scale_of(gamma[share.channel], variance[share.channel]);
-    let shift = beta[share.channel];
-    for (var row = share.first_row; row < ROWS; row += ROW_SPLITS) {
-        let plane = plane_of(row, share.channel);
-        for (var column = share.first_column; column < PLANE; column += PLANE_LANES) {
-            let i = plane + column;
-            let value = norm_of(Element(x[i]), center, scale, shift);
-            y[i] = StoreY(activate_element(add_residual(value, i)));
-        }
-    }
+    apply(share, mean[share.channel], scale, beta[share.channel]);
 }

@@ -1,29 +1,18 @@
-// batch_norm_stats: x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]. The second
-// half: merges the partial means and squared deviations of a channel (Chan, Golub and LeVeque, 1979).
+// batch_norm_stats: x[n, c, ..], header | mean[c], var[c], running_mean[c], running_var[c]. A workgroup a channel.
+
+@group(0) @binding(0) var<storage, read> x: array<StoreX>;
+@group(0) @binding(1) var<storage, read> header: StepHeader;
+@group(0) @binding(2) var<storage, read_write> mean: array<f32>;
+@group(0) @binding(3) var<storage, read_write> variance: array<f32>;
+@group(0) @binding(4) var<storage, read_write> running_mean: array<f32>;
+@group(0) @binding(5) var<storage, read_write> running_var: array<f32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
-    let channel = flat_index(grid);
-    if channel >= CHANNELS {
-        return;
+    let share = share_of_channel(grid);
+    let is_here = is_channel(grid);
+    let found = moments_of(share, select(0u, min(header.count, ROWS), is_here), grid);
+    if is_here && grid.lane == 0u {
+        keep(share.channel, found.mean, found.square, found.count);
     }
-    let rows = min(header.count, ROWS);
-    var count = 0.0;
-    var mean_so_far = 0.0;
-    var square = 0.0;
-    for (var split = 0u; split < min(ROW_SPLITS, rows); split++) {
-        let split_rows = (rows - split + ROW_SPLITS - 1u) / ROW_SPLITS;
-        for (var lane = 0u; lane < PLANE_LANES; lane++) {
-            // How many numbers this share had: at least one.
-            let columns = (PLANE - lane + PLANE_LANES - 1u) / PLANE_LANES;
-            let share = f32(split_rows * columns * NUMBERS);
-            let i = (split * CHANNELS + channel) * PLANE_LANES + lane;
-            let delta = means[i] - mean_so_far;
-            let total = count + share;
-            mean_so_far += delta * share / total;
-            square += squares[i] + delta * delta * count * share / total;
-            count = total;
-        }
-    }
-    keep(channel, mean_so_far, square, count);
 }

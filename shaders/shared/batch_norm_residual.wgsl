@@ -1,7 +1,6 @@
-// A batch norm with a residual.
+// A batch norm with a residual, the last of its inputs.
 
-@group(0) @binding(5) var<storage, read> residual: array<StoreResidual>;
-@group(0) @binding(6) var<storage, read_write> y: array<StoreY>;
+@group(0) @binding(OUTPUTS - 1u) var<storage, read> residual: array<StoreResidual>;
 
 fn add_residual(value: Element, i: u32) -> Element {
     return value + Element(residual[i]);

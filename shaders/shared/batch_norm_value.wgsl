@@ -10,8 +10,3 @@ fn scale_of(gamma: f32, variance: f32) -> f32 {
 fn norm_of(x: Element, mean: f32, scale: f32, beta: f32) -> Element {
     return (x - mean) * scale + beta;
 }
-
-// What a relu behind the norm lets through of a gradient.
-fn gate(gradient: Element, norm: Element) -> Element {
-    return select(Element(), gradient, norm > Element());
-}

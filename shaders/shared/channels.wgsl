@@ -30,6 +30,16 @@ fn is_share(share: Share) -> bool {
     return share.first_row < ROW_SPLITS;
 }
 
+// The share of an invocation where a workgroup has a channel to itself; there may be more workgroups than channels.
+fn share_of_channel(grid: Grid) -> Share {
+    let channel = flat_group(grid) % CHANNELS;
+    return Share(grid.lane, channel, grid.lane / PLANE_LANES, grid.lane % PLANE_LANES);
+}
+
+fn is_channel(grid: Grid) -> bool {
+    return flat_group(grid) < CHANNELS;
+}
+
 // Where a channel's elements of a row begin.
 fn plane_of(row: u32, channel: u32) -> u32 {
     return (row * CHANNELS + channel) * PLANE;

@@ -381,13 +381,14 @@ fn merged(op: &Op) -> String {
             words.push_str(if bias { "+bias" } else { "" });
             activation
         }
-        Op::BatchNorm { residual, activation, .. } => {
+        Op::BatchNorm { residual, activation, .. }
+        | Op::BatchNormTrain { residual, activation, .. } => {
             words.push_str(if residual { "+residual" } else { "" });
             activation
         }
-        Op::BatchNormParamGrad { relu: true, .. } | Op::BatchNormInputGrad { relu: true, .. } => {
-            Activation::Relu
-        }
+        Op::BatchNormParamGrad { relu: true, .. }
+        | Op::BatchNormInputGrad { relu: true, .. }
+        | Op::BatchNormGrad { relu: true, .. } => Activation::Relu,
         _ => Activation::Identity,
     };
     words.push_str(match activation {

@@ -74,6 +74,29 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
             let [dy, x, dgamma, dbeta] = [0, 1, 6, 7].map(|i| call.real(i));
             batch_norm_input_grad([dy, x], norm, relu, [dgamma, dbeta], call.out(0));
         }
+        Op::BatchNormTrain { momentum, eps, activation, residual } => {
+            let [valid, all] = [valid, call.shape(0)[0]].map(|samples| of(0, samples));
+            let (x, momentum) = (call.real(0), T::of(f64::from(momentum)));
+            let [mean, var, running_mean, running_var] = [1, 2, 3, 4].map(|i| call.out(i));
+            let running = [running_mean, running_var];
+            batch_norm_stats(x, valid, momentum, [&mut *mean, &mut *var], running);
+            let affine = [call.real(1), call.real(2), &*mean, &*var];
+            let norm = Norm { affine, layout: all, eps };
+            let residual = residual.then(|| call.real(4));
+            batch_norm(x, norm, residual, activation, call.out(0));
+        }
+        Op::BatchNormGrad { eps, relu } => {
+            let affine = [2, 3, 4, 5].map(|i| call.real(i));
+            let [valid, all] = [valid, call.shape(1)[0]].map(|samples| Norm {
+                affine,
+                layout: of(1, samples),
+                eps,
+            });
+            let (dy, x) = (call.real(0), call.real(1));
+            let [dx, dgamma, dbeta] = [0, 1, 2].map(|i| call.out(i));
+            batch_norm_param_grad(dy, x, all, relu, [&mut *dgamma, &mut *dbeta]);
+            batch_norm_input_grad([dy, x], valid, relu, [&*dgamma, &*dbeta], dx);
+        }
         _ => unreachable!("dispatched by family"),
     }
 }

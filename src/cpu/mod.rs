@@ -95,7 +95,9 @@ pub fn run<T: Real>(mut call: Call<'_, '_, T>) {
         Op::BatchNormStats { .. }
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
-        | Op::BatchNormInputGrad { .. } => batch_norm::run(call),
+        | Op::BatchNormInputGrad { .. }
+        | Op::BatchNormTrain { .. }
+        | Op::BatchNormGrad { .. } => batch_norm::run(call),
         Op::LayerNorm { .. } | Op::LayerNormInputGrad { .. } | Op::LayerNormParamGrad => {
             layer_norm::run(call);
         }

@@ -14,10 +14,12 @@ pub fn fuse(graph: &mut Graph, keep: &[TensorId]) {
     }
 }
 
-/// Merges what is added into the norm of the sum, after [`recompute`](super::recompute): the sum is kept from segment to
-/// segment, and its norm made again, which it could not be by an operation that makes both.
-pub fn fuse_sums(graph: &mut Graph, keep: &[TensorId]) {
-    while sweep(graph, keep, norm_of_sum) {}
+/// Merges what is to be apart until [`recompute`](super::recompute) has chosen what is made again: a norm can be, from a sum
+/// or statistics that are kept, but not by an operation that makes these too.
+pub fn fuse_last(graph: &mut Graph, keep: &[TensorId]) {
+    for rule in [norm_of_sum, norm_with_statistics, norm_gradients] {
+        while sweep(graph, keep, rule) {}
+    }
 }
 
 /// In this order: what comes first is preferred where two rules fit.
@@ -73,6 +75,13 @@ impl Links {
         let alone = self.readers_of_passing(graph, x)?.len() == 1;
         let writer = self.writer[x.0].filter(|_| alone)?;
         Some((writer, &graph.nodes[writer]))
+    }
+
+    /// Who makes both of two tensors that nobody reads before the node at `i` does.
+    fn maker_of_both_for(&self, i: usize, both: [TensorId; 2]) -> Option<usize> {
+        let [at, other] = both.map(|x| self.writer[x.0]);
+        let first = both.iter().all(|x| self.readers[x.0].first() == Some(&i));
+        at.filter(|_| first && at == other)
     }
 
     fn maker<'g>(&self, graph: &'g Graph, x: TensorId) -> Option<&'g Node> {
@@ -192,6 +201,41 @@ fn norm_of_sum(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
     let norm = Node { op, inputs, outputs, scope: node.scope.clone() };
     same_len(graph, node.inputs[0], sum)
         .then(|| Rewrite { removed: vec![at], replaced: vec![(i, norm)] })
+}
+
+/// A batch norm finds the statistics itself that it is the first to read.
+fn norm_with_statistics(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
+    let node = &graph.nodes[i];
+    let (Op::BatchNorm { eps, activation, residual }, &[x, gamma, beta, mean, var, ..]) =
+        (node.op, node.inputs.as_slice())
+    else {
+        return None;
+    };
+    let at = links.maker_of_both_for(i, [mean, var])?;
+    let stats = &graph.nodes[at];
+    let Op::BatchNormStats { momentum } = stats.op else { return None };
+    let header = stats.inputs[1];
+    let op = Op::BatchNormTrain { momentum, eps, activation, residual };
+    let inputs = [&[x, gamma, beta, header], &node.inputs[5..]].concat();
+    let outputs = [&node.outputs[..], &stats.outputs[..]].concat();
+    let merged = merged(at, stats, i, Node { op, inputs, outputs, ..node.clone() });
+    (stats.inputs[0] == x && stats.outputs[..2] == [mean, var]).then_some(merged)
+}
+
+/// The gradients of a batch norm's parameters are made with that of its input, which is the first to read them.
+fn norm_gradients(graph: &mut Graph, links: &Links, i: usize) -> Option<Rewrite> {
+    let node = &graph.nodes[i];
+    let Op::BatchNormInputGrad { eps, relu } = node.op else { return None };
+    let (over, params, header) = (&node.inputs[..6], &node.inputs[6..8], node.inputs[8]);
+    let at = links.maker_of_both_for(i, [params[0], params[1]])?;
+    let maker = &graph.nodes[at];
+    let fits = maker.op == Op::BatchNormParamGrad { eps, relu }
+        && maker.inputs == over
+        && maker.outputs == params;
+    let op = Op::BatchNormGrad { eps, relu };
+    let inputs = [over, &[header]].concat();
+    let outputs = [&node.outputs[..], params].concat();
+    fits.then(|| merged(at, maker, i, Node { op, inputs, outputs, ..node.clone() }))
 }
 
 /// Whether two tensors over the same memory are all of it. Norms go by the rows of their weight, whatever the shape.
@@ -376,6 +420,78 @@ mod tests {
         assert_eq!(names, ["relu", "scale", "mul", "mul", "mul", "scale", "add_relu_grad"]);
     }
 
+    /// A batch norm of x by its own statistics, which also come back.
+    fn trained_norm(g: &mut Graph, x: TensorId) -> (TensorId, [TensorId; 2]) {
+        let y = batch_norm(g, x);
+        let norm = g.nodes.pop().expect("it was pushed");
+        let statistics = [norm.inputs[3], norm.inputs[4]];
+        let running =
+            ["running_mean", "running_var"].map(|name| g.state(name, &[3], Init::Constant(1.0)));
+        let header = g.header();
+        let outputs = [statistics, running].concat();
+        g.push_into(Op::BatchNormStats { momentum: 0.1 }, &[x, header], &outputs);
+        g.nodes.push(norm);
+        (y, statistics)
+    }
+
+    #[test]
+    fn a_batch_norm_makes_its_statistics_and_both_its_gradients() {
+        let mut g = Graph::new();
+        let [x, other] = ["x", "other"].map(|name| g.param(name, &[2, 3, 4], Init::Constant(1.0)));
+        let (norm, [mean, var]) = trained_norm(&mut g, x);
+        let sum = g.push_one(Op::Add, &[norm, other]).unwrap();
+        let dy = g.add_tensor("dy", &[2, 3, 4], DType::F32, Role::Activation);
+        backward(&mut g, sum, dy).unwrap();
+        fuse(&mut g, &[]);
+        let names = |g: &Graph| g.nodes.iter().map(|node| node.op.name()).collect::<Vec<_>>();
+        let apart =
+            ["batch_norm_stats", "batch_norm", "batch_norm_param_grad", "batch_norm_input_grad"];
+        assert_eq!(names(&g)[..4], apart, "left for whoever makes activations again");
+        let (before, header) = (g.nodes.clone(), g.header());
+        fuse_last(&mut g, &[]);
+        assert_eq!(names(&g)[..2], ["batch_norm_train", "batch_norm_grad"]);
+        let [train, grad] = &g.nodes[..2] else { unreachable!("two were compared") };
+        assert_eq!(train.inputs[..], [x, before[1].inputs[1], before[1].inputs[2], header, other]);
+        assert_eq!(train.outputs[..3], [sum, mean, var]);
+        assert_eq!(train.outputs[1..], before[0].outputs[..]);
+        assert_eq!(grad.inputs[..], [&before[3].inputs[..6], &[header]].concat());
+        assert_eq!(grad.outputs, [&before[3].outputs[..], &before[2].outputs[..]].concat());
+    }
+
+    #[test]
+    fn statistics_that_are_read_before_their_norm_or_of_another_tensor_stay() {
+        for before in [false, true] {
+            let mut g = Graph::new();
+            let [x, other] =
+                ["x", "other"].map(|name| g.param(name, &[2, 3, 4], Init::Constant(1.0)));
+            let (_, [mean, _]) = trained_norm(&mut g, x);
+            let norm = g.nodes.pop().expect("the norm");
+            if before {
+                g.push_one(Op::Relu, &[mean]).unwrap();
+            }
+            g.nodes.push(norm);
+            if !before {
+                g.nodes[1].inputs[0] = other;
+            }
+            let nodes = g.nodes.clone();
+            fuse_last(&mut g, &[]);
+            assert_eq!(g.nodes, nodes);
+        }
+    }
+
+    #[test]
+    fn of_two_norms_by_the_same_statistics_the_first_makes_them() {
+        let mut g = Graph::new();
+        let x = g.param("x", &[2, 3, 4], Init::Constant(1.0));
+        trained_norm(&mut g, x);
+        let mut again = g.nodes[1].clone();
+        again.outputs = vec![g.add_tensor("again", &[2, 3, 4], DType::F32, Role::Activation)];
+        g.nodes.push(again);
+        fuse_last(&mut g, &[]);
+        let names: Vec<_> = g.nodes.iter().map(|node| node.op.name()).collect();
+        assert_eq!(names, ["batch_norm_train", "batch_norm"]);
+    }
+
     /// A norm of a view of a sum, which is read again beside it.
     fn block(g: &mut Graph) -> [TensorId; 4] {
         let [x, other] = ["x", "other"].map(|name| g.param(name, &[2, 3, 4], Init::Constant(1.0)));
@@ -396,7 +512,7 @@ mod tests {
         backward(&mut g, y, dy).unwrap();
         fuse(&mut g, &[]);
         assert_eq!(g.nodes[0].op, Op::Add, "left for whoever makes activations again");
-        fuse_sums(&mut g, &[]);
+        fuse_last(&mut g, &[]);
         let norm = &g.nodes[0];
         assert_eq!(norm.op, Op::LayerNorm { eps: 1e-5, residual: true });
         assert_eq!((norm.inputs[0], norm.inputs[3]), (x, other));
@@ -420,7 +536,7 @@ mod tests {
         g.push_one(Op::Relu, &[sum]).unwrap();
         g.push(Op::RmsNorm { eps: 1e-5, residual: false }, &[sum, gamma]).unwrap();
         let before = g.nodes.clone();
-        fuse_sums(&mut g, &[]);
+        fuse_last(&mut g, &[]);
         assert_eq!(g.nodes, before);
     }
 

@@ -58,6 +58,8 @@ impl Op {
             | Op::BatchNorm { .. }
             | Op::BatchNormParamGrad { .. }
             | Op::BatchNormInputGrad { .. }
+            | Op::BatchNormTrain { .. }
+            | Op::BatchNormGrad { .. }
             | Op::LayerNormInputGrad { .. }
             | Op::RmsNormInputGrad { .. }
             | Op::LayerNorm { .. }
@@ -326,12 +328,18 @@ fn norms(op: &Op, inputs: Inputs<'_>) -> Inferred {
         }
         Op::RmsNormParamGrad => Ok(vec![f32s(&shape(1)[shape(1).len() - 1..])]),
         Op::BatchNormStats { .. } => {
-            expect(shape(0).len() >= 2, || {
-                format!("batch norm takes [n, c, ..], found {:?}", shape(0))
-            })?;
-            let c = &shape(0)[1..2];
+            let c = expect_channelled(shape(0))?;
             Ok(vec![f32s(c), f32s(c)])
         }
+        Op::BatchNormTrain { residual, .. } => {
+            let c = expect_channelled(shape(0))?;
+            (1..3).try_for_each(|i| expect_channels(shape(0), shape(i)))?;
+            if *residual {
+                residual_sum(shape(0), shape(4))?;
+            }
+            Ok([shape(0), c, c, c, c].map(f32s).to_vec())
+        }
+        Op::BatchNormGrad { .. } => Ok([1, 2, 2].map(|i| f32s(shape(i))).to_vec()),
         Op::BatchNorm { residual, .. } => {
             (1..5).try_for_each(|i| expect_channels(shape(0), shape(i)))?;
             if *residual {
@@ -419,6 +427,12 @@ fn loss_outputs(x: &[usize], gradient: bool) -> Vec<Signature> {
 
 fn expect(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(message()) }
+}
+
+/// The shape of what is one number a channel.
+fn expect_channelled(x: &[usize]) -> Result<&[usize], String> {
+    expect(x.len() >= 2, || format!("batch norm takes [n, c, ..], found {x:?}"))?;
+    Ok(&x[1..2])
 }
 
 fn expect_channels(x: &[usize], per_channel: &[usize]) -> Result<(), String> {

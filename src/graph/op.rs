@@ -387,6 +387,26 @@ pub enum Op {
         /// As in [`Op::BatchNormParamGrad`].
         relu: bool,
     },
+    /// `x[n, c, ..], gamma[c], beta[c], header, [residual[n, c, ..]] | y, mean[c], var[c], running_mean[c], running_var[c]`:
+    /// [`Op::BatchNormStats`], and [`Op::BatchNorm`] by these statistics.
+    BatchNormTrain {
+        /// As in [`Op::BatchNormStats`].
+        momentum: f32,
+        /// Added to the variance.
+        eps: f32,
+        /// As in [`Op::BatchNorm`].
+        activation: Activation,
+        /// As in [`Op::BatchNorm`].
+        residual: bool,
+    },
+    /// `dy, x, gamma[c], beta[c], mean[c], var[c], header | dx, dgamma[c], dbeta[c]`: [`Op::BatchNormParamGrad`], and
+    /// [`Op::BatchNormInputGrad`] by these gradients.
+    BatchNormGrad {
+        /// Added to the variance.
+        eps: f32,
+        /// As in [`Op::BatchNormParamGrad`].
+        relu: bool,
+    },
     /// `x[rows, d], gamma[d], beta[d], [residual[rows, d]] | y, mean[rows], rstd[rows], [sum[rows, d]]` (Ba, Kiros and Hinton,
     /// 2016). With a residual it is the norm of `sum`, which is x + residual.
     LayerNorm {
@@ -609,6 +629,8 @@ impl Op {
             Op::BatchNorm { .. } => "batch_norm",
             Op::BatchNormParamGrad { .. } => "batch_norm_param_grad",
             Op::BatchNormInputGrad { .. } => "batch_norm_input_grad",
+            Op::BatchNormTrain { .. } => "batch_norm_train",
+            Op::BatchNormGrad { .. } => "batch_norm_grad",
             Op::LayerNorm { .. } => "layer_norm",
             Op::LayerNormInputGrad { .. } => "layer_norm_input_grad",
             Op::LayerNormParamGrad => "layer_norm_param_grad",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::chunk::chunk;
-use super::fuse::{fuse, fuse_sums};
+use super::fuse::{fuse, fuse_last};
 use super::memory::Pool;
 use super::precision::{Precision, store_half};
 use super::recompute::recompute;
@@ -353,7 +353,7 @@ impl ProgramBuilder {
             recompute(&mut graph, keep);
         }
         if self.options.fuse {
-            fuse_sums(&mut graph, keep);
+            fuse_last(&mut graph, keep);
         }
         let assigned = self.pool.assign(&graph, keep);
         let mut locations = Vec::with_capacity(graph.tensors.len());

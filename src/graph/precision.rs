@@ -114,6 +114,7 @@ pub fn takes(op: &Op, side: Side) -> Takes {
         (Op::Embedding, Output(0)) | (Op::EmbeddingGrad, Input(0)) => Either,
         (Op::BatchNormStats { .. }, Input(0)) => Either,
         (Op::BatchNorm { .. }, Input(0 | 5) | Output(0)) => Either,
+        (Op::BatchNormTrain { .. }, Input(0 | 4) | Output(0)) => Either,
         (
             Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Attention { .. },
             Input(0) | Output(0),
@@ -131,6 +132,7 @@ pub fn takes(op: &Op, side: Side) -> Takes {
         ) => Either,
         (
             Op::BatchNormInputGrad { .. }
+            | Op::BatchNormGrad { .. }
             | Op::LayerNormInputGrad { .. }
             | Op::RmsNormInputGrad { .. },
             Input(0 | 1) | Output(0),

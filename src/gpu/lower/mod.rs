@@ -4,6 +4,7 @@
 //! literals, and operations that agree in all of them share one pipeline.
 
 mod attention;
+mod batch_norm;
 mod choice;
 mod elementwise;
 mod embedding;
@@ -119,7 +120,9 @@ pub fn lower(op: &Op, bound: Bound, caps: &DeviceCaps) -> Lowered {
         | Op::BatchNorm { .. }
         | Op::BatchNormParamGrad { .. }
         | Op::BatchNormInputGrad { .. }
-        | Op::LayerNorm { .. }
+        | Op::BatchNormTrain { .. }
+        | Op::BatchNormGrad { .. } => batch_norm::lower(op, bound, caps),
+        Op::LayerNorm { .. }
         | Op::LayerNormInputGrad { .. }
         | Op::LayerNormParamGrad
         | Op::RmsNorm { .. }

@@ -71,9 +71,24 @@ impl Shares {
         }
     }
 
-    /// As if each of so many tiles of a channel were a share, for their partial results.
-    pub(super) fn of_tiles(shape: &[usize], tiles: usize) -> Self {
-        Self { dims: channels(shape), row_splits: tiles, plane_lanes: 1, four: false }
+    /// The shares of the invocations of a workgroup, a power of two, that has a channel to itself.
+    pub(super) fn of_workgroup(shape: &[usize], lanes: u32) -> Self {
+        let [rows, channels, plane] = channels(shape);
+        let dims @ [_, _, elements] = [rows, channels, self::elements(plane)];
+        let lanes = lanes as usize;
+        let plane_lanes = elements.next_power_of_two().min(lanes);
+        Self { dims, row_splits: lanes / plane_lanes, plane_lanes, four: by_four(plane) }
+    }
+
+    /// Turns of its loops by the longest of the shares.
+    pub(super) fn turns(self) -> usize {
+        let [rows, _, elements] = self.dims;
+        rows.div_ceil(self.row_splits) * (1 + elements.div_ceil(self.plane_lanes))
+    }
+
+    /// How many channels there are.
+    pub(super) fn channels(self) -> usize {
+        self.dims[1]
     }
 
     /// One share a channel over the partial results of these.

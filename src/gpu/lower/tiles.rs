@@ -40,6 +40,11 @@ impl Tiles {
         self.count * self.dims[1]
     }
 
+    /// How many channels there are.
+    pub(super) fn channels(self) -> usize {
+        self.dims[1]
+    }
+
     pub(super) fn constants(self) -> Constants {
         let [rows, channels, plane] = self.dims;
         [
