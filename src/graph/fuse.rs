@@ -437,7 +437,8 @@ mod tests {
     #[test]
     fn a_batch_norm_makes_its_statistics_and_both_its_gradients() {
         let mut g = Graph::new();
-        let [x, other] = ["x", "other"].map(|name| g.param(name, &[2, 3, 4], Init::Constant(1.0)));
+        let x = g.param("x", &[2, 3, 4], Init::Constant(1.0));
+        let other = g.add_tensor("other", &[2, 3, 4], DType::F32, Role::Input);
         let (norm, [mean, var]) = trained_norm(&mut g, x);
         let sum = g.push_one(Op::Add, &[norm, other]).unwrap();
         let dy = g.add_tensor("dy", &[2, 3, 4], DType::F32, Role::Activation);
