@@ -66,10 +66,14 @@ impl Terminal {
         Self { ours, theirs, seen, gone, reader: Some(reader) }
     }
 
-    /// Starts a program whose terminal this is, in a session of its own.
-    fn start(&self, mut command: Command) -> Child {
+    /// Starts a program on this terminal.
+    fn show(&self, command: &mut Command) -> Child {
         let end = || self.theirs.try_clone().expect("a copy");
-        command.stdin(end()).stdout(end()).stderr(end());
+        command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("starts")
+    }
+
+    /// Starts a program whose terminal this is, in a session of its own, so that it is told when the terminal goes.
+    fn start(&self, mut command: Command) -> Child {
         let take = || {
             // SAFETY: both calls only concern the process that is about to run the program.
             let taken = unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1 };
@@ -77,7 +81,7 @@ impl Terminal {
         };
         // SAFETY: what runs between fork and exec is two system calls that may be made there.
         unsafe { command.pre_exec(take) };
-        command.spawn().expect("starts")
+        self.show(&mut command)
     }
 
     fn seen(&self) -> String {
@@ -103,6 +107,21 @@ impl Terminal {
         state.c_lflag & (libc::ICANON | libc::ECHO) == libc::ICANON | libc::ECHO
     }
 
+    /// Waits until a step was drawn: only then is there an accuracy.
+    #[track_caller]
+    fn wait_for_a_step(&self) {
+        self.wait_for(ENTER);
+        self.wait_for("accuracy");
+    }
+
+    /// Goes away: with the last copy of our end the system hangs up.
+    fn leave(self) {
+        let Self { ours, theirs, gone, reader, .. } = self;
+        gone.store(true, Ordering::Relaxed);
+        reader.map(JoinHandle::join);
+        drop((ours, theirs));
+    }
+
     /// All that was written, once the program has ended.
     fn close(self) -> String {
         let Self { ours, theirs, seen, reader, .. } = self;
@@ -111,6 +130,22 @@ impl Terminal {
         drop(ours);
         let seen = seen.lock().unwrap();
         seen.clone()
+    }
+}
+
+/// The code that a program ended with; one that does not end is ended, and fails the test.
+#[track_caller]
+fn ended(child: &mut Child) -> Option<i32> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status.code();
+        }
+        if began.elapsed() > PATIENCE {
+            child.kill().expect("a child");
+            panic!("the program does not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -137,7 +172,7 @@ fn a_panic_gives_the_terminal_back() {
     // The last sample of an epoch is prepared when the dashboard is there: only some batches are before that.
     command.env("INFLIGHT_FAULTS", "panic@95");
     let mut child = terminal.start(command);
-    let code = child.wait().expect("ends").code();
+    let code = ended(&mut child);
     let after = after_leaving(terminal);
     assert!(matches!(code, Some(2..=6)), "{code:?}");
     assert!(after.contains("error: ") && after.contains("sample 95"), "{after:?}");
@@ -148,11 +183,9 @@ fn ctrl_c_saves_and_gives_the_terminal_back() {
     let desk = Desk::new();
     let terminal = Terminal::open();
     let mut child = terminal.start(desk.command(&format!("{RUN} --out out --steps 1000000")));
-    terminal.wait_for(ENTER);
-    // Drawn at least once, with a step done.
-    terminal.wait_for("step");
+    terminal.wait_for_a_step();
     (&terminal.ours).write_all(b"\x03").expect("typed");
-    let code = child.wait().expect("ends").code();
+    let code = ended(&mut child);
     let after = after_leaving(terminal);
     assert_eq!(code, Some(75), "{after}");
     desk.run("checkpoint verify out", "", 0);
@@ -163,18 +196,24 @@ fn a_terminal_that_goes_away_ends_the_run_with_75_and_a_checkpoint() {
     let desk = Desk::new();
     let terminal = Terminal::open();
     let mut child = terminal.start(desk.command(&format!("{RUN} --out out --steps 1000000")));
-    terminal.wait_for(ENTER);
-    terminal.wait_for("step");
-    let Terminal { ours, theirs, gone, reader, .. } = terminal;
-    // With the last copy of our end the system hangs up.
-    gone.store(true, Ordering::Relaxed);
-    reader.map(JoinHandle::join);
-    drop((ours, theirs));
-    assert_eq!(child.wait().expect("ends").code(), Some(75));
+    terminal.wait_for_a_step();
+    terminal.leave();
+    assert_eq!(ended(&mut child), Some(75));
     let steps = desk.checkpoints("out");
     let steps = steps.iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok());
     let step = steps.max().expect("a checkpoint");
     let resumed = desk.run(&format!("train --resume out --steps {} --json", step + 5), "", 0);
     let whole = format!("--steps {} --no-eval --no-shuffle", step + 5);
     assert_eq!(resumed.hash(), desk.train("whole", &whole, "", 0).hash());
+}
+
+#[test]
+fn a_terminal_that_goes_away_unnoticed_does_not_hold_the_run_up() {
+    let desk = Desk::new();
+    let terminal = Terminal::open();
+    let mut child = terminal.show(&mut desk.command(&format!("{RUN} --out out --steps 5000")));
+    terminal.wait_for_a_step();
+    terminal.leave();
+    // Keys are looked for all the time, and there is nobody left to press one.
+    assert_eq!(ended(&mut child), Some(0));
 }
