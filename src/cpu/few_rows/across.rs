@@ -8,7 +8,7 @@ use crate::cpu::real::Real;
 use crate::graph::op::Activation;
 
 /// Rows of the transpose, columns of the result, of a task.
-const TILE: usize = 256;
+const TILE: usize = 64;
 /// Rows of the transpose that are read side by side.
 const STRIP: usize = 4;
 /// Elements of a row between what is asked for and what is worked on.
