@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -66,22 +66,26 @@ impl Terminal {
         Self { ours, theirs, seen, gone, reader: Some(reader) }
     }
 
+    /// The program's end.
+    fn end(&self) -> Stdio {
+        self.theirs.try_clone().expect("a copy").into()
+    }
+
     /// Starts a program on this terminal.
-    fn show(&self, command: &mut Command) -> Child {
-        let end = || self.theirs.try_clone().expect("a copy");
-        command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("starts")
+    fn show(&self, mut command: Command, stdin: Stdio) -> Child {
+        command.stdin(stdin).stdout(self.end()).stderr(self.end()).spawn().expect("starts")
     }
 
     /// Starts a program whose terminal this is, in a session of its own, so that it is told when the terminal goes.
-    fn start(&self, mut command: Command) -> Child {
+    fn start(&self, mut command: Command, stdin: Stdio) -> Child {
         let take = || {
             // SAFETY: both calls only concern the process that is about to run the program.
-            let taken = unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1 };
+            let taken = unsafe { libc::setsid() != -1 && libc::ioctl(2, libc::TIOCSCTTY, 0) != -1 };
             if taken { Ok(()) } else { Err(std::io::Error::last_os_error()) }
         };
         // SAFETY: what runs between fork and exec is two system calls that may be made there.
         unsafe { command.pre_exec(take) };
-        self.show(&mut command)
+        self.show(command, stdin)
     }
 
     fn seen(&self) -> String {
@@ -171,18 +175,19 @@ fn a_panic_gives_the_terminal_back() {
     let mut command = desk.command(&format!("{RUN} --out out --steps 100"));
     // The last sample of an epoch is prepared when the dashboard is there: only some batches are before that.
     command.env("INFLIGHT_FAULTS", "panic@95");
-    let mut child = terminal.start(command);
+    let mut child = terminal.start(command, terminal.end());
     let code = ended(&mut child);
     let after = after_leaving(terminal);
     assert!(matches!(code, Some(2..=6)), "{code:?}");
     assert!(after.contains("error: ") && after.contains("sample 95"), "{after:?}");
 }
 
-#[test]
-fn ctrl_c_saves_and_gives_the_terminal_back() {
+#[track_caller]
+fn ctrl_c_ends_the_run(stdin: impl FnOnce(&Terminal) -> Stdio) {
     let desk = Desk::new();
     let terminal = Terminal::open();
-    let mut child = terminal.start(desk.command(&format!("{RUN} --out out --steps 1000000")));
+    let command = desk.command(&format!("{RUN} --out out --steps 1000000"));
+    let mut child = terminal.start(command, stdin(&terminal));
     terminal.wait_for_a_step();
     (&terminal.ours).write_all(b"\x03").expect("typed");
     let code = ended(&mut child);
@@ -192,10 +197,21 @@ fn ctrl_c_saves_and_gives_the_terminal_back() {
 }
 
 #[test]
+fn ctrl_c_saves_and_gives_the_terminal_back() {
+    ctrl_c_ends_the_run(Terminal::end);
+}
+
+#[test]
+fn ctrl_c_is_heard_where_standard_input_is_no_terminal() {
+    ctrl_c_ends_the_run(|_| Stdio::null());
+}
+
+#[test]
 fn a_terminal_that_goes_away_ends_the_run_with_75_and_a_checkpoint() {
     let desk = Desk::new();
     let terminal = Terminal::open();
-    let mut child = terminal.start(desk.command(&format!("{RUN} --out out --steps 1000000")));
+    let command = desk.command(&format!("{RUN} --out out --steps 1000000"));
+    let mut child = terminal.start(command, terminal.end());
     terminal.wait_for_a_step();
     terminal.leave();
     assert_eq!(ended(&mut child), Some(75));
@@ -211,7 +227,8 @@ fn a_terminal_that_goes_away_ends_the_run_with_75_and_a_checkpoint() {
 fn a_terminal_that_goes_away_unnoticed_does_not_hold_the_run_up() {
     let desk = Desk::new();
     let terminal = Terminal::open();
-    let mut child = terminal.show(&mut desk.command(&format!("{RUN} --out out --steps 5000")));
+    let command = desk.command(&format!("{RUN} --out out --steps 5000"));
+    let mut child = terminal.show(command, terminal.end());
     terminal.wait_for_a_step();
     terminal.leave();
     // Keys are looked for all the time, and there is nobody left to press one.
