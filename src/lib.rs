@@ -46,6 +46,7 @@ pub mod generate;
 pub mod gpu;
 pub mod graph;
 pub mod guide;
+mod kept;
 pub mod nn;
 pub mod peaks;
 pub mod permutation;

@@ -1,18 +1,20 @@
 //! The terminal while a dashboard has it: taken over, drawn on, and given back whatever happens.
 
-use std::io::{IsTerminal, Stderr, stderr, stdin};
+use std::io::{IsTerminal, Stderr, stderr};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::{cursor, execute, terminal};
 use inflight::{Error, Result};
 use ratatui::backend::CrosstermBackend;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use ratatui::crossterm::{cursor, execute, terminal};
 use ratatui::{Frame, Terminal};
 
-/// Time between two drawings at least.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
+/// Time at least between two looks at the keys, each with a drawing.
+const REFRESH: Duration = Duration::from_millis(100);
+/// How long a look for keys may take when there are none; with no time at all it finds none that are there.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Whether the terminal is taken over.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -53,24 +55,24 @@ impl Screen {
         }
     }
 
-    /// Draws, unless it did just before. Whoever closed the terminal does not want to see it.
+    /// Whether it is long enough ago that the terminal was looked at.
+    pub fn is_due(&self) -> bool {
+        self.drawn.is_none_or(|drawn| drawn.elapsed() >= REFRESH)
+    }
+
+    /// Draws. Whoever closed the terminal does not want to see it.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) {
-        if self.drawn.is_some_and(|drawn| drawn.elapsed() < DRAW_EVERY) {
-            return;
-        }
         self.drawn = Some(Instant::now());
         let _ = self.terminal.as_mut().map(|terminal| terminal.draw(draw));
     }
 
-    /// Whether Ctrl-C was pressed, which a terminal in this state does not turn into a signal.
+    /// Whether Ctrl-C was pressed, which a terminal in this state does not turn into a signal. A terminal that is
+    /// gone, also while it is looked at, has no keys.
     pub fn interrupted(&self) -> bool {
-        // A terminal that is gone has its end to read, again and again, and a poll would not come back.
-        if !stdin().is_terminal() {
-            return false;
-        }
         let mut interrupted = false;
-        while event::poll(Duration::ZERO).unwrap_or(false) {
-            let Ok(Event::Key(key)) = event::read() else { continue };
+        while event::poll(LOOK).unwrap_or(false) {
+            let Ok(event) = event::read() else { break };
+            let Event::Key(key) = event else { continue };
             interrupted |= key.kind == KeyEventKind::Press
                 && key.code == KeyCode::Char('c')
                 && key.modifiers.contains(KeyModifiers::CONTROL);

@@ -571,7 +571,10 @@ fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) ->
         print::note(format!("saved in {}", run_dir.display()));
         return Ok(());
     }
-    let message = format!("stopped by a signal, saved at step {}", summary.steps);
+    let message = match summary.steps {
+        0 => "stopped by a signal before its first step".into(),
+        step => format!("stopped by a signal, saved at step {step}"),
+    };
     Err(Error::new(Stage::Checkpoint, ErrorKind::Stopped, run_dir.display(), message)
         .hint(format!("inflight train --resume {}", run_dir.display())))
 }

@@ -27,12 +27,14 @@ pub(super) fn run<T: Real>(call: &mut Call<'_, '_, T>) {
         Matrix::new(call.real(i), rows, columns).transposed_if(transpose)
     };
     let bias = bias.then(|| call.real(2));
-    if few_rows::fits(call.op, call.shape(0), call.shape(1)) {
-        let (n, factors) = (call.shape(1)[1], [call.real(0), call.real(1)]);
-        let scratch = &mut *call.scratch.shared();
-        return few_rows::few_rows(factors, n, bias, activation, scratch, call.out(0));
-    }
     let (a, b) = (matrix(0, transpose_a), matrix(1, transpose_b));
+    if few_rows::fits(call.op, call.shape(0), call.shape(1)) {
+        let (m, n, k) = (a.rows(), b.columns(), b.rows());
+        let product = few_rows::Product { a: call.real(0), b: call.real(1), m, n, k };
+        let scratch = &mut *call.scratch.shared();
+        let y = call.out(0);
+        return few_rows::few_rows(product, transpose_b, bias, activation, scratch, y);
+    }
     matmul(a, b, bias, activation, call.out(0));
 }
 

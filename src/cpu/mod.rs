@@ -133,7 +133,7 @@ pub fn scratch_len(op: &Op, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> Sc
         Op::CachedAttention { .. } => cached_attention::scratch_len(&outputs[0], &outputs[1]),
         Op::ChooseToken => choose_token::scratch_len(&inputs[0]),
         Op::MatMul { .. } if few_rows::fits(op, &inputs[0], &inputs[1]) => {
-            ScratchLen { shared: few_rows::scratch_len(outputs[0].iter().product()), thread: 0 }
+            ScratchLen { shared: few_rows::scratch_len(op, &inputs[0], &inputs[1]), thread: 0 }
         }
         _ => ScratchLen::default(),
     }

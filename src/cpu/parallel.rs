@@ -14,11 +14,24 @@ pub const CHUNK: usize = 8192;
 /// Sums are taken in this many interleaved parts, which map to vector lanes.
 const LANES: usize = 16;
 
+/// The vector instructions of this processor.
+static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
+
 /// Runs a loop compiled for the best vector instructions this processor has.
 #[inline(always)]
 pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
-    static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
     ARCH.dispatch(work)
+}
+
+/// Runs what names its registers itself.
+#[inline(always)]
+pub fn with_registers<W: pulp::WithSimd>(work: W) -> W::Output {
+    ARCH.dispatch(work)
+}
+
+/// Whether registers hold more than a number.
+pub fn has_vectors() -> bool {
+    !matches!(*ARCH, pulp::Arch::Scalar)
 }
 
 /// y = f(x), element by element.

@@ -6,6 +6,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use pulp::Simd;
 
 use super::special;
 
@@ -45,6 +46,15 @@ pub trait Real:
     /// Below every finite number.
     const NEG_INFINITY: Self;
 
+    /// A register of vector instructions.
+    type Lanes<S: Simd>: bytemuck::Pod;
+    /// The same number in all lanes.
+    fn splat<S: Simd>(simd: S, x: Self) -> Self::Lanes<S>;
+    /// a · b + c, lane by lane.
+    fn multiply_add<S: Simd>(simd: S, abc: [Self::Lanes<S>; 3]) -> Self::Lanes<S>;
+    /// The sum of all lanes.
+    fn total<S: Simd>(simd: S, lanes: Self::Lanes<S>) -> Self;
+
     /// The nearest number to an `f64`.
     fn of(x: f64) -> Self;
     /// The nearest `f32`.
@@ -81,6 +91,20 @@ impl Real for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const NEG_INFINITY: f32 = f32::NEG_INFINITY;
+
+    type Lanes<S: Simd> = S::f32s;
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, x: f32) -> S::f32s {
+        simd.splat_f32s(x)
+    }
+    #[inline(always)]
+    fn multiply_add<S: Simd>(simd: S, [a, b, c]: [S::f32s; 3]) -> S::f32s {
+        simd.mul_add_e_f32s(a, b, c)
+    }
+    #[inline(always)]
+    fn total<S: Simd>(simd: S, lanes: S::f32s) -> f32 {
+        simd.reduce_sum_f32s(lanes)
+    }
 
     #[inline(always)]
     fn of(x: f64) -> f32 {
@@ -133,6 +157,20 @@ impl Real for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
     const NEG_INFINITY: f64 = f64::NEG_INFINITY;
+
+    type Lanes<S: Simd> = S::f64s;
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, x: f64) -> S::f64s {
+        simd.splat_f64s(x)
+    }
+    #[inline(always)]
+    fn multiply_add<S: Simd>(simd: S, [a, b, c]: [S::f64s; 3]) -> S::f64s {
+        simd.mul_add_e_f64s(a, b, c)
+    }
+    #[inline(always)]
+    fn total<S: Simd>(simd: S, lanes: S::f64s) -> f64 {
+        simd.reduce_sum_f64s(lanes)
+    }
 
     #[inline(always)]
     fn of(x: f64) -> f64 {

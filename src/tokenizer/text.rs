@@ -1,6 +1,6 @@
 //! Text as it lies in files, and its tokens kept from one run to the next.
 
-use std::fs::{DirEntry, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,6 +11,7 @@ use super::Tokenizer;
 use super::shards::{self, MANIFEST, ShardOptions};
 use crate::durable::{Temporary, create_folders, rename};
 use crate::error::{Error, Result};
+use crate::kept;
 
 /// A document: a file or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +85,8 @@ pub fn kept_shards(
     let dir = root.join(key(texts, tokenizer)?);
     if !dir.join(MANIFEST).is_file() {
         create_folders(root)?;
-        remove_oldest(root, bytes_max);
+        let used = |dir: &Path| std::fs::metadata(dir.join(MANIFEST)).ok()?.modified().ok();
+        kept::remove_oldest(root, bytes_max, used, |_| true);
         let mut name = dir.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".tmp-{}", std::process::id()));
         let new = Temporary::claim(root.join(name))?;
@@ -107,29 +109,6 @@ pub fn kept_shards(
         Error::data(manifest.display(), "is damaged").hint("removing its folder").caused_by(e)
     })?;
     Ok(manifest.shards.into_iter().map(|shard| dir.join(shard.file)).collect())
-}
-
-/// Removes the tokens that were used the longest ago until all take at most `bytes_max`. What cannot be read or removed
-/// stays, as does what is no folder of tokens.
-fn remove_oldest(root: &Path, bytes_max: u64) {
-    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let kept = |entry: DirEntry| {
-        let dir = entry.path();
-        let used = std::fs::metadata(dir.join(MANIFEST)).ok()?.modified().ok()?;
-        let bytes = entries(&dir).filter_map(|file| file.metadata().ok()).map(|file| file.len());
-        Some((used, bytes.sum::<u64>(), dir))
-    };
-    let mut folders: Vec<_> = entries(root).filter_map(kept).collect();
-    folders.sort();
-    let mut total: u64 = folders.iter().map(|(_, bytes, _)| bytes).sum();
-    for (_, bytes, dir) in folders {
-        if total <= bytes_max {
-            break;
-        }
-        if std::fs::remove_dir_all(&dir).is_ok() {
-            total -= bytes;
-        }
-    }
 }
 
 /// A name for the tokens of texts: they change with the files' paths, lengths and times, and with the tokenizer.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -66,18 +66,26 @@ impl Terminal {
         Self { ours, theirs, seen, gone, reader: Some(reader) }
     }
 
-    /// Starts a program whose terminal this is, in a session of its own.
-    fn start(&self, mut command: Command) -> Child {
-        let end = || self.theirs.try_clone().expect("a copy");
-        command.stdin(end()).stdout(end()).stderr(end());
+    /// The program's end.
+    fn end(&self) -> Stdio {
+        self.theirs.try_clone().expect("a copy").into()
+    }
+
+    /// Starts a program on this terminal.
+    fn show(&self, mut command: Command, stdin: Stdio) -> Child {
+        command.stdin(stdin).stdout(self.end()).stderr(self.end()).spawn().expect("starts")
+    }
+
+    /// Starts a program whose terminal this is, in a session of its own, so that it is told when the terminal goes.
+    fn start(&self, mut command: Command, stdin: Stdio) -> Child {
         let take = || {
             // SAFETY: both calls only concern the process that is about to run the program.
-            let taken = unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1 };
+            let taken = unsafe { libc::setsid() != -1 && libc::ioctl(2, libc::TIOCSCTTY, 0) != -1 };
             if taken { Ok(()) } else { Err(std::io::Error::last_os_error()) }
         };
         // SAFETY: what runs between fork and exec is two system calls that may be made there.
         unsafe { command.pre_exec(take) };
-        command.spawn().expect("starts")
+        self.show(command, stdin)
     }
 
     fn seen(&self) -> String {
@@ -103,6 +111,21 @@ impl Terminal {
         state.c_lflag & (libc::ICANON | libc::ECHO) == libc::ICANON | libc::ECHO
     }
 
+    /// Waits until a step was drawn: only then is there an accuracy.
+    #[track_caller]
+    fn wait_for_a_step(&self) {
+        self.wait_for(ENTER);
+        self.wait_for("accuracy");
+    }
+
+    /// Goes away: with the last copy of our end the system hangs up.
+    fn leave(self) {
+        let Self { ours, theirs, gone, reader, .. } = self;
+        gone.store(true, Ordering::Relaxed);
+        reader.map(JoinHandle::join);
+        drop((ours, theirs));
+    }
+
     /// All that was written, once the program has ended.
     fn close(self) -> String {
         let Self { ours, theirs, seen, reader, .. } = self;
@@ -111,6 +134,22 @@ impl Terminal {
         drop(ours);
         let seen = seen.lock().unwrap();
         seen.clone()
+    }
+}
+
+/// The code that a program ended with; one that does not end is ended, and fails the test.
+#[track_caller]
+fn ended(child: &mut Child) -> Option<i32> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status.code();
+        }
+        if began.elapsed() > PATIENCE {
+            child.kill().expect("a child");
+            panic!("the program does not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -136,45 +175,62 @@ fn a_panic_gives_the_terminal_back() {
     let mut command = desk.command(&format!("{RUN} --out out --steps 100"));
     // The last sample of an epoch is prepared when the dashboard is there: only some batches are before that.
     command.env("INFLIGHT_FAULTS", "panic@95");
-    let mut child = terminal.start(command);
-    let code = child.wait().expect("ends").code();
+    let mut child = terminal.start(command, terminal.end());
+    let code = ended(&mut child);
     let after = after_leaving(terminal);
     assert!(matches!(code, Some(2..=6)), "{code:?}");
     assert!(after.contains("error: ") && after.contains("sample 95"), "{after:?}");
 }
 
-#[test]
-fn ctrl_c_saves_and_gives_the_terminal_back() {
+#[track_caller]
+fn ctrl_c_ends_the_run(stdin: impl FnOnce(&Terminal) -> Stdio) {
     let desk = Desk::new();
     let terminal = Terminal::open();
-    let mut child = terminal.start(desk.command(&format!("{RUN} --out out --steps 1000000")));
-    terminal.wait_for(ENTER);
-    // Drawn at least once, with a step done.
-    terminal.wait_for("step");
+    let command = desk.command(&format!("{RUN} --out out --steps 1000000"));
+    let mut child = terminal.start(command, stdin(&terminal));
+    terminal.wait_for_a_step();
     (&terminal.ours).write_all(b"\x03").expect("typed");
-    let code = child.wait().expect("ends").code();
+    let code = ended(&mut child);
     let after = after_leaving(terminal);
     assert_eq!(code, Some(75), "{after}");
     desk.run("checkpoint verify out", "", 0);
 }
 
 #[test]
+fn ctrl_c_saves_and_gives_the_terminal_back() {
+    ctrl_c_ends_the_run(Terminal::end);
+}
+
+#[test]
+fn ctrl_c_is_heard_where_standard_input_is_no_terminal() {
+    ctrl_c_ends_the_run(|_| Stdio::null());
+}
+
+#[test]
 fn a_terminal_that_goes_away_ends_the_run_with_75_and_a_checkpoint() {
     let desk = Desk::new();
     let terminal = Terminal::open();
-    let mut child = terminal.start(desk.command(&format!("{RUN} --out out --steps 1000000")));
-    terminal.wait_for(ENTER);
-    terminal.wait_for("step");
-    let Terminal { ours, theirs, gone, reader, .. } = terminal;
-    // With the last copy of our end the system hangs up.
-    gone.store(true, Ordering::Relaxed);
-    reader.map(JoinHandle::join);
-    drop((ours, theirs));
-    assert_eq!(child.wait().expect("ends").code(), Some(75));
+    let command = desk.command(&format!("{RUN} --out out --steps 1000000"));
+    let mut child = terminal.start(command, terminal.end());
+    terminal.wait_for_a_step();
+    terminal.leave();
+    assert_eq!(ended(&mut child), Some(75));
     let steps = desk.checkpoints("out");
     let steps = steps.iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok());
     let step = steps.max().expect("a checkpoint");
     let resumed = desk.run(&format!("train --resume out --steps {} --json", step + 5), "", 0);
     let whole = format!("--steps {} --no-eval --no-shuffle", step + 5);
     assert_eq!(resumed.hash(), desk.train("whole", &whole, "", 0).hash());
+}
+
+#[test]
+fn a_terminal_that_goes_away_unnoticed_does_not_hold_the_run_up() {
+    let desk = Desk::new();
+    let terminal = Terminal::open();
+    let command = desk.command(&format!("{RUN} --out out --steps 5000"));
+    let mut child = terminal.show(command, terminal.end());
+    terminal.wait_for_a_step();
+    terminal.leave();
+    // Keys are looked for all the time, and there is nobody left to press one.
+    assert_eq!(ended(&mut child), Some(0));
 }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Budget;
 use super::table::Table;
 use crate::error::{Error, Result};
+use crate::kept;
 use crate::source::blob::read_exact_at;
 use crate::source::{Sample, Target};
 
@@ -65,36 +66,21 @@ impl Folder {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(wrong)?;
         let lock = file.try_lock().is_ok().then_some(file);
-        let others = remove_oldest(root, &dir, bytes / 2);
+        let others = make_room(root, &dir, bytes / 2);
         Ok(Arc::new(Self { dir, budget: Budget::new(bytes.saturating_sub(others)), lock }))
     }
 }
 
-/// Removes other folders, the oldest first, until what is left takes at most `bytes_max`; how much that is. One in
+/// Removes other caches, the oldest first, until those that are left take at most `bytes_max`; how much that is. One in
 /// use stays.
-fn remove_oldest(root: &Path, own: &Path, bytes_max: u64) -> u64 {
-    let folders = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut folders: Vec<_> = folders
-        .filter(|dir| dir != own && dir.join("lock").is_file())
-        .map(|dir| {
-            let files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-            let metas: Vec<_> = files.filter_map(|file| file.metadata().ok()).collect();
-            let bytes: u64 = metas.iter().map(std::fs::Metadata::len).sum();
-            (metas.iter().filter_map(|meta| meta.modified().ok()).max(), bytes, dir)
-        })
-        .collect();
-    folders.sort();
-    let mut total: u64 = folders.iter().map(|(_, bytes, _)| bytes).sum();
-    for (_, bytes, dir) in folders {
-        if total <= bytes_max {
-            break;
-        }
-        let free = File::open(dir.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
-        if free && std::fs::remove_dir_all(&dir).is_ok() {
-            total -= bytes;
-        }
-    }
-    total
+fn make_room(root: &Path, own: &Path, bytes_max: u64) -> u64 {
+    let used = |dir: &Path| {
+        let other = dir != own && dir.join("lock").is_file();
+        let modified = || kept::metadata(dir).filter_map(|file| file.modified().ok());
+        if other { modified().max() } else { None }
+    };
+    let free = |dir: &Path| File::open(dir.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+    kept::remove_oldest(root, bytes_max, used, free)
 }
 
 impl Folder {
@@ -264,9 +250,9 @@ mod tests {
         std::fs::create_dir(root.path().join("other")).expect("a folder");
         std::fs::write(root.path().join("other/file"), [1; 5000]).expect("writes");
         let own = root.path().join("own");
-        let all = remove_oldest(root.path(), &own, u64::MAX);
+        let all = make_room(root.path(), &own, u64::MAX);
         assert!((3000..5000).contains(&all), "{all}");
-        let left = remove_oldest(root.path(), &own, all - 1);
+        let left = make_room(root.path(), &own, all - 1);
         assert_eq!(
             (left, dirs.each_ref().map(|dir| dir.exists())),
             (all / 3 * 2, [true, false, true])
