@@ -1,12 +1,14 @@
 //! What requests say, and what is refused: the parameters of OpenAI's completions and chat completions, and top-k, min-p and
 //! a repetition penalty besides.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Shared, since_1970};
 use crate::generate::{Sampling, check_prompt};
@@ -17,6 +19,9 @@ const TEXTS_MAX: usize = 128;
 
 /// Strings that end a text at most.
 const STOPS_MAX: usize = 16;
+
+/// Characters of a wrong value that are shown.
+const FOUND_MAX: usize = 60;
 
 /// Tokens of a completion that does not say how many, as OpenAI's.
 const COMPLETION_TOKENS: usize = 16;
@@ -30,7 +35,7 @@ const CHAT_ALTERNATIVES: usize = ALTERNATIVES_MAX;
 pub(super) struct ApiError {
     pub status: StatusCode,
     pub message: String,
-    pub param: Option<&'static str>,
+    pub param: Option<Cow<'static, str>>,
     pub code: Option<&'static str>,
     pub retry_after_s: Option<u64>,
 }
@@ -41,7 +46,8 @@ impl ApiError {
     }
 
     /// A parameter that is wrong.
-    pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
+    pub fn invalid(param: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        let param = param.into();
         let message = format!("{param}: {}", message.into());
         Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, message) }
     }
@@ -51,7 +57,7 @@ impl ApiError {
     }
 
     /// As OpenAI's clients expect it.
-    pub fn body(&self) -> serde_json::Value {
+    pub fn body(&self) -> Value {
         let kind = match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -74,7 +80,7 @@ impl IntoResponse for ApiError {
 
 /// One of something, or several.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
 pub(super) enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
@@ -91,7 +97,10 @@ impl<T> OneOrMany<T> {
 
 /// What texts begin with.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a string, a list of strings, a list of tokens or a list of such lists"
+)]
 enum Prompt {
     Text(String),
     Texts(Vec<String>),
@@ -117,7 +126,7 @@ struct Settings {
     stream_options: Option<StreamOptions>,
     presence_penalty: Option<f64>,
     frequency_penalty: Option<f64>,
-    logit_bias: Option<serde_json::Map<String, serde_json::Value>>,
+    logit_bias: Option<serde_json::Map<String, Value>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -139,6 +148,7 @@ struct CompletionRequest {
 
 #[derive(Debug, Deserialize)]
 struct ChatRequest {
+    #[serde(default)]
     messages: Vec<Message>,
     logprobs: Option<bool>,
     top_logprobs: Option<i64>,
@@ -156,7 +166,7 @@ pub(super) struct Message {
 
 /// What a message says: a text, or parts of one.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected messages whose content is a text or a list of parts")]
 pub(super) enum Content {
     Text(String),
     Parts(Vec<Part>),
@@ -373,10 +383,61 @@ fn fresh_seed(shared: &Shared) -> u64 {
     since_1970().as_nanos() as u64 ^ shared.requests.load(Ordering::Relaxed) << 40
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|e| {
-        ApiError::new(StatusCode::BAD_REQUEST, format!("the body is no such request: {e}"))
+        wrong_parameter::<T>(body).unwrap_or_else(|| {
+            ApiError::new(StatusCode::BAD_REQUEST, format!("the body is no such request: {e}"))
+        })
     })
+}
+
+/// The parameter that makes no request even alone, if there is one: none is required.
+fn wrong_parameter<T: DeserializeOwned>(body: &[u8]) -> Option<ApiError> {
+    let Value::Object(parameters) = serde_json::from_slice(body).ok()? else { return None };
+    parameters.into_iter().find_map(|(name, value)| {
+        let found = kind(&value);
+        let alone = Value::Object([(name.clone(), value)].into_iter().collect());
+        let error = serde_json::from_value::<T>(alone).err()?.to_string();
+        Some(ApiError::invalid(name, mismatch(found, &error)))
+    })
+}
+
+/// What a value is.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// What was found and what is expected, from serde's words for it.
+fn mismatch(found: &str, error: &str) -> String {
+    let told = ["invalid type: ", "invalid value: "];
+    let told = told.iter().find_map(|kind| error.strip_prefix(kind));
+    let (found, expected) = match told.and_then(|told| told.rsplit_once(", expected ")) {
+        Some(both) => both,
+        None => match error.strip_prefix("expected ") {
+            Some(expected) => (found, expected),
+            None => return error.into(),
+        },
+    };
+    let expected = match expected {
+        "usize" | "u32" => "a whole number, not below 0",
+        "i64" => "a whole number",
+        "f64" => "a number",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        other => other.strip_prefix("struct ").map_or(other, |_| "an object"),
+    };
+    let mut shown: String = found.chars().take(FOUND_MAX).collect();
+    if shown.len() < found.len() {
+        shown.push('…');
+    }
+    format!("found {shown}, expected {expected}")
 }
 
 fn encode(param: &'static str, text: &str, shared: &Shared) -> Result<Vec<u32>, ApiError> {

@@ -140,6 +140,33 @@ fn what_is_wrong_is_told() {
         (json!({ "prompt": "a", "best_of": 3 }), 400, "best_of", "another number than n"),
         (json!({ "prompt": "a", "logit_bias": { "5": 1 } }), 400, "logit_bias", "not supported"),
         (
+            json!({ "prompt": "a", "max_tokens": "ten" }),
+            400,
+            "max_tokens",
+            "max_tokens: found string \"ten\", expected a whole number, not below 0",
+        ),
+        (json!({ "max_tokens": -1 }), 400, "max_tokens", "found integer `-1`, expected a whole"),
+        (json!({ "top_k": 1.5 }), 400, "top_k", "found floating point `1.5`, expected a whole"),
+        (json!({ "seed": [1] }), 400, "seed", "found sequence, expected a whole number"),
+        (json!({ "min_p": "low" }), 400, "min_p", "found string \"low\", expected a number"),
+        (json!({ "stream": 1 }), 400, "stream", "found integer `1`, expected a boolean"),
+        (json!({ "suffix": 1 }), 400, "suffix", "found integer `1`, expected a string"),
+        (
+            json!({ "stop": { "a": 1 } }),
+            400,
+            "stop",
+            "found an object, expected a string or a list of strings",
+        ),
+        (json!({ "prompt": true }), 400, "prompt", "found a boolean, expected a string, a list"),
+        (json!({ "prompt": ["a", 1] }), 400, "prompt", "found a list, expected a string, a list"),
+        (json!({ "stream_options": 1 }), 400, "stream_options", "`1`, expected an object"),
+        (
+            json!({ "max_tokens": "x".repeat(1000) }),
+            400,
+            "max_tokens",
+            "xxx…, expected a whole number",
+        ),
+        (
             json!({ "prompt": "a", "model": "large" }),
             404,
             "model",
@@ -158,7 +185,21 @@ fn what_is_wrong_is_told() {
     assert_eq!(too_long["error"]["code"], "context_length_exceeded");
     let chat = |body: Value| post(serving.address, "/v1/chat/completions", &body);
     assert_eq!(chat(json!({ "messages": [] })).status, 400);
-    assert_eq!(chat(json!({ "messages": [{ "content": "no role" }] })).status, 400);
+    for (body, words) in [
+        (json!({}), "messages: found none, expected at least one"),
+        (json!({ "messages": [{ "content": "no role" }] }), "messages: missing field `role`"),
+        (json!({ "messages": "Hello" }), "messages: found string \"Hello\", expected a list"),
+        (
+            json!({ "messages": [{ "role": "user", "content": 1 }] }),
+            "messages: found a list, expected messages whose content is a text",
+        ),
+    ] {
+        let answer = chat(body);
+        assert_eq!(answer.status, 400);
+        let error = &answer.json()["error"];
+        assert_eq!(error["param"], "messages");
+        assert!(error["message"].as_str().is_some_and(|found| found.contains(words)), "{error}");
+    }
     let answer = ask(serving.address, "POST", "/v1/completions", "", "{ no JSON");
     assert_eq!(answer.status, 400);
     assert!(answer.text().contains("key must be a string at line 1 column 3"));
