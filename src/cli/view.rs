@@ -95,15 +95,16 @@ impl View {
             // A signal comes to the program by itself.
             Self::Bar(_) | Self::Log => _ = interrupt,
             #[cfg(feature = "tui")]
-            Self::Dashboard(dashboard, screen) if screen.is_due() => {
+            Self::Dashboard(dashboard, screen) => {
+                if !screen.is_due() {
+                    return;
+                }
                 if screen.interrupted() {
                     interrupt.press();
                 }
                 print::captured().into_iter().for_each(|line| dashboard.line(line));
                 screen.draw(|frame| dashboard.draw(frame));
             }
-            #[cfg(feature = "tui")]
-            Self::Dashboard(..) => {}
         }
     }
 
