@@ -101,7 +101,7 @@ impl Error {
         Self(Arc::new(Inner {
             stage,
             kind,
-            item: printable(&item.to_string()),
+            item: in_one_line(&item.to_string()),
             message: printable(&message.to_string()),
             hint: None,
             source: None,
@@ -154,7 +154,7 @@ impl Error {
     /// Prefixes the item, for example with the sample that was being read.
     pub fn within(mut self, item: impl fmt::Display) -> Self {
         let inner = Arc::make_mut(&mut self.0);
-        inner.item = format!("{}: {}", printable(&item.to_string()), inner.item);
+        inner.item = format!("{}: {}", in_one_line(&item.to_string()), inner.item);
         self
     }
 
@@ -196,17 +196,18 @@ impl std::error::Error for Error {
     }
 }
 
-/// The text with control characters written out, but for ends of lines: names that files give must not steer a terminal.
-fn printable(text: &str) -> String {
+/// The text with control characters written out: names that files give must not steer a terminal.
+fn in_one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
+}
+
+/// As [`in_one_line`], but for ends of lines, of which messages have some of their own.
+fn printable(text: &str) -> String {
+    text.split('\n').map(in_one_line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -215,10 +216,10 @@ mod tests {
 
     #[test]
     fn names_of_files_do_not_steer_a_terminal() {
-        let error = Error::data("a\u{1b}[2J.csv", "column \u{9b}31m\0é\n  b").hint("\rrm");
-        let error = error.within("sample\u{7}");
-        let expected =
-            "source: sample\\u{7}: a\\u{1b}[2J.csv: column \\u{9b}31m\\u{0}é\n  b; try \\rrm";
+        let error =
+            Error::data("a\u{1b}[2J.csv column b\nc", "column \u{9b}31m\0é\n  b").hint("\rrm");
+        let error = error.within("sample\u{7}\n");
+        let expected = "source: sample\\u{7}\\n: a\\u{1b}[2J.csv column b\\nc: column \\u{9b}31m\\u{0}é\n  b; try \\rrm";
         assert_eq!(error.to_string(), expected);
     }
 

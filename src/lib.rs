@@ -54,6 +54,7 @@ pub mod pipeline;
 pub mod prepare;
 pub mod quarantine;
 pub mod report;
+mod ring;
 pub mod rng;
 pub mod sampler;
 #[cfg(feature = "serve")]

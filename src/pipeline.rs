@@ -12,7 +12,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -30,6 +29,7 @@ use crate::graph::plan::Pass;
 use crate::prepare::{Filler, Keys, panicked};
 use crate::quarantine::Quarantine;
 use crate::report::trace::{Tracer, Track};
+use crate::ring::Ring;
 use crate::source::supply::{READERS_MAX, Supply};
 use crate::source::{ReadAhead, Source};
 use crate::transform::Transform;
@@ -159,14 +159,13 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::start`].
     pub fn start_traced(
-        mut slots: Vec<Slot>,
+        slots: Vec<Slot>,
         agenda: impl Iterator<Item = Work> + Send + 'static,
         mut preparation: Preparation,
         tracer: Option<Arc<Tracer>>,
         device: impl FnOnce(DeviceEnds) + Send + 'static,
     ) -> Result<Self> {
         // Bound: the ring itself. No more batches can exist than slots, so no send ever waits on these.
-        slots.reverse();
         let (empty_in, empty_out) = bounded(slots.len());
         let (full_in, full_out) = bounded(slots.len() + 1);
         preparation.workers = preparation.workers.max(1);
@@ -187,8 +186,7 @@ impl Pipeline {
         pipeline.spawn("prepare", move || {
             let announce = |work: &Work| source_of(work, &preparation).0.announce(&work.indices);
             let foresight = Foresight::new(agenda, depth, announce, autotune);
-            let wanted = &gauges.at_work.slots;
-            let ring = Ring { empty: &empty_out, kept: slots, in_play: 0, wanted };
+            let ring = Ring::new(slots, &empty_out, &gauges.at_work.slots);
             prepare_loop(foresight, &preparation, &pool, ring, &full_in, &gauges);
         })?;
         pipeline.spawn("device", move || device(ends))?;
@@ -292,36 +290,6 @@ fn tuner(preparation: &Preparation, ring: usize, ahead: &[Arc<ReadAhead>]) -> Tu
         workers: find.workers.then_some(*workers),
     };
     Tuner::new(given, free)
-}
-
-/// The ring as the prepare thread sees it: slots that come back empty, and those that are not in play.
-struct Ring<'a> {
-    empty: &'a Receiver<Slot>,
-    kept: Vec<Slot>,
-    in_play: usize,
-    /// How many are to be in play.
-    wanted: &'a AtomicUsize,
-}
-
-impl Ring<'_> {
-    /// Waits for an empty slot; none when the device is gone.
-    fn next(&mut self) -> Option<Slot> {
-        if self.in_play < self.wanted.load(Ordering::Relaxed)
-            && let Some(slot) = self.kept.pop()
-        {
-            self.in_play += 1;
-            return Some(slot);
-        }
-        loop {
-            let slot = self.empty.recv().ok()?;
-            // Never the last one, whatever is wanted: it would not come back.
-            if self.in_play <= self.wanted.load(Ordering::Relaxed).max(1) {
-                return Some(slot);
-            }
-            self.in_play -= 1;
-            self.kept.push(slot);
-        }
-    }
 }
 
 /// A panic becomes an error, so that it reaches whoever waits for the batch.

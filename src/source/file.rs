@@ -76,26 +76,17 @@ impl Input {
         if self.compressed { unpack_bytes_max(self.file_bytes) } else { self.file_bytes }
     }
 
-    /// As [`fill`](Self::fill), of a file that says nothing of its length: a gzip stream that is cut is an error.
-    pub fn fill_whole(&mut self, path: &Path, buffer: &mut [u8]) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.reader.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if self.compressed => {
-                    return Err(Error::data(
-                        path.display(),
-                        "is damaged or cut short: not valid gzip data",
-                    )
-                    .hint("fetching it again")
-                    .caused_by(e));
-                }
-                Err(e) => return Err(io_error(path, e)),
+    /// Appends at most `bytes` to `buffer`, which grows with what is there; fewer mean the end of the data. Unlike in
+    /// [`fill`](Self::fill), a gzip stream that is cut is an error: nothing says how long the data are.
+    pub fn append(&mut self, path: &Path, buffer: &mut Vec<u8>, bytes: usize) -> Result<usize> {
+        self.reader.by_ref().take(bytes as u64).read_to_end(buffer).map_err(|error| {
+            if !self.compressed {
+                return io_error(path, error);
             }
-        }
-        Ok(filled)
+            Error::data(path.display(), "is damaged or cut short: not valid gzip data")
+                .hint("fetching it again")
+                .caused_by(error)
+        })
     }
 
     /// Fills as much of `buffer` as there is; fewer bytes than asked for mean the end of the data.

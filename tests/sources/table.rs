@@ -380,6 +380,18 @@ fn damaged_and_hostile_tables_are_refused() {
         &y,
         "row 1501 column x: found \"one\", expected a number",
     );
+    assert_error(
+        "list.jsonl",
+        "[{\"x\": 1, \"y\": \"a\"}]",
+        &y,
+        "{}: begins with \"[{\\\"x\\\": 1, \\\"y\\\": \\\"a\\\"}]\", expected a JSON object in every line; try jq -c",
+    );
+    assert_error(
+        "fields.ndjson",
+        "x,y\n1,a\n",
+        &y,
+        "expected a JSON object in every line; try a name",
+    );
     assert_error("number.jsonl", json_rows("7"), &y, "row 1501: is not a JSON object");
     // A column of whole numbers with very many values is no class.
     let many: String = (0..2000).map(|i| format!("0.5,{i}\n")).collect();

@@ -145,11 +145,24 @@ fn text_head(path: &Path, header: Option<bool>) -> Result<Head> {
     if sample.trim_ascii().is_empty() {
         return Err(Error::data(path.display(), "found an empty file, expected a table"));
     }
-    if sample.trim_ascii_start().starts_with(b"{") {
-        json_lines::head(path, sample)
-    } else {
-        delimited::head(path, sample, header)
+    let start = sample.trim_ascii_start();
+    if start.starts_with(b"{") {
+        return json_lines::head(path, sample);
     }
+    let name = path.to_string_lossy().to_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    if name.ends_with(".jsonl") || name.ends_with(".ndjson") {
+        let found: String = String::from_utf8_lossy(start).chars().take(20).collect();
+        let error = Error::data(
+            path.display(),
+            format!("begins with {found:?}, expected a JSON object in every line"),
+        );
+        return Err(match start[0] {
+            b'[' => error.hint("jq -c '.[]', which puts each element of a list into a line"),
+            _ => error.hint("a name that ends in .csv, if it is a table of fields"),
+        });
+    }
+    delimited::head(path, sample, header)
 }
 
 /// What the fields of a column in the first rows seem to be.

@@ -115,11 +115,9 @@ impl Pieces {
         if self.ended || had >= bytes {
             return Ok(());
         }
-        self.buffer.resize(bytes, 0);
-        let filled = self.input.fill_whole(&self.path, &mut self.buffer[had..])?;
-        self.ended = filled < bytes - had;
-        self.buffer.truncate(had + filled);
-        self.bytes += filled as u64;
+        let read = self.input.append(&self.path, &mut self.buffer, bytes - had)?;
+        self.ended = read < bytes - had;
+        self.bytes += read as u64;
         let most = self.input.claim_bytes_max();
         if self.input.compressed && self.bytes > most {
             let message = format!("unpacks to over {most} bytes from {}", self.input.file_bytes);
@@ -200,6 +198,17 @@ mod tests {
         assert_eq!(end("a,5\" pipe\nc,d\n", 12), Some(10));
         assert_eq!(end("a,\"open\nand never closed\n", 100), None);
         assert_eq!(end("a,b\nc,\"open\nand", 100), Some(4));
+    }
+
+    #[test]
+    fn a_short_file_takes_little_memory() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("rows.csv");
+        std::fs::write(&path, "a,b\n1,2\n").expect("writes");
+        let mut pieces = Pieces::open(&path, Ends::Lines).expect("opens");
+        let (buffer, ranges) = pieces.next_wave().expect("reads").expect("a wave");
+        assert_eq!((&buffer[..], ranges), (&b"a,b\n1,2\n"[..], vec![0..8]));
+        assert!(buffer.capacity() <= 1 << 10, "{} bytes", buffer.capacity());
     }
 
     #[test]
