@@ -1,7 +1,10 @@
 //! Any bytes, opened as a data set of some format and read through: the outcome is samples, or an error that names the
 //! file. Shared by the fuzz targets and by `tests/hostile.rs`, which damages each format's [`seed`](Format::seed).
 
+#[cfg(feature = "parquet")]
+mod columns;
 mod kept;
+mod seeds;
 
 use std::fs;
 use std::io::Write as _;
@@ -200,12 +203,19 @@ fn split(bytes: &[u8]) -> (&[u8], &[u8]) {
     rest.split_at(rest.len().min(u32::from_le_bytes(*len) as usize))
 }
 
-/// A file of NumPy, format 1.0.
+/// A file of NumPy, format 1.0, in C's order.
 fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
-    let head = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    npy_of(1, descr, false, shape, data)
+}
+
+/// A file of NumPy, of a version of the format and an order of dimensions.
+fn npy_of(version: u8, descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
+    let fortran = if fortran { "True" } else { "False" };
+    let head = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': ({shape}), }}");
     let head = format!("{head:<117}\n");
-    let len = (head.len() as u16).to_le_bytes();
-    [&b"\x93NUMPY\x01\x00"[..], &len, head.as_bytes(), data].concat()
+    let len = (head.len() as u32).to_le_bytes();
+    let len = if version == 1 { &len[..2] } else { &len[..] };
+    [&b"\x93NUMPY"[..], &[version, 0], len, head.as_bytes(), data].concat()
 }
 
 fn png(grey: u8) -> Vec<u8> {
@@ -213,38 +223,6 @@ fn png(grey: u8) -> Vec<u8> {
     let picture = image::RgbImage::from_pixel(9, 8, image::Rgb([grey * 40; 3]));
     picture.write_to(&mut bytes, image::ImageFormat::Png).expect("encodes");
     bytes.into_inner()
-}
-
-#[cfg(feature = "parquet")]
-mod columns {
-    use std::sync::Arc;
-
-    use ::parquet::arrow::ArrowWriter;
-    use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray};
-
-    fn batch() -> RecordBatch {
-        let age: ArrayRef = Arc::new(Float32Array::from(vec![Some(1.5), None, Some(3.0)]));
-        let label: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "a"]));
-        RecordBatch::try_from_iter([("age", age), ("label", label)]).expect("a batch")
-    }
-
-    pub fn parquet() -> Vec<u8> {
-        let batch = batch();
-        let mut bytes = Vec::new();
-        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).expect("a writer");
-        writer.write(&batch).expect("writes");
-        writer.close().expect("closes");
-        bytes
-    }
-
-    pub fn arrow() -> Vec<u8> {
-        let batch = batch();
-        let mut writer =
-            arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).expect("a writer");
-        writer.write(&batch).expect("writes");
-        writer.finish().expect("finishes");
-        writer.into_inner().expect("ends")
-    }
 }
 
 /// Opens `bytes` as `format` in the empty folder `dir` and reads its samples; how many were read.

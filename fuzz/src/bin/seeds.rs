@@ -12,7 +12,9 @@ fn main() -> std::io::Result<()> {
             Format::JsonLines => "json_lines".into(),
             _ => name.to_lowercase(),
         };
-        write(&target, "seed", &format.seed())?;
+        for (number, seed) in format.seeds().iter().enumerate() {
+            write(&target, &format!("seed-{number}"), seed)?;
+        }
         write_found(&target)?;
     }
     ALL.iter().try_for_each(|kept| write(&format!("{kept:?}").to_lowercase(), "seed", &kept.seed()))
