@@ -212,7 +212,9 @@ fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
 fn npy_of(version: u8, descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
     let fortran = if fortran { "True" } else { "False" };
     let head = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': ({shape}), }}");
-    let head = format!("{head:<117}\n");
+    // Data begin at a multiple of 64 bytes.
+    let width = if version == 1 { 117 } else { 115 };
+    let head = format!("{head:<width$}\n");
     let len = (head.len() as u32).to_le_bytes();
     let len = if version == 1 { &len[..2] } else { &len[..] };
     [&b"\x93NUMPY"[..], &[version, 0], len, head.as_bytes(), data].concat()

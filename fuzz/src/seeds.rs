@@ -144,7 +144,7 @@ fn tensors() -> Vec<Vec<u8>> {
     vec![of("F16", 2), of("BF16", 2), of("F32", 4), of("F64", 8)]
 }
 
-/// Shards with long names, with attributes, packed, and with other members.
+/// Shards with long names, with attributes, and with other members.
 fn shards() -> Vec<Vec<u8>> {
     let entry = |archive: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8], gnu: bool| {
         let mut header = if gnu { tar::Header::new_gnu() } else { tar::Header::new_ustar() };
@@ -152,28 +152,25 @@ fn shards() -> Vec<Vec<u8>> {
         header.set_mode(0o644);
         archive.append_data(&mut header, name, bytes).expect("appends");
     };
-    let shard = |prefix: &str, members: [(&str, &[u8]); 2], gnu: bool| {
+    let shard = |prefix: &str, gnu: bool, members: &dyn Fn(u8) -> [(&'static str, Vec<u8>); 2]| {
         let mut archive = tar::Builder::new(Vec::new());
         for i in 0..3 {
-            for (extension, bytes) in members {
+            for (extension, bytes) in members(i) {
                 if !gnu {
                     let comment = [("comment", &b"of no use"[..])];
                     archive.append_pax_extensions(comment).expect("appends");
                 }
-                entry(&mut archive, &format!("{prefix}{i}.{extension}"), bytes, gnu);
+                entry(&mut archive, &format!("{prefix}{i}.{extension}"), &bytes, gnu);
             }
         }
         archive.into_inner().expect("finishes")
     };
-    let (picture, jpeg) = (png(1), Format::Image.seed());
-    let long = format!("{}/", "folder/".repeat(20).trim_end_matches('/'));
-    let json = br#"{"label": 1, "text": "caf\u00e9"}"#;
-    let seed = Format::WebDataset.seed();
+    let long = "folder/".repeat(20);
+    let json = |i| format!("{{\"label\": {i}, \"text\": \"caf\\u00e9\"}}").into_bytes();
     vec![
-        shard(&long, [("png", &picture), ("cls", b"1")], true),
-        shard("a", [("png", &picture), ("cls", b"2\n")], false),
-        shard("b", [("jpg", &jpeg), ("json", json)], true),
-        gzip(&seed),
+        shard(&long, true, &|i| [("png", png(i)), ("cls", vec![b'0' + i])]),
+        shard("a", false, &|i| [("png", png(i)), ("cls", format!("{i}\n").into())]),
+        shard("b", true, &|i| [("jpg", Format::Image.seed()), ("json", json(i))]),
     ]
 }
 

@@ -797,5 +797,17 @@ mod columnar {
                 (&[10 * i as u8; 6][..], Target::Class(class))
             );
         }
+        // Of Arrow's own format only rows are read, not pictures.
+        let path = dir.path().join("images.arrow");
+        let file = File::create(&path).unwrap();
+        let mut writer = arrow_ipc::writer::FileWriter::try_new(file, &batch.schema()).unwrap();
+        writer.write(&batch).and_then(|()| writer.finish()).unwrap();
+        let Err(error) = open_with(&path, &DataConfig::default()) else { panic!("is refused") };
+        let error = error.to_string();
+        let expected = format!(
+            "source: {}: column \"image\" holds images in Arrow IPC, expected such a table as Parquet; try ",
+            path.display()
+        );
+        assert!(error.starts_with(&expected), "{error}");
     }
 }

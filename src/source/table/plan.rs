@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::block::{Kind, Wanted};
 use super::fitted::{FeatureEncoding, Fitted, FittedTarget};
-use super::head::{Column, Head, Look};
+use super::head::{Column, Format, Head, Look};
 use crate::error::{Error, Result};
 use crate::source::config::{DataConfig, Task};
 
@@ -57,6 +57,14 @@ pub(crate) fn plan(head: &Head, data: &DataConfig) -> Result<Plan> {
     let first = |fits: &dyn Fn(&Look) -> bool| head.columns.iter().position(|c| fits(&c.look));
     if data.columns.is_empty() {
         if let Some(image) = first(&|look| *look == Look::Images) {
+            if head.format != Format::Parquet {
+                let message = format!(
+                    "column {:?} holds images in Arrow IPC, expected such a table as Parquet",
+                    head.columns[image].name
+                );
+                return Err(Error::data(head.path.display(), message)
+                    .hint("dataset.to_parquet(\"images.parquet\")"));
+            }
             return Ok(Plan::Images { image, label: label(head, data, image)? });
         }
         if let Some(path) = first(&|look| *look == Look::ImagePaths) {
