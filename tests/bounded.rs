@@ -1,0 +1,111 @@
+//! What a file says of its own size takes no memory that it does not pay for. Alone in its file, and so in its process: the
+//! allocator counts, and what other tests take would count as well.
+
+#[path = "../fuzz/src/lib.rs"]
+#[allow(dead_code, reason = "the fuzz targets use the rest")]
+mod formats;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use formats::{ALL, Format, read, read_kept};
+
+/// Counts what is taken, and the most that was at the same time.
+struct Counting;
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is the system's allocator's; counting touches no memory of others.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        MOST.fetch_max(TAKEN.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        // SAFETY: the caller's promise is the system's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        MOST.fetch_max(TAKEN.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        // SAFETY: the caller's promise is the system's.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        TAKEN.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's promise is the system's.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// What a reader may take for a file of some kilobytes: its own tables and buffers.
+const BYTES_MAX: usize = 2 << 20;
+
+/// The same for one that is packed, or a picture: that much any may unpack to.
+const PACKED_BYTES_MAX: usize = 80 << 20;
+
+/// Bytes that `act` takes at most, beyond what is there before it.
+fn most<T>(act: impl FnOnce() -> T) -> usize {
+    let before = TAKEN.load(Relaxed);
+    MOST.store(before, Relaxed);
+    drop(act());
+    MOST.load(Relaxed).saturating_sub(before)
+}
+
+/// Copies of a file with large numbers in the place of what is there, all over it.
+fn damaged(seed: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let numbers: [&[u8]; 5] = [
+        &[0xff; 8],
+        &[0xff, 0xff, 0xff, 0x3f],
+        &[0x3f, 0xff, 0xff, 0xff],
+        &[0, 0, 0, 0, 0x10, 0, 0, 0],
+        b"99999999",
+    ];
+    let places = (0..seed.len()).step_by((seed.len() / 24).max(1));
+    places.flat_map(move |at| {
+        numbers.map(|number| {
+            let mut bytes = seed.to_vec();
+            let end = (at + number.len()).min(seed.len());
+            bytes[at..end].copy_from_slice(&number[..end - at]);
+            bytes
+        })
+    })
+}
+
+fn is_packed(format: Format, seed: &[u8]) -> bool {
+    matches!(format, Format::Npz | Format::Image) || seed.starts_with(&[0x1f, 0x8b])
+}
+
+#[test]
+fn a_short_file_takes_little_memory_whatever_it_says() {
+    // Looking for names of functions in a panic that a reader catches takes a hundred times as much as the file.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // What is made once is not the file's.
+    Format::all().iter().for_each(|format| drop(read(*format, &format.seed(), folder.path())));
+    for format in Format::all() {
+        let mut highest = 0;
+        for seed in format.seeds() {
+            let bound = if is_packed(format, &seed) { PACKED_BYTES_MAX } else { BYTES_MAX };
+            for bytes in damaged(&seed) {
+                let taken = most(|| read(format, &bytes, folder.path()));
+                assert!(taken <= bound, "{format:?}: {taken} bytes for {bytes:02x?}");
+                highest = highest.max(taken);
+            }
+        }
+        println!("{format:?}: {highest} bytes at most");
+    }
+    for &kept in ALL {
+        let seed = kept.seed();
+        drop(read_kept(kept, &seed, folder.path()));
+        let mut highest = 0;
+        for bytes in damaged(&seed) {
+            let taken = most(|| read_kept(kept, &bytes, folder.path()));
+            assert!(taken <= BYTES_MAX, "{kept:?}: {taken} bytes for {bytes:02x?}");
+            highest = highest.max(taken);
+        }
+        println!("{kept:?}: {highest} bytes at most");
+    }
+}
