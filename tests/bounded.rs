@@ -40,10 +40,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// What a reader may take for a short file: its own tables and buffers.
-const BYTES_MAX: usize = 4 << 20;
+/// What a reader may take for a file of some kilobytes: its own tables and buffers.
+const BYTES_MAX: usize = 2 << 20;
 
-/// The same for a file that is packed, or whose pictures are: that much any may unpack to.
+/// The same for one that is packed, or a picture: that much any may unpack to.
 const PACKED_BYTES_MAX: usize = 80 << 20;
 
 /// Bytes that `act` takes at most, beyond what is there before it.
@@ -63,7 +63,7 @@ fn damaged(seed: &[u8]) -> impl Iterator<Item = Vec<u8>> {
         &[0, 0, 0, 0, 0x10, 0, 0, 0],
         b"99999999",
     ];
-    let places = (0..seed.len()).step_by((seed.len() / 40).max(1));
+    let places = (0..seed.len()).step_by((seed.len() / 24).max(1));
     places.flat_map(move |at| {
         numbers.map(|number| {
             let mut bytes = seed.to_vec();
@@ -75,20 +75,13 @@ fn damaged(seed: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 }
 
 fn is_packed(format: Format, seed: &[u8]) -> bool {
-    let may_be = matches!(
-        format,
-        Format::Idx
-            | Format::Npz
-            | Format::Image
-            | Format::WebDataset
-            | Format::Parquet
-            | Format::Arrow
-    );
-    may_be || seed.starts_with(&[0x1f, 0x8b])
+    matches!(format, Format::Npz | Format::Image) || seed.starts_with(&[0x1f, 0x8b])
 }
 
 #[test]
 fn a_short_file_takes_little_memory_whatever_it_says() {
+    // Looking for names of functions in a panic that a reader catches takes a hundred times as much as the file.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let folder = tempfile::tempdir().expect("a temporary folder");
     // What is made once is not the file's.
     Format::all().iter().for_each(|format| drop(read(*format, &format.seed(), folder.path())));
