@@ -8,7 +8,7 @@ mod formats;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use formats::{ALL, Format, read, read_kept};
+use formats::{ALL, Format, found, read, read_kept};
 
 /// Counts what is taken, and the most that was at the same time.
 struct Counting;
@@ -96,6 +96,10 @@ fn a_short_file_takes_little_memory_whatever_it_says() {
             }
         }
         println!("{format:?}: {highest} bytes at most");
+    }
+    for (format, bytes) in found() {
+        let taken = most(|| read(format, &bytes, folder.path()));
+        assert!(taken <= PACKED_BYTES_MAX, "{format:?}: {taken} bytes for {bytes:02x?}");
     }
     for &kept in ALL {
         let seed = kept.seed();

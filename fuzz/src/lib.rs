@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 pub use kept::{ALL, Kept, read_kept};
+pub use seeds::found;
 
 use inflight::source::{DataConfig, ENDLESS, OpenOptions, Source, Viewer, open};
 
@@ -69,6 +70,14 @@ impl Format {
             all.extend([Self::Parquet, Self::Arrow]);
         }
         all
+    }
+
+    /// The name of its fuzz target, and of its folders of seeds.
+    pub fn target(self) -> String {
+        match self {
+            Self::JsonLines => "json_lines".into(),
+            _ => format!("{self:?}").to_lowercase(),
+        }
     }
 
     /// Writes `bytes` as a data set of this format into an empty folder; returns what to open.

@@ -2,7 +2,7 @@
 //! whole it seldom finds.
 
 use std::io::{Cursor, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Format, joined, npy, npy_of, png};
 
@@ -82,25 +82,43 @@ fn archive(x: &[u8], y: &[u8]) -> Vec<u8> {
     archive.finish().expect("finishes").into_inner()
 }
 
+/// A folder of the repository.
+fn in_tree(folder: &str) -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = if here.join("fuzz").is_dir() { here } else { here.parent().expect("is below it") };
+    root.join(folder)
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("is in-tree");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("reads").path()).collect();
+    paths.sort();
+    paths
+}
+
+/// What a fuzzer found once, each mended since.
+pub fn found() -> Vec<(Format, Vec<u8>)> {
+    let mut found = Vec::new();
+    for folder in files(&in_tree("fuzz/found")) {
+        let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
+        // Without a feature some formats are not read.
+        if let Some(format) = Format::all().into_iter().find(|format| format.target() == name) {
+            let bytes = |path| std::fs::read(path).expect("reads");
+            found.extend(files(&folder).into_iter().map(|path| (format, bytes(path))));
+        }
+    }
+    found
+}
+
 /// The short ones of `tests/pixels`: all formats, samplings, orientations and depths.
 fn pictures() -> Vec<Vec<u8>> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = [here.join("tests/pixels"), here.join("../tests/pixels")];
-    let folder = folder.iter().find(|folder| folder.is_dir()).expect("is in-tree");
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .expect("lists")
-        .map(|entry| entry.expect("reads").path())
-        .collect();
-    paths.sort();
-    let named = |path: &Path| {
+    let named = |path: &PathBuf| {
         let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
         ["bmp", "gif", "jpg", "png", "webp"].contains(&&*extension)
     };
-    let files = paths.into_iter().filter(|path| named(path));
-    files
-        .map(|path| std::fs::read(path).expect("reads"))
-        .filter(|f| f.len() <= PICTURE_BYTES_MAX)
-        .collect()
+    let paths = files(&in_tree("tests/pixels")).into_iter().filter(named);
+    let read = paths.map(|path| std::fs::read(path).expect("reads"));
+    read.filter(|bytes| bytes.len() <= PICTURE_BYTES_MAX).collect()
 }
 
 fn delimited() -> Vec<Vec<u8>> {

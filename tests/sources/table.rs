@@ -753,6 +753,20 @@ mod columnar {
                 assert!(error.to_string().contains("a.parquet"), "{error}");
             }
         }
+        // What heads of pages claim is held against the file before it is believed: here the three values of a dictionary.
+        write(&path, &pets(200), 1000, None);
+        let whole = fs::read(&path).unwrap();
+        let head = [0x4c, 0x15, 6, 0x15];
+        let at = whole.windows(4).position(|bytes| bytes == head).expect("a dictionary");
+        let claimed =
+            [&whole[..at], &[0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0xf, 0x15], &whole[at + 4..]]
+                .concat();
+        fs::write(&path, claimed).unwrap();
+        let error = open_with(&path, &data("pet")).err().expect("is refused").to_string();
+        assert!(
+            error.contains("claims a dictionary of 2147483647 values at byte 4, expected at most"),
+            "{error}"
+        );
         let error = {
             write(&path, &pets(1), 10, None);
             open_with(&path, &data("legs")).err().unwrap().to_string()

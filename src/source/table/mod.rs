@@ -25,6 +25,8 @@ mod kept;
 mod labels;
 mod listed;
 #[cfg(feature = "parquet")]
+mod pages;
+#[cfg(feature = "parquet")]
 mod parquet;
 mod pieces;
 mod plan;

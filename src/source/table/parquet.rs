@@ -16,12 +16,17 @@ use rayon::prelude::*;
 use super::arrow::{block, columns, guarded, positions};
 use super::block::{Block, Kind, Table, Wanted};
 use super::head::{Format, Head};
+use super::pages;
 use crate::error::{Error, Result};
-use crate::source::blob::Stamp;
-use crate::source::file::io_error;
+use crate::source::blob::{LocalFile, Stamp};
+use crate::source::file::{UNPACK_BYTES_FREE, io_error};
 
 /// Rows decoded at a time at most, whatever a row group claims to hold.
 const BATCH_ROWS_MAX: usize = 1 << 20;
+
+/// Cells may take this many times the size of the file: runs of equal ones, as in columns that are almost always zero, take next
+/// to nothing of it.
+const CELLS_RATIO_MAX: u64 = 1024;
 
 /// The key of the file's metadata with a JSON list of the names of classes.
 const CLASS_NAMES_KEY: &str = "inflight.class_names";
@@ -86,12 +91,31 @@ impl Groups {
             return Err(Error::data(path.display(), message).hint("starting again"));
         }
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), positions);
+        self.check(group, &mask)?;
         ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
             .with_projection(mask)
             .with_row_groups(vec![group])
             .with_batch_size(self.rows(group).clamp(1, BATCH_ROWS_MAX))
             .build()
             .map_err(|e| damaged(path, e).within(format!("row group {group}")))
+    }
+
+    /// Holds what a group claims against the length of the file, before memory is taken for it.
+    fn check(&self, group: usize, mask: &ProjectionMask) -> Result<()> {
+        let (path, metadata) = (&self.path, self.metadata.metadata().row_group(group));
+        let file = LocalFile::new(path)?;
+        let columns = metadata.columns().iter().enumerate();
+        let columns: Vec<_> = columns.filter(|(leaf, _)| mask.leaf_included(*leaf)).collect();
+        // A cell takes four bytes.
+        let bytes = file.len().saturating_mul(CELLS_RATIO_MAX).max(UNPACK_BYTES_FREE);
+        let most = bytes / (4 * columns.len().max(1) as u64);
+        if u64::try_from(metadata.num_rows()).is_ok_and(|rows| rows > most) {
+            let (rows, bytes) = (metadata.num_rows(), file.len());
+            let message =
+                format!("claims {rows} rows in a file of {bytes} bytes, expected at most {most}");
+            return Err(Error::data(path.display(), message).hint("writing it in smaller groups"));
+        }
+        columns.iter().try_for_each(|(_, column)| pages::check(&file, path, column))
     }
 
     /// The wanted columns of a group, whose first row is row `first_row` of the file.
