@@ -1,6 +1,6 @@
 //! What the pages of a Parquet file claim, held against the bytes they have before the reader takes memory for it: `parquet`
 //! reserves what the heads of pages say of their size and of a dictionary's values, and a process that cannot have so much ends
-//! there. Heads are Thrift's compact protocol, `PageHeader` of `parquet.thrift`.
+//! there. A head is a `PageHeader` of `parquet.thrift` in Thrift's compact protocol; one that could be read in two ways is refused.
 
 use std::path::Path;
 
@@ -14,13 +14,13 @@ use crate::source::file::unpack_bytes_max;
 /// Bytes that are looked at for a head at first; statistics may make one longer.
 const HEAD_BYTES: u64 = 512;
 
-/// How deep what is skipped may nest.
-const DEPTH_MAX: usize = 8;
+/// How deep a head nests at most: statistics in the head of a page of data.
+const DEPTH_MAX: usize = 3;
 
 /// Checks the pages of a column of a row group. What is damaged in another way is left to the reader.
 ///
 /// # Errors
-/// When a page claims more than it can hold.
+/// When a page claims more than it can hold, or its head makes no sense.
 pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData) -> Result<()> {
     let (mut at, len) = column.byte_range();
     let end = at.saturating_add(len).min(file.len());
@@ -28,24 +28,25 @@ pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData)
         let message = format!("claims {claimed} at byte {at}, expected at most {most}");
         Err(Error::data(path.display(), message).hint("writing it again"))
     };
-    while let Some(head) = head(file, at, end)? {
+    while at < end {
+        let Some(head) = head(file, at, end)? else {
+            let message = format!("found no head of a page at byte {at}, expected one");
+            return Err(Error::data(path.display(), message).hint("writing it again"));
+        };
         let body_at = at + head.bytes;
-        let packed = u64::try_from(head.packed).unwrap_or(0).min(end - body_at);
+        let packed = head.packed.min(end - body_at);
         let most = match column.compression() {
             Compression::UNCOMPRESSED => packed,
             _ => unpack_bytes_max(packed),
         };
-        let unpacked = u64::try_from(head.unpacked).unwrap_or(0);
-        if unpacked > most {
-            return refuse(at, format!("a page of {unpacked} bytes"), most);
+        if head.unpacked > most {
+            return refuse(at, format!("a page of {} bytes", head.unpacked), most);
         }
-        let most = unpacked / value_bytes_min(column);
-        match head.dictionary.map(u64::try_from) {
-            Some(Ok(values)) if values > most => {
-                return refuse(at, format!("a dictionary of {values} values"), most);
-            }
-            _ => at = body_at + packed,
+        let most = head.unpacked / value_bytes_min(column);
+        if let Some(values) = head.dictionary.filter(|&values| values > most) {
+            return refuse(at, format!("a dictionary of {values} values"), most);
         }
+        at = body_at + packed;
     }
     Ok(())
 }
@@ -68,102 +69,121 @@ fn value_bytes_min(column: &ColumnChunkMetaData) -> u64 {
 struct Head {
     /// Length of the head itself.
     bytes: u64,
-    unpacked: i64,
-    packed: i64,
+    unpacked: u64,
+    packed: u64,
     /// Values of the dictionary, if it is one.
-    dictionary: Option<i64>,
+    dictionary: Option<u64>,
 }
 
-/// The head at `at`; none at the end, or where there is no head.
+/// The head at `at`, if there is one.
 fn head(file: &LocalFile, at: u64, end: u64) -> Result<Option<Head>> {
     let (mut bytes, mut len) = (Vec::new(), HEAD_BYTES);
     loop {
-        let left = end.saturating_sub(at);
-        file.read_at(at.min(end), len.min(left) as usize, &mut bytes)?;
+        file.read_at(at, len.min(end - at) as usize, &mut bytes)?;
         match parse(&bytes) {
-            None if len < left => len *= 8,
-            found => return Ok(found),
+            Err(Fault::Short) if len < end - at => len *= 8,
+            found => return Ok(found.ok()),
         }
     }
 }
 
-/// The head at the start of `bytes`, if all of it is there.
-fn parse(bytes: &[u8]) -> Option<Head> {
+/// Why there is no head.
+#[derive(Debug, PartialEq, Eq)]
+enum Fault {
+    /// It goes on.
+    Short,
+    /// It is something else, or more than one thing.
+    Strange,
+}
+
+/// The head at the start of `bytes`.
+fn parse(bytes: &[u8]) -> Result<Head, Fault> {
     let (mut head, mut compact) = (Head::default(), Compact(bytes));
     let mut field = 0;
     while let Some(kind) = compact.field(&mut field)? {
         match (field, kind) {
-            (2, Compact::I32) => head.unpacked = compact.integer()?,
-            (3, Compact::I32) => head.packed = compact.integer()?,
+            (2, Compact::I32) => head.unpacked = compact.size()?,
+            (3, Compact::I32) => head.packed = compact.size()?,
             (7, Compact::STRUCT) => {
                 let mut field = 0;
                 while let Some(kind) = compact.field(&mut field)? {
                     match (field, kind) {
-                        (1, Compact::I32) => head.dictionary = Some(compact.integer()?),
-                        _ => compact.skip(kind, 1)?,
+                        (1, Compact::I32) => head.dictionary = Some(compact.size()?),
+                        (1, _) => return Err(Fault::Strange),
+                        _ => compact.skip(kind, 2)?,
                     }
                 }
             }
+            (2 | 3 | 7, _) => return Err(Fault::Strange),
             _ => compact.skip(kind, 1)?,
         }
     }
     head.bytes = (bytes.len() - compact.0.len()) as u64;
-    Some(head)
+    Ok(head)
 }
 
-/// Thrift's compact protocol: what is left to be read.
+/// As much of Thrift's compact protocol as a head consists of: what is left to be read.
 struct Compact<'a>(&'a [u8]);
 
 impl Compact<'_> {
     const I32: u8 = 5;
     const STRUCT: u8 = 12;
 
-    fn byte(&mut self) -> Option<u8> {
-        let (&byte, rest) = self.0.split_first()?;
+    fn byte(&mut self) -> Result<u8, Fault> {
+        let (&byte, rest) = self.0.split_first().ok_or(Fault::Short)?;
         self.0 = rest;
-        Some(byte)
+        Ok(byte)
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    fn varint(&mut self) -> Result<u64, Fault> {
         let mut value = 0;
-        for shift in (0..64).step_by(7) {
+        for shift in (0..63).step_by(7) {
             let byte = self.byte()?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return Some(value);
+                return Ok(value);
             }
         }
-        None
+        Err(Fault::Strange)
     }
 
     /// A number whose sign is its last bit.
-    fn integer(&mut self) -> Option<i64> {
+    fn integer(&mut self) -> Result<i64, Fault> {
         let value = self.varint()?;
-        Some((value >> 1) as i64 ^ -((value & 1) as i64))
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    fn advance(&mut self, bytes: u64) -> Option<()> {
-        self.0 = self.0.get(usize::try_from(bytes).ok()?..)?;
-        Some(())
+    /// A number of 32 bits that is not negative.
+    fn size(&mut self) -> Result<u64, Fault> {
+        let size = i32::try_from(self.integer()?).map_err(|_| Fault::Strange)?;
+        u64::try_from(size).map_err(|_| Fault::Strange)
     }
 
-    /// The kind of the next field, whose number goes into `field`; `Some(None)` at the end of a struct.
-    fn field(&mut self, field: &mut i64) -> Option<Option<u8>> {
+    fn advance(&mut self, bytes: u64) -> Result<(), Fault> {
+        let bytes = usize::try_from(bytes).map_err(|_| Fault::Strange)?;
+        self.0 = self.0.get(bytes..).ok_or(Fault::Short)?;
+        Ok(())
+    }
+
+    /// The kind of the next field, whose number goes into `field`; none at the end of a struct.
+    fn field(&mut self, field: &mut i16) -> Result<Option<u8>, Fault> {
         let head = self.byte()?;
         if head == 0 {
-            return Some(None);
+            return Ok(None);
         }
-        *field = match head >> 4 {
+        let number = match head >> 4 {
             0 => self.integer()?,
-            step => *field + i64::from(step),
+            step => i64::from(*field) + i64::from(step),
         };
-        Some(Some(head & 0xf))
+        *field = i16::try_from(number).map_err(|_| Fault::Strange)?;
+        Ok(Some(head & 0xf))
     }
 
-    fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
+    /// Passes over a field. Heads have no lists, sets or maps.
+    fn skip(&mut self, kind: u8, depth: usize) -> Result<(), Fault> {
         match kind {
             // A truth is in its kind.
-            1 | 2 => Some(()),
+            1 | 2 => Ok(()),
             3 => self.advance(1),
             4..=6 => self.varint().map(drop),
             7 => self.advance(8),
@@ -171,34 +191,15 @@ impl Compact<'_> {
                 let bytes = self.varint()?;
                 self.advance(bytes)
             }
-            _ if depth == DEPTH_MAX => None,
-            9 | 10 => {
-                let head = self.byte()?;
-                let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
-                (0..count).try_for_each(|_| self.skip_element(head & 0xf, depth + 1))
-            }
-            11 => {
-                let count = self.varint()?;
-                let kinds = if count == 0 { 0 } else { self.byte()? };
-                (0..count).try_for_each(|_| {
-                    self.skip_element(kinds >> 4, depth + 1)?;
-                    self.skip_element(kinds & 0xf, depth + 1)
-                })
-            }
-            Self::STRUCT => {
+            Self::STRUCT if depth < DEPTH_MAX => {
                 let mut field = 0;
                 while let Some(kind) = self.field(&mut field)? {
                     self.skip(kind, depth + 1)?;
                 }
-                Some(())
+                Ok(())
             }
-            _ => None,
+            _ => Err(Fault::Strange),
         }
-    }
-
-    /// As [`skip`](Self::skip), of an element of a list, in which a truth takes a byte.
-    fn skip_element(&mut self, kind: u8, depth: usize) -> Option<()> {
-        if kind == 1 || kind == 2 { self.advance(1) } else { self.skip(kind, depth) }
     }
 }
 
@@ -209,24 +210,35 @@ mod tests {
     #[test]
     fn a_head_tells_its_sizes_whatever_else_is_in_it() {
         // Kind 2 (a dictionary), sizes 48 and 40, a checksum, a dictionary of 12 values in encoding 0 that is sorted.
-        let mut bytes =
-            vec![0x15, 4, 0x15, 96, 0x15, 80, 0x15, 9, 0x3c, 0x15, 24, 0x15, 0, 0x11, 0, 0];
+        let bytes = [0x15, 4, 0x15, 96, 0x15, 80, 0x15, 9, 0x3c, 0x15, 24, 0x15, 0, 0x11, 0, 0];
         let head = Head { bytes: 16, unpacked: 48, packed: 40, dictionary: Some(12) };
-        assert_eq!(parse(&bytes), Some(head));
+        assert_eq!(parse(&bytes), Ok(head));
         for cut in 0..bytes.len() {
-            assert_eq!(parse(&bytes[..cut]), None, "cut at {cut}");
+            assert_eq!(parse(&bytes[..cut]), Err(Fault::Short), "cut at {cut}");
         }
-        // A page of data: with lists, a map, a text and a number, the last two in fields with numbers of their own.
-        bytes = vec![0x15, 0, 0x15, 0xfe, 1, 0x15, 2, 0x2c, 0x19, 0x25, 1, 2];
-        bytes.extend([0x1b, 1, 0x85, 2, b'a', b'b', 8, 0x19, 0x12, 1, 0]);
+        // A page of data with statistics, and fields of later versions: a number and a text with numbers of their own.
+        let mut bytes = vec![0x15, 0, 0x15, 0xfe, 1, 0x15, 2];
+        bytes.extend([0x2c, 0x15, 6, 0x3c, 0x28, 2, b'a', b'b', 0x16, 1, 0, 0]);
         bytes.extend([0x08, 40, 1, b'x', 0x17, 1, 2, 3, 4, 5, 6, 7, 8, 0, 99]);
-        let head = Head { bytes: 37, unpacked: 127, packed: 1, dictionary: None };
-        assert_eq!(parse(&bytes), Some(head));
+        let head = Head { bytes: 33, unpacked: 127, packed: 1, dictionary: None };
+        assert_eq!(parse(&bytes), Ok(head));
     }
 
     #[test]
-    fn what_nests_without_end_is_no_head() {
-        assert_eq!(parse(&[0x5c; 64]), None);
-        assert_eq!(parse(&[0xff; 64]), None);
+    fn what_could_be_read_in_two_ways_is_no_head() {
+        let strange: [&[u8]; 7] = [
+            // A size of 64 bits, of another kind, and below zero.
+            &[0x25, 0x95, 0x95, 0x95, 0x95, 0x95, 0x95, 0x95, 0x95, 0x95, 4, 0],
+            &[0x26, 4, 0],
+            &[0x25, 1, 0],
+            // An end with a number, a field beyond all numbers, a list, structs without end.
+            &[0x10],
+            &[0x05, 0x80, 0x80, 8, 0],
+            &[0x99, 0x21, 1, 2, 0],
+            &[0x5c; 64],
+        ];
+        for bytes in strange {
+            assert_eq!(parse(bytes), Err(Fault::Strange), "{bytes:02x?}");
+        }
     }
 }

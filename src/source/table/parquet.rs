@@ -18,7 +18,7 @@ use super::block::{Block, Kind, Table, Wanted};
 use super::head::{Format, Head};
 use super::pages;
 use crate::error::{Error, Result};
-use crate::source::blob::{LocalFile, Stamp};
+use crate::source::blob::{Blob, LocalFile, Stamp};
 use crate::source::file::{UNPACK_BYTES_FREE, io_error};
 
 /// Rows decoded at a time at most, whatever a row group claims to hold.
