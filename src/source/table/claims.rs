@@ -36,6 +36,10 @@ struct Claims<'a> {
 }
 
 impl Claims<'_> {
+    fn damaged(&self) -> Error {
+        Error::data(self.path.display(), "is damaged, cut short or no Arrow IPC")
+    }
+
     fn refuse(&self, at: u64, claimed: impl std::fmt::Display, most: u64) -> Error {
         let message = format!("claims {claimed} at byte {at}, expected at most {most}");
         Error::data(self.path.display(), message).hint("writing it again")
@@ -69,12 +73,10 @@ impl Claims<'_> {
             return Err(self.refuse(at as u64, claimed, self.file.len()));
         }
         let (at, head) = (at as u64, head as u64);
-        if let Some((start, len)) = self.message(at)?
-            && start + len <= at + head
-        {
-            self.check_message(start, len, at + head, body as u64)?;
-        }
-        Ok(())
+        // The reader does not look at the length of the message, and takes what follows for it.
+        let message = self.message(at)?.filter(|&(start, len)| start + len <= at + head);
+        let Some((start, len)) = message else { return Err(self.damaged()) };
+        self.check_message(start, len, at + head, body as u64).map(drop)
     }
 
     /// The messages of a stream, one after the other.
@@ -82,26 +84,30 @@ impl Claims<'_> {
         let mut at = 0;
         while let Some((start, len)) = self.message(at)? {
             let body_at = start + len;
-            let body = self.check_message(start, len, body_at, self.file.len() - body_at)?;
-            let next = body.and_then(|body| body_at.checked_add(body));
-            let Some(next) = next.filter(|&next| next <= self.file.len()) else { break };
-            at = next;
+            let body_most = self.file.len() - body_at;
+            let body = self.check_message(start, len, body_at, body_most)?;
+            if body > body_most {
+                return Err(self.damaged());
+            }
+            at = body_at + body;
         }
         Ok(())
     }
 
-    /// Where the message behind the length at `at` begins, and how long it is; none at the end or where it is cut short.
+    /// Where the message behind the length at `at` begins, and how long it is; none at the end.
     fn message(&self, at: u64) -> Result<Option<(u64, u64)>> {
         let mut start = at;
         for _ in 0..2 {
             let Some(length) = self.few::<4>(start)? else { return Ok(None) };
             start += 4;
             if length != CONTINUATION {
-                let len = u64::try_from(i32::from_le_bytes(length)).unwrap_or(0);
-                return Ok(Some((start, len)).filter(|_| len > 0 && start + len <= self.file.len()));
+                let len = u64::try_from(i32::from_le_bytes(length)).ok();
+                let len = len.filter(|len| start + len <= self.file.len());
+                let len = len.ok_or_else(|| self.damaged())?;
+                return Ok(Some((start, len)).filter(|_| len > 0));
             }
         }
-        Ok(None)
+        Err(self.damaged())
     }
 
     fn few<const N: usize>(&self, at: u64) -> Result<Option<[u8; N]>> {
@@ -114,21 +120,15 @@ impl Claims<'_> {
     }
 
     /// Checks a message whose body is at `body_at` and no longer than `body_most`; how long it says that it is.
-    fn check_message(
-        &self,
-        start: u64,
-        len: u64,
-        body_at: u64,
-        body_most: u64,
-    ) -> Result<Option<u64>> {
+    fn check_message(&self, start: u64, len: u64, body_at: u64, body_most: u64) -> Result<u64> {
         let mut bytes = Vec::new();
         self.file.read_at(start, len as usize, &mut bytes)?;
-        let Ok(message) = root_as_message(&bytes) else { return Ok(None) };
+        let message = root_as_message(&bytes).map_err(|_| self.damaged())?;
         let dictionary = message.header_as_dictionary_batch().and_then(|batch| batch.data());
         if let Some(batch) = message.header_as_record_batch().or(dictionary) {
             self.check_batch(batch, body_at, body_most)?;
         }
-        Ok(u64::try_from(message.bodyLength()).ok())
+        u64::try_from(message.bodyLength()).map_err(|e| self.damaged().caused_by(e))
     }
 
     fn check_batch(&self, batch: RecordBatch<'_>, body_at: u64, body_most: u64) -> Result<()> {
