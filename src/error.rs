@@ -197,7 +197,7 @@ impl std::error::Error for Error {
 }
 
 /// The text with control characters written out: names that files give must not steer a terminal.
-fn in_one_line(text: &str) -> String {
+pub(crate) fn in_one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }

@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use tar::{Archive, EntryType};
 
 use super::member::{Label, Member, Role, split_name};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, in_one_line};
 use crate::source::blob::Blob;
 
 /// Where the input of a sample lies, and its label. As it lies in the index, in the byte order of the machine.
@@ -68,7 +68,8 @@ pub fn scan(blob: &dyn Blob) -> Result<Scanned> {
         let (offset, size) = (entry.raw_file_position(), entry.size());
         let name = entry.path().map_err(|e| damaged(next, e))?.into_owned();
         let at = |message: String| {
-            Error::data(blob.name(), format!("{message} ({} at byte {next})", name.display()))
+            let name = in_one_line(&name.to_string_lossy());
+            Error::data(blob.name(), format!("{message} ({name} at byte {next})"))
         };
         let end = offset.checked_add(size).filter(|&end| end <= blob.len());
         let Some(end) = end else {
@@ -156,7 +157,8 @@ impl Assembly<'_> {
         }
         let open = self.open.as_mut().expect("opened above");
         let at = |message: &str| {
-            let message = format!("{message} ({} at byte {})", name.display(), member.header_at);
+            let name = in_one_line(&name.to_string_lossy());
+            let message = format!("{message} ({name} at byte {})", member.header_at);
             Error::data(self.blob.name(), message)
         };
         match role {
@@ -182,7 +184,7 @@ impl Assembly<'_> {
     fn close(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let at = |message: String| {
-            let key = String::from_utf8_lossy(&open.key);
+            let key = in_one_line(&String::from_utf8_lossy(&open.key));
             Error::data(
                 self.blob.name(),
                 format!("{message} (sample {key} at byte {})", open.header_at),
