@@ -16,16 +16,20 @@ struct Counting;
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
+fn take(bytes: usize) {
+    MOST.fetch_max(TAKEN.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+}
+
 // SAFETY: everything is the system's allocator's; counting touches no memory of others.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        MOST.fetch_max(TAKEN.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        take(layout.size());
         // SAFETY: the caller's promise is the system's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        MOST.fetch_max(TAKEN.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        take(layout.size());
         // SAFETY: the caller's promise is the system's.
         unsafe { System.alloc_zeroed(layout) }
     }
@@ -46,12 +50,19 @@ const BYTES_MAX: usize = 2 << 20;
 /// The same for one that is packed, or a picture: that much any may unpack to.
 const PACKED_BYTES_MAX: usize = 80 << 20;
 
-/// Bytes that `act` takes at most, beyond what is there before it.
-fn most<T>(act: impl FnOnce() -> T) -> usize {
+/// Reads a file of `what`, which may take no more than `bound` beyond what is there before; the bytes that it took.
+fn within<T>(
+    what: &dyn std::fmt::Debug,
+    bound: usize,
+    bytes: &[u8],
+    read: impl FnOnce() -> T,
+) -> usize {
     let before = TAKEN.load(Relaxed);
     MOST.store(before, Relaxed);
-    drop(act());
-    MOST.load(Relaxed).saturating_sub(before)
+    drop(read());
+    let taken = MOST.load(Relaxed).saturating_sub(before);
+    assert!(taken <= bound, "{what:?}: {taken} bytes for {bytes:02x?}");
+    taken
 }
 
 /// Copies of a file with large numbers in the place of what is there, all over it.
@@ -86,30 +97,23 @@ fn a_short_file_takes_little_memory_whatever_it_says() {
     // What is made once is not the file's.
     Format::all().iter().for_each(|format| drop(read(*format, &format.seed(), folder.path())));
     for format in Format::all() {
-        let mut highest = 0;
         for seed in format.seeds() {
             let bound = if is_packed(format, &seed) { PACKED_BYTES_MAX } else { BYTES_MAX };
-            for bytes in damaged(&seed) {
-                let taken = most(|| read(format, &bytes, folder.path()));
-                assert!(taken <= bound, "{format:?}: {taken} bytes for {bytes:02x?}");
-                highest = highest.max(taken);
-            }
+            let taken = damaged(&seed).map(|bytes| {
+                within(&format, bound, &bytes, || read(format, &bytes, folder.path()))
+            });
+            println!("{format:?}: {} bytes at most", taken.max().unwrap_or(0));
         }
-        println!("{format:?}: {highest} bytes at most");
     }
     for (format, bytes) in found() {
-        let taken = most(|| read(format, &bytes, folder.path()));
-        assert!(taken <= PACKED_BYTES_MAX, "{format:?}: {taken} bytes for {bytes:02x?}");
+        within(&format, PACKED_BYTES_MAX, &bytes, || read(format, &bytes, folder.path()));
     }
     for &kept in ALL {
         let seed = kept.seed();
         drop(read_kept(kept, &seed, folder.path()));
-        let mut highest = 0;
-        for bytes in damaged(&seed) {
-            let taken = most(|| read_kept(kept, &bytes, folder.path()));
-            assert!(taken <= BYTES_MAX, "{kept:?}: {taken} bytes for {bytes:02x?}");
-            highest = highest.max(taken);
-        }
-        println!("{kept:?}: {highest} bytes at most");
+        let taken = damaged(&seed).map(|bytes| {
+            within(&kept, BYTES_MAX, &bytes, || read_kept(kept, &bytes, folder.path()))
+        });
+        println!("{kept:?}: {} bytes at most", taken.max().unwrap_or(0));
     }
 }

@@ -131,9 +131,9 @@ mod arrow {
     use std::sync::Arc;
 
     use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray};
-    use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
     use arrow_ipc::{CompressionType, root_as_footer};
 
+    use super::formats::columns::{arrow_file, arrow_stream};
     use super::*;
 
     fn batch() -> RecordBatch {
@@ -146,19 +146,7 @@ mod arrow {
 
     /// A file and a stream, packed or not.
     fn written(packed: Option<CompressionType>) -> [Vec<u8>; 2] {
-        let batch = batch();
-        let options = IpcWriteOptions::default().try_with_compression(packed).expect("options");
-        let (mut file, mut stream) = (Vec::new(), Vec::new());
-        let mut writer =
-            FileWriter::try_new_with_options(&mut file, &batch.schema(), options.clone())
-                .expect("a file");
-        writer.write(&batch).and_then(|()| writer.finish()).expect("writes");
-        drop(writer);
-        let mut writer = StreamWriter::try_new_with_options(&mut stream, &batch.schema(), options)
-            .expect("a stream");
-        writer.write(&batch).and_then(|()| writer.finish()).expect("writes");
-        drop(writer);
-        [file, stream]
+        [arrow_file(&batch(), packed), arrow_stream(&batch(), packed)]
     }
 
     fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {

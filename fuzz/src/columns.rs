@@ -83,7 +83,8 @@ fn options(packed: Option<CompressionType>) -> IpcWriteOptions {
     IpcWriteOptions::default().try_with_compression(packed).expect("options")
 }
 
-fn arrow_file(batch: &RecordBatch, packed: Option<CompressionType>) -> Vec<u8> {
+/// A file of Arrow's, packed or not.
+pub fn arrow_file(batch: &RecordBatch, packed: Option<CompressionType>) -> Vec<u8> {
     let mut writer = FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options(packed))
         .expect("a writer");
     writer.write(batch).expect("writes");
@@ -91,8 +92,11 @@ fn arrow_file(batch: &RecordBatch, packed: Option<CompressionType>) -> Vec<u8> {
     writer.into_inner().expect("ends")
 }
 
-fn arrow_stream(batch: &RecordBatch) -> Vec<u8> {
-    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).expect("a writer");
+/// The same as a stream.
+pub fn arrow_stream(batch: &RecordBatch, packed: Option<CompressionType>) -> Vec<u8> {
+    let mut writer =
+        StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options(packed))
+            .expect("a writer");
     writer.write(batch).expect("writes");
     writer.finish().expect("finishes");
     writer.into_inner().expect("ends")
@@ -104,7 +108,7 @@ pub fn arrows() -> Vec<Vec<u8>> {
         arrow_file(&batch(), Some(CompressionType::LZ4_FRAME)),
         arrow_file(&batch(), Some(CompressionType::ZSTD)),
         arrow_file(&mixed(), None),
-        arrow_stream(&batch()),
-        arrow_stream(&mixed()),
+        arrow_stream(&batch(), None),
+        arrow_stream(&mixed(), None),
     ]
 }

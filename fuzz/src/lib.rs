@@ -2,7 +2,7 @@
 //! file. Shared by the fuzz targets and by `tests/hostile.rs`, which damages each format's [`seed`](Format::seed).
 
 #[cfg(feature = "parquet")]
-mod columns;
+pub mod columns;
 mod kept;
 mod seeds;
 

@@ -63,11 +63,15 @@ mod tests {
     fn a_rate_is_that_of_the_slowest_stage() {
         let compute = Duration::from_millis(20);
         let plants = Plants { compute, ..Default::default() };
-        let trainer = trainer(&plants, &config(1000)).expect("starts");
-        let rate = Rate::of(&trainer, 3, 8, Duration::from_secs(60)).expect("runs");
+        let rate = || {
+            let trainer = trainer(&plants, &config(1000)).expect("starts");
+            Rate::of(&trainer, 3, 8, Duration::from_secs(60)).expect("runs")
+        };
+        // Where all cores are busy, news of the first step may come late, so that the others seem shorter; not each time.
+        let least = 0.99 * compute.as_secs_f64();
+        let rate = (0..5).map(|_| rate()).find(|rate| rate.step_s >= least);
+        let rate = rate.expect("a step that is no shorter than its computing");
         assert_eq!(rate.steps, 8);
-        // A step takes no less; where all cores are busy, news of the first may come late, and so the others seem shorter.
-        assert!(rate.step_s > 0.5 * compute.as_secs_f64(), "{rate:?}");
         assert!((rate.samples_per_s * rate.step_s - 16.0).abs() < 1e-9, "{rate:?}");
     }
 

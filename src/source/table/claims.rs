@@ -30,6 +30,12 @@ pub(super) fn check(path: &Path, format: Format) -> Result<()> {
     if format == Format::ArrowFile { file.check_blocks() } else { file.check_stream() }
 }
 
+/// What is said of a file that claims more than it can hold.
+pub(super) fn refusal(path: &Path, at: u64, claimed: impl std::fmt::Display, most: u64) -> Error {
+    let message = format!("claims {claimed} at byte {at}, expected at most {most}");
+    Error::data(path.display(), message).hint("writing it again")
+}
+
 struct Claims<'a> {
     file: LocalFile,
     path: &'a Path,
@@ -41,8 +47,7 @@ impl Claims<'_> {
     }
 
     fn refuse(&self, at: u64, claimed: impl std::fmt::Display, most: u64) -> Error {
-        let message = format!("claims {claimed} at byte {at}, expected at most {most}");
-        Error::data(self.path.display(), message).hint("writing it again")
+        refusal(self.path, at, claimed, most)
     }
 
     /// The blocks that the footer of a file lists.

@@ -7,6 +7,7 @@ use std::path::Path;
 use parquet::basic::{Compression, Type};
 use parquet::file::metadata::ColumnChunkMetaData;
 
+use super::claims::refusal;
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile};
 use crate::source::file::unpack_bytes_max;
@@ -24,10 +25,6 @@ const DEPTH_MAX: usize = 3;
 pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData) -> Result<()> {
     let (mut at, len) = column.byte_range();
     let end = at.saturating_add(len).min(file.len());
-    let refuse = |at, claimed: String, most: u64| {
-        let message = format!("claims {claimed} at byte {at}, expected at most {most}");
-        Err(Error::data(path.display(), message).hint("writing it again"))
-    };
     while at < end {
         let Some(head) = head(file, at, end)? else {
             let message = format!("found no head of a page at byte {at}, expected one");
@@ -40,11 +37,13 @@ pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData)
             _ => unpack_bytes_max(packed),
         };
         if head.unpacked > most {
-            return refuse(at, format!("a page of {} bytes", head.unpacked), most);
+            let claimed = format_args!("a page of {} bytes", head.unpacked);
+            return Err(refusal(path, at, claimed, most));
         }
         let most = head.unpacked / value_bytes_min(column);
         if let Some(values) = head.dictionary.filter(|&values| values > most) {
-            return refuse(at, format!("a dictionary of {values} values"), most);
+            let claimed = format_args!("a dictionary of {values} values");
+            return Err(refusal(path, at, claimed, most));
         }
         at = body_at + packed;
     }
@@ -104,22 +103,26 @@ fn parse(bytes: &[u8]) -> Result<Head, Fault> {
         match (field, kind) {
             (2, Compact::I32) => head.unpacked = compact.size()?,
             (3, Compact::I32) => head.packed = compact.size()?,
-            (7, Compact::STRUCT) => {
-                let mut field = 0;
-                while let Some(kind) = compact.field(&mut field)? {
-                    match (field, kind) {
-                        (1, Compact::I32) => head.dictionary = Some(compact.size()?),
-                        (1, _) => return Err(Fault::Strange),
-                        _ => compact.skip(kind, 2)?,
-                    }
-                }
-            }
+            (7, Compact::STRUCT) => head.dictionary = values(&mut compact)?,
             (2 | 3 | 7, _) => return Err(Fault::Strange),
             _ => compact.skip(kind, 1)?,
         }
     }
     head.bytes = (bytes.len() - compact.0.len()) as u64;
     Ok(head)
+}
+
+/// The number of values in the head of a dictionary.
+fn values(compact: &mut Compact<'_>) -> Result<Option<u64>, Fault> {
+    let (mut values, mut field) = (None, 0);
+    while let Some(kind) = compact.field(&mut field)? {
+        match (field, kind) {
+            (1, Compact::I32) => values = Some(compact.size()?),
+            (1, _) => return Err(Fault::Strange),
+            _ => compact.skip(kind, 2)?,
+        }
+    }
+    Ok(values)
 }
 
 /// As much of Thrift's compact protocol as a head consists of: what is left to be read.

@@ -67,10 +67,7 @@ pub fn scan(blob: &dyn Blob) -> Result<Scanned> {
         let mut entry = entry.map_err(|e| damaged(next, e))?;
         let (offset, size) = (entry.raw_file_position(), entry.size());
         let name = entry.path().map_err(|e| damaged(next, e))?.into_owned();
-        let at = |message: String| {
-            let name = in_one_line(&name.to_string_lossy());
-            Error::data(blob.name(), format!("{message} ({name} at byte {next})"))
-        };
+        let at = |message: String| refused(blob, &message, &name.to_string_lossy(), next);
         let end = offset.checked_add(size).filter(|&end| end <= blob.len());
         let Some(end) = end else {
             let message = format!(
@@ -146,6 +143,11 @@ struct Open {
     label: Option<(u8, Label)>,
 }
 
+/// An error about a member or a sample of a shard, with its name and where it begins.
+fn refused(blob: &dyn Blob, message: &str, what: &str, at: u64) -> Error {
+    Error::data(blob.name(), format!("{message} ({} at byte {at})", in_one_line(what)))
+}
+
 impl Assembly<'_> {
     fn add(&mut self, name: &Path, member: Member, content: &mut impl Read) -> Result<()> {
         let bytes = name.as_os_str().as_encoded_bytes();
@@ -156,11 +158,8 @@ impl Assembly<'_> {
             self.open = Some(Open { key, header_at, input: None, label: None });
         }
         let open = self.open.as_mut().expect("opened above");
-        let at = |message: &str| {
-            let name = in_one_line(&name.to_string_lossy());
-            let message = format!("{message} ({name} at byte {})", member.header_at);
-            Error::data(self.blob.name(), message)
-        };
+        let at =
+            |message: &str| refused(self.blob, message, &name.to_string_lossy(), member.header_at);
         match role {
             Role::Input(kind) => match &open.input {
                 Some((found, _)) if *found == kind => {
@@ -184,11 +183,8 @@ impl Assembly<'_> {
     fn close(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let at = |message: String| {
-            let key = in_one_line(&String::from_utf8_lossy(&open.key));
-            Error::data(
-                self.blob.name(),
-                format!("{message} (sample {key} at byte {})", open.header_at),
-            )
+            let sample = format!("sample {}", String::from_utf8_lossy(&open.key));
+            refused(self.blob, &message, &sample, open.header_at)
         };
         let scanned = &mut self.scanned;
         let (kind, member) = match (open.input, &open.label) {
