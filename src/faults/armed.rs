@@ -161,17 +161,17 @@ pub(super) fn file(op: FileOp<'_>) -> io::Result<()> {
     if any() {
         let is_sync = matches!(op, FileOp::SyncFile(_) | FileOp::SyncFolder(_));
         if plan().counted(Fault::Full) {
-            write_half(op);
+            half(op);
             // What the system says of a full disk.
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         let fails = plan().counted(Fault::Io);
         if fails || (is_sync && plan().counted(Fault::Unsynced)) {
-            write_half(op);
+            half(op);
             return Err(io::Error::other("input/output error"));
         }
         if plan().counted(Fault::Kill) {
-            write_half(op);
+            half(op);
             kill();
         }
     }
@@ -179,10 +179,20 @@ pub(super) fn file(op: FileOp<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// What of a write reaches a disk that then fails.
-fn write_half(op: FileOp<'_>) {
-    if let FileOp::Write(path, bytes) = op {
-        let _ = std::fs::write(path, &bytes[..bytes.len() / 2]);
+/// What is done of an operation in the middle of which the disk fails or the process ends.
+fn half(op: FileOp<'_>) {
+    match op {
+        FileOp::Write(path, bytes) => {
+            let _ = std::fs::write(path, &bytes[..bytes.len() / 2]);
+        }
+        // A folder goes file by file.
+        FileOp::Remove(path) => {
+            let first = std::fs::read_dir(path).ok().and_then(|mut entries| entries.next());
+            if let Some(Ok(entry)) = first {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        _ => {}
     }
 }
 

@@ -173,6 +173,11 @@ impl Disk {
                 self.change(from, Change { gone: Some(name(from).into()), new });
             }
             Entry::Remove(path) => {
+                if let Node::Folder { now, .. } = self.node(path) {
+                    // A folder goes file by file.
+                    let inside: Vec<PathBuf> = now.keys().map(|name| path.join(name)).collect();
+                    inside.into_iter().for_each(|path| self.apply(&Entry::Remove(path)));
+                }
                 self.change(path, Change { gone: Some(name(path).into()), new: None });
             }
         }

@@ -7,7 +7,7 @@
 //!
 //! | name | `N` counts from 1 | what happens, once or `TIMES` times |
 //! |---|---|---|
-//! | `full`, `io` | operations of `durable` | half of the bytes are written, then the disk is full or fails |
+//! | `full`, `io` | operations of `durable` | half of it is done, then the disk is full or fails |
 //! | `unsynced` | syncs of files and folders | the sync fails |
 //! | `kill` | operations of `durable` | the process is killed in the middle of it, as by SIGKILL |
 //! | `memory` | buffers of a device | the device has no memory for it |

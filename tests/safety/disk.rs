@@ -11,6 +11,8 @@ use inflight::nn::layers::Layer;
 use inflight::nn::sequential::Sequential;
 use inflight::rng::Rng;
 use inflight::source::Synthetic;
+use inflight::tokenizer::Tokenizer;
+use inflight::tokenizer::text::{Text, kept_shards};
 use inflight::train::book::Progress;
 use inflight::train::checkpoint::{self, checkpoints_dir, save};
 use inflight::{ErrorKind, RunConfig, Trainer};
@@ -47,6 +49,7 @@ fn found(run: &Path, program: &Program, seeds: &[u64], what: &str) -> Option<u64
     if !checkpoint::any(run).expect("readable") {
         return None;
     }
+    super::assert_whole(run, what);
     let latest = checkpoint::latest(run).unwrap_or_else(|error| panic!("{what}: {error}"));
     let restored = latest.checkpoint.restore(program).expect("fits");
     let same = seeds.iter().find(|&&seed| restored == snapshot(program, seed));
@@ -185,6 +188,39 @@ fn a_file_that_is_replaced_is_the_old_or_the_new_one_whatever_was_not_synced() {
         let text = std::fs::read_to_string(left.join("config.toml")).expect(what);
         assert!(text == "newer" || (text == "old" && !is_over), "{what}: {text:?}");
     });
+}
+
+#[test]
+fn tokens_that_are_half_removed_are_made_again() {
+    let tokenizer = Tokenizer::open("bytes").expect("is known");
+    let mut failures = 0;
+    for operation in 1..20 {
+        let dir = super::folder();
+        let root = dir.path().join("tokens");
+        let tokens_of = |name: &str| {
+            let path = dir.path().join(name);
+            if !path.exists() {
+                std::fs::write(&path, name.repeat(1_000)).expect("writes");
+            }
+            kept_shards(&[Text::whole(&path)], &tokenizer, &root, 0)
+        };
+        let armed = arm("").expect("a plan");
+        tokens_of("old").expect("tokens");
+        drop(armed);
+        let armed = arm(&format!("io@{operation}x1000000")).expect("a plan");
+        failures += u32::from(tokens_of("new").is_err());
+        drop(armed);
+        let armed = arm("").expect("a plan");
+        for name in ["old", "new"] {
+            let shards = tokens_of(name).expect("the disk works again");
+            assert!(shards.iter().all(|shard| shard.is_file()), "{operation}: {name}: {shards:?}");
+        }
+        drop(armed);
+        let names = std::fs::read_dir(&root).expect("a folder").flatten();
+        let names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+        assert!(names.len() == 1, "{operation}: {names:?}");
+    }
+    assert!(failures > 3, "{failures}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod terminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use inflight::train::checkpoint;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -52,6 +53,16 @@ fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let place = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
     tempfile::tempdir_in(place).expect("a temporary folder")
+}
+
+/// Whatever has a checkpoint's name is whole.
+#[track_caller]
+fn assert_whole(run: &Path, what: &str) {
+    for listed in checkpoint::survey(run).expect("readable") {
+        if let Err(error) = listed.verify() {
+            panic!("{what}: a torn checkpoint has a name: {error}");
+        }
+    }
 }
 
 impl Desk {

@@ -106,7 +106,9 @@ fn publish(finished: &Path, target: &Path) -> Result<()> {
     let mut old = target.as_os_str().to_owned();
     old.push(OLD);
     let old = Path::new(&old);
-    durable::remove(old).map_err(|cause| io_error(old, "cannot be removed", cause))?;
+    if old.exists() {
+        drop(set_aside(old)?);
+    }
     durable::rename(target, old).map_err(cannot)?;
     durable::rename(finished, target).map_err(|cause| {
         // Back to where it was; if that fails too it is still found under its other name.
@@ -115,10 +117,21 @@ fn publish(finished: &Path, target: &Path) -> Result<()> {
     })
 }
 
+/// Gives a checkpoint that goes a name by which it is not found, for good: half of one would be found damaged.
+fn set_aside(checkpoint: &Path) -> Result<Temporary> {
+    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!(".{name}{TEMPORARY}{}", std::process::id());
+    let aside = Temporary::claim(checkpoint.with_file_name(name))?;
+    durable::rename(checkpoint, aside.path())
+        .map_err(|cause| io_error(checkpoint, "cannot be removed", cause))?;
+    durable::sync_folder(durable::parent(checkpoint))?;
+    Ok(aside)
+}
+
 /// Removes all but `keep` checkpoints and the best, never the one just written, and what interrupted saves left.
 fn prune(folder: &Path, written: &Path, keep: usize) -> Result<()> {
     let best = Best::read(folder).map(|best| best.step);
-    let mut kept = 1;
+    let (mut kept, mut aside) = (1, Vec::new());
     for (step, path) in list(folder)? {
         let replaced = path.to_string_lossy().ends_with(OLD);
         if path == written || (!replaced && kept < keep.max(KEEP_MIN)) {
@@ -128,7 +141,8 @@ fn prune(folder: &Path, written: &Path, keep: usize) -> Result<()> {
         if !replaced && best == Some(step) {
             continue;
         }
-        durable::remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
+        // Removed with the rest below, or when something fails before.
+        aside.push(set_aside(&path)?);
     }
     let entries =
         fs::read_dir(folder).map_err(|cause| io_error(folder, "cannot be read", cause))?;
