@@ -104,14 +104,16 @@ fn bytes_turned_over_do_no_harm() {
 fn what_is_kept_is_whole_or_refused_whatever_was_damaged() {
     let dir = folder();
     for (number, &kept) in (100..).zip(ALL) {
-        let seed = kept.seed();
-        read_kept(kept, &seed, dir.path()).unwrap_or_else(|e| panic!("{kept:?}: {e}"));
+        let seeds = kept.seeds();
+        for (number, seed) in seeds.iter().enumerate() {
+            read_kept(kept, seed, dir.path()).unwrap_or_else(|e| panic!("{kept:?} {number}: {e}"));
+        }
         let mut refused = 0;
         for damage in 0..2 * DAMAGES {
             let mut rng = Rng::keyed(&[number, damage]);
-            let mut bytes = seed.clone();
+            let mut bytes = seeds[damage as usize % seeds.len()].clone();
             if rng.below(4) == 0 {
-                bytes.truncate(rng.below(seed.len() as u64) as usize);
+                bytes.truncate(rng.below(bytes.len() as u64) as usize);
             }
             for _ in 0..=rng.below(3) {
                 if !bytes.is_empty() {

@@ -10,6 +10,7 @@ use inflight::batch::{DType, SampleSpec, TargetSpec};
 use inflight::executor::Snapshot;
 use inflight::graph::plan::Program;
 use inflight::nn::layers::Layer;
+use inflight::nn::models::ModelConfig;
 use inflight::nn::sequential::Sequential;
 use inflight::source::Synthetic;
 use inflight::testing::unpack_archive;
@@ -61,6 +62,14 @@ fn spec() -> SampleSpec {
     }
 }
 
+fn tokens() -> SampleSpec {
+    SampleSpec {
+        input_shape: vec![4],
+        input_dtype: DType::U16,
+        target: TargetSpec::Tokens { len: 4, vocabulary: 256, document_end: None },
+    }
+}
+
 fn program() -> &'static Program {
     static PROGRAM: OnceLock<Program> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -89,21 +98,108 @@ impl Kept {
                 "[[model.layers]]\ntype = 'linear'\nout = 'classes'\n"
             )
             .into(),
-            Self::Archive => {
-                let mut archive = tar::Builder::new(Vec::new());
-                for (name, bytes) in WANTED {
-                    let mut header = tar::Header::new_ustar();
-                    header.set_size(bytes.len() as u64);
-                    header.set_mode(0o644);
-                    archive.append_data(&mut header, name, bytes).expect("appends");
-                }
-                archive.into_inner().expect("finishes")
-            }
+            Self::Archive => archived(false),
             Self::Tokenizer => TOKENIZER.into(),
             Self::Vocabulary => joined(VOCABULARY, b"#version: 0.2\nT o\nb e\n\xc4\xa0 be\n"),
         }
     }
+
+    /// As [`Self::seed`], in the ways in which it is written.
+    pub fn seeds(self) -> Vec<Vec<u8>> {
+        let others = match self {
+            Self::Config => {
+                let dir = tempfile::tempdir().expect("a folder");
+                let model = ModelConfig::Name("mlp".into());
+                let config = RunConfig { model, seed: 7, ..Default::default() };
+                config.save(dir.path()).expect("saves");
+                let saved = fs::read(dir.path().join("config.toml")).expect("is there");
+                CONFIGS.iter().map(|text| text.as_bytes().to_vec()).chain([saved]).collect()
+            }
+            Self::Archive => vec![archived(true)],
+            Self::Tokenizer => TOKENIZERS.map(|text| text.into()).into(),
+            Self::Checkpoint | Self::Weights | Self::Vocabulary => Vec::new(),
+        };
+        [vec![self.seed()], others].concat()
+    }
 }
+
+/// A tar archive of what is wanted; with `more` as GNU's tar writes it, the names in headers of their own, among folders, a
+/// comment and files that nobody wants.
+fn archived(more: bool) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let header = |kind: tar::EntryType, size: usize| {
+        let mut header = if more { tar::Header::new_gnu() } else { tar::Header::new_ustar() };
+        header.set_entry_type(kind);
+        header.set_size(size as u64);
+        header.set_mode(0o644);
+        header
+    };
+    if more {
+        let mut folder = header(tar::EntryType::Directory, 0);
+        archive.append_data(&mut folder, "in/", &[][..]).expect("appends");
+        let mut other = header(tar::EntryType::Regular, 700);
+        archive.append_data(&mut other, "in/".repeat(60) + "z", &[1; 700][..]).expect("appends");
+    }
+    for (name, bytes) in WANTED {
+        if more {
+            // The name that counts is the one before it.
+            archive.append_pax_extensions([("path", name.as_bytes())]).expect("appends");
+        }
+        let mut header = header(tar::EntryType::Regular, bytes.len());
+        let short = if more { "short" } else { name };
+        archive.append_data(&mut header, short, bytes).expect("appends");
+    }
+    archive.into_inner().expect("finishes")
+}
+
+/// Every layer, transform, optimizer and schedule, and language models.
+const CONFIGS: [&str; 5] = [
+    "augment = 'device'\nschedule = { type = 'warmup', steps = 3, then = { type = 'one_cycle', peak = 0.5 } }\n\
+     optimizer = { type = 'adamw', beta1 = 0.8, beta2 = 0.9, eps = 1e-6, weight_decay = 0.1, decay_norms_and_biases = false }\n\
+     transforms = [{ type = 'blur', kernel = 3, sigma = [0.1, 2.0] }, { type = 'center_crop', size = [2, 3] },\n\
+     { type = 'color_jitter', brightness = 0.1, hue = [-0.1, 0.1] }, { type = 'cutout', size = 2, fill = [1, 2, 3] },\n\
+     { type = 'normalize', mean = [0.5], std = [0.2] }, { type = 'pad_crop', padding = 2, mode = 'reflect' }, 'grayscale',\n\
+     { type = 'rand_augment', operations = 2, magnitude = 9, interpolation = 'bilinear', fill = 7 }, 'vertical_flip',\n\
+     { type = 'random_erasing', scale = [0.02, 0.3], ratio = [0.3, 3.3] }, { type = 'rotation', degrees = [-3.0, 5.0] },\n\
+     { type = 'random_resized_crop', scale = [0.1, 1.0] }]\neval_transforms = ['resize']\nmodel = 'mlp'\n",
+    "batch_size = 7\nsteps = 9\nschedule = { type = 'step', every = 7, gamma = 0.5 }\nmodel = { layers = [\n\
+     { type = 'conv2d', out = 4, kernel = [2, 1], stride = 1, padding = [1, 0], groups = 1, bias = false, name = 'a' },\n\
+     { type = 'batch_norm', momentum = 0.2, eps = 1e-3 }, { type = 'relu' }, { type = 'gelu' },\n\
+     { type = 'max_pool2d', kernel = 2, stride = 1, padding = 1 }, { type = 'avg_pool2d', kernel = 1 }, { type = 'dropout', p = 0.1 },\n\
+     { type = 'flatten' }, { type = 'layer_norm', eps = 1e-4 }, { type = 'linear', out = 3 }, { type = 'linear' }] }\n\
+     [sampling]\nval_split = 0.1\nrank = 1\nworld = 2\nbad_sample_budget = '1%'\n\
+     [sampling.class_weights]\na = 2.0\n",
+    "optimizer = { type = 'muon', momentum = 0.9 }\nclip_norm = 1.0\nema = 0.9\naccumulate = 2\nsampling.shuffle_block = 8\nprecision = 'f16'\n\
+     [data]\ncontext = 4\ntokenizer = 'bytes'\ndocument_mask = true\n\
+     [model.gpt]\nlayers = 2\nheads = 2\nwidth = 4\ndropout = 0.1\nattention_dropout = 0.1\npositions = 8\n",
+    "optimizer = { type = 'adam' }\nrecompute = true\n[model.llama]\nlayers = 1\nheads = 2\nwidth = 8\nkv_heads = 1\nhidden = 12\n\
+     theta = 1e4\neps = 1e-5\ntied = true\npositions = 4\n",
+    "model = 'resnet18'\nmixup = 0.2\nlabel_smoothing = 0.1\ncheckpoint_every = 'epoch'\non_nan = 'skip'\ncache = 'ram'\n\
+     [data]\ncolumns = ['a', 'b']\ncategorical = ['a']\nbucketize = ['b']\nmean = [0.5]\nstd = [0.2]\ntask = 'regress'\n",
+];
+
+/// As smaller ones are saved, with merges as pairs; and with parts that other kinds of tokenizers have.
+const TOKENIZERS: [&str; 2] = [
+    r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":
+{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},"post_processor":null,"decoder":
+{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},"model":{"type":"BPE","dropout":null,
+"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,
+"ignore_merges":true,"vocab":{"T":0,"o":1,"b":2,"e":3,"\u0120":4,"To":5,"be":6},"merges":[["T","o"],["b","e"]]}}"#,
+    r#"{"version":"1.0","truncation":{"direction":"Right","max_length":5,"strategy":"LongestFirst","stride":1},"padding":
+{"strategy":{"Fixed":7},"direction":"Left","pad_to_multiple_of":2,"pad_id":1,"pad_type_id":0,"pad_token":"o"},
+"added_tokens":[{"id":8,"content":"be","single_word":true,"lstrip":true,"rstrip":true,"normalized":true,"special":false}],
+"normalizer":{"type":"Sequence","normalizers":[{"type":"Lowercase"},{"type":"StripAccents"},{"type":"NFKD"},
+{"type":"Prepend","prepend":"T"},{"type":"Strip","strip_left":true,"strip_right":true},{"type":"BertNormalizer",
+"clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true}]},"pre_tokenizer":{"type":"Sequence",
+"pretokenizers":[{"type":"Whitespace"},{"type":"Punctuation","behavior":"MergedWithNext"},{"type":"ByteLevel",
+"add_prefix_space":false,"trim_offsets":true,"use_regex":false}]},"post_processor":{"type":"TemplateProcessing",
+"single":[{"SpecialToken":{"id":"be","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[{"Sequence":
+{"id":"A","type_id":0}},{"Sequence":{"id":"B","type_id":1}}],"special_tokens":{"be":{"id":"be","ids":[8],"tokens":["be"]}}},
+"decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},"model":{"type":"BPE",
+"dropout":0.5,"unk_token":"o","continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":true,
+"byte_fallback":true,"ignore_merges":false,"vocab":{"t":0,"o":1,"b":2,"e":3,"\u0120":4,"to":5,"be":6},
+"merges":["t o","b e"]}}"#,
+];
 
 const VOCABULARY: &[u8] =
     br#"{"T":0,"o":1,"b":2,"e":3,"\u0120":4,"To":5,"be":6,"\u0120be":7,"<|endoftext|>":9}"#;
@@ -188,7 +284,8 @@ pub fn read_kept(kept: Kept, bytes: &[u8], dir: &Path) -> Result<(), String> {
             let again = RunConfig::load(&dir.join("config.toml")).expect("what was saved is read");
             again.validate().expect("and as good as it was");
             // Sizes that are not checked before a model is built are caught there.
-            config.model.build(&spec()).map(drop).map_err(message)
+            let spec = if config.model.language().is_some() { tokens() } else { spec() };
+            config.model.build(&spec).map(drop).map_err(message)
         }
         Kept::Archive => {
             let (file, into) = (dir.join("archive"), dir.join("into"));

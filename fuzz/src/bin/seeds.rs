@@ -14,7 +14,12 @@ fn main() -> std::io::Result<()> {
     for (number, (format, bytes)) in found().iter().enumerate() {
         write(&format.target(), &format!("found-{number}"), bytes)?;
     }
-    ALL.iter().try_for_each(|kept| write(&format!("{kept:?}").to_lowercase(), "seed", &kept.seed()))
+    for kept in ALL {
+        for (number, seed) in kept.seeds().iter().enumerate() {
+            write(&format!("{kept:?}").to_lowercase(), &format!("seed-{number}"), seed)?;
+        }
+    }
+    Ok(())
 }
 
 fn write(target: &str, name: &str, seed: &[u8]) -> std::io::Result<()> {
