@@ -108,6 +108,15 @@ fn a_short_file_takes_little_memory_whatever_it_says() {
     for (format, bytes) in found() {
         within(&format, PACKED_BYTES_MAX, &bytes, || read(format, &bytes, folder.path()));
     }
+    #[cfg(feature = "parquet")]
+    for (number, bytes) in formats::columns::parquet_claims().into_iter().enumerate() {
+        within(&number, PACKED_BYTES_MAX, &bytes, || {
+            let refused =
+                read(Format::Parquet, &bytes, folder.path()).expect_err("claims too much");
+            let for_that = ["claims", "unpacks to over"].iter().any(|word| refused.contains(word));
+            assert!(for_that, "{number}: {refused}");
+        });
+    }
     for &kept in ALL {
         for seed in kept.seeds() {
             drop(read_kept(kept, &seed, folder.path()));

@@ -114,6 +114,8 @@ impl Bpe {
             return Err(Error::data(&name, "found no merges, expected them in order")
                 .hint("saving the tokenizer again"));
         }
+        let inner = without_limits(inner)
+            .map_err(|e| Error::data(&name, format!("cannot be used: {}", first_line(&e))))?;
         Self::of(inner, &name, cuts_at_lines)
     }
 
@@ -234,6 +236,20 @@ impl From<BPE> for Source {
 }
 
 /// Words as GPT-2 cuts them, their bytes as visible characters.
+/// Without what a file may say of the length of texts, for models that read sentences, and of merges that are left out by chance: a
+/// text is encoded whole, and every time the same.
+fn without_limits(mut tokenizer: Tokenizer) -> tokenizers::Result<Tokenizer> {
+    tokenizer.with_truncation(None)?.with_padding(None);
+    if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
+        && bpe.dropout.is_some()
+    {
+        let mut bpe = bpe.clone();
+        bpe.dropout = None;
+        tokenizer.with_model(bpe);
+    }
+    Ok(tokenizer)
+}
+
 pub(super) fn byte_level() -> ByteLevel {
     ByteLevel::new(false, true, true)
 }
@@ -346,6 +362,32 @@ mod tests {
         std::fs::write(&json, "{]").expect("writes");
         assert!(refused().contains("is no tokenizer.json"), "{}", refused());
     }
+    #[test]
+    fn a_text_is_encoded_whole_whatever_a_file_says_of_lengths_and_chance() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let encoded = |limits: &str, chance: &str| {
+            let path = folder.path().join("tokenizer.json");
+            let level = r#"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true}"#;
+            let model = r#""vocab":{"a":0,"b":1,"ab":2,"abab":3},"merges":["a b","ab ab"]"#;
+            let text = format!(
+                r#"{{"version":"1.0",{limits}"pre_tokenizer":{level},"decoder":{level},"model":{{"type":"BPE",{chance}{model}}}}}"#
+            );
+            std::fs::write(&path, text).expect("writes");
+            let tokenizer = Bpe::open(&path).expect("a tokenizer");
+            (
+                tokenizer.encode(&"abab".repeat(40)).expect("tokens"),
+                tokenizer.json_text().expect("JSON"),
+            )
+        };
+        let whole = encoded("", "");
+        assert_eq!(whole.0, [3; 40]);
+        let truncated = r#""truncation":{"direction":"Right","max_length":5,"strategy":"LongestFirst","stride":0},"#;
+        let padded = r#""padding":{"strategy":{"Fixed":64},"direction":"Right","pad_to_multiple_of":null,"pad_id":1,"pad_type_id":0,"pad_token":"b"},"#;
+        assert_eq!(encoded(truncated, ""), whole);
+        assert_eq!(encoded(padded, ""), whole);
+        assert_eq!(encoded("", r#""dropout":0.9,"#), whole);
+    }
+
     #[test]
     fn what_contradicts_itself_is_refused() {
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -48,7 +48,7 @@ impl EmbeddedFiles {
 fn read(file: &Groups, group: usize, position: usize) -> Result<Group> {
     let path = file.path();
     guarded(path, || {
-        let mut arrays = Vec::new();
+        let (mut arrays, mut taken) = (Vec::new(), 0);
         for batch in file.reader(group, vec![position])? {
             let damaged = |e| {
                 let message = format!("row group {group} is damaged");
@@ -64,7 +64,17 @@ fn read(file: &Groups, group: usize, position: usize) -> Result<Group> {
             };
             // Casting what is binary copies only where each value ends.
             let array = cast(&bytes, &DataType::LargeBinary).map_err(damaged)?;
-            arrays.push(array.as_binary::<i64>().clone());
+            let array = array.as_binary::<i64>().clone();
+            // One value can stand in a dictionary for all rows.
+            taken += array.get_array_memory_size() as u64;
+            if taken > file.bytes_max() {
+                let message = format!(
+                    "row group {group} unpacks to over {} bytes, more than a file of its length may",
+                    file.bytes_max()
+                );
+                return Err(Error::data(path.display(), message).hint("smaller row groups"));
+            }
+            arrays.push(array);
         }
         Ok(Group(arrays))
     })

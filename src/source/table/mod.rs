@@ -13,6 +13,8 @@ mod cells;
 mod claims;
 mod delimited;
 #[cfg(feature = "parquet")]
+mod deltas;
+#[cfg(feature = "parquet")]
 mod embedded;
 mod encode;
 mod fit;

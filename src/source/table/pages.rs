@@ -18,13 +18,27 @@ const HEAD_BYTES: u64 = 512;
 /// How deep a head nests at most: statistics in the head of a page of data.
 const DEPTH_MAX: usize = 3;
 
+/// What is known of the pages of a column.
+pub(super) struct Pages {
+    /// The most bytes that a value can have that stands in its page once and in the column many times.
+    pub repeated_bytes: u64,
+    /// Whether lengths are written as differences.
+    pub has_deltas: bool,
+}
+
 /// Checks the pages of a column of a row group. What is damaged in another way is left to the reader.
 ///
 /// # Errors
-/// When a page claims more than it can hold, or its head makes no sense.
-pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData) -> Result<()> {
+/// When a page claims more than it can hold, all of them more than the file can, or a head makes no sense.
+pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData) -> Result<Pages> {
     let (mut at, len) = column.byte_range();
     let end = at.saturating_add(len).min(file.len());
+    let mut pages = Pages { repeated_bytes: value_bytes_min(column), has_deltas: false };
+    let (mut sum, sum_most) = (0u64, unpack_bytes_max(file.len()));
+    if pages.repeated_bytes > sum_most {
+        let claimed = format_args!("values of {} bytes", pages.repeated_bytes);
+        return Err(refusal(path, at, claimed, sum_most));
+    }
     while at < end {
         let Some(head) = head(file, at, end)? else {
             let message = format!("found no head of a page at byte {at}, expected one");
@@ -45,9 +59,18 @@ pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData)
             let claimed = format_args!("a dictionary of {values} values");
             return Err(refusal(path, at, claimed, most));
         }
+        sum = sum.saturating_add(head.unpacked);
+        if sum > sum_most {
+            return Err(refusal(path, at, format_args!("pages of {sum} bytes"), sum_most));
+        }
+        let is_repeated = head.dictionary.is_some() || head.has_deltas;
+        if is_repeated && column.column_type() == Type::BYTE_ARRAY {
+            pages.repeated_bytes = pages.repeated_bytes.max(head.unpacked);
+        }
+        pages.has_deltas |= head.has_deltas;
         at = body_at + packed;
     }
-    Ok(())
+    Ok(pages)
 }
 
 /// Bytes that a value of a column takes at least where it is written out.
@@ -72,7 +95,12 @@ struct Head {
     packed: u64,
     /// Values of the dictionary, if it is one.
     dictionary: Option<u64>,
+    /// Whether lengths are written as differences.
+    has_deltas: bool,
 }
+
+/// `DELTA_LENGTH_BYTE_ARRAY` and `DELTA_BYTE_ARRAY`.
+const DELTAS: [u64; 2] = [6, 7];
 
 /// The head at `at`, if there is one.
 fn head(file: &LocalFile, at: u64, end: u64) -> Result<Option<Head>> {
@@ -88,7 +116,7 @@ fn head(file: &LocalFile, at: u64, end: u64) -> Result<Option<Head>> {
 
 /// Why there is no head.
 #[derive(Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// It goes on.
     Short,
     /// It is something else, or more than one thing.
@@ -97,14 +125,18 @@ enum Fault {
 
 /// The head at the start of `bytes`.
 fn parse(bytes: &[u8]) -> Result<Head, Fault> {
-    let (mut head, mut compact) = (Head::default(), Compact(bytes));
+    let (mut head, mut compact) = (Head::default(), Compact::new(bytes));
     let mut field = 0;
     while let Some(kind) = compact.field(&mut field)? {
         match (field, kind) {
             (2, Compact::I32) => head.unpacked = compact.size()?,
             (3, Compact::I32) => head.packed = compact.size()?,
-            (7, Compact::STRUCT) => head.dictionary = values(&mut compact)?,
-            (2 | 3 | 7, _) => return Err(Fault::Strange),
+            (7, Compact::STRUCT) => head.dictionary = number(&mut compact, 1)?,
+            (5 | 8, Compact::STRUCT) => {
+                let encoding = number(&mut compact, if field == 5 { 2 } else { 4 })?;
+                head.has_deltas |= encoding.is_some_and(|encoding| DELTAS.contains(&encoding));
+            }
+            (2 | 3 | 5 | 7 | 8, _) => return Err(Fault::Strange),
             _ => compact.skip(kind, 1)?,
         }
     }
@@ -112,33 +144,37 @@ fn parse(bytes: &[u8]) -> Result<Head, Fault> {
     Ok(head)
 }
 
-/// The number of values in the head of a dictionary.
-fn values(compact: &mut Compact<'_>) -> Result<Option<u64>, Fault> {
-    let (mut values, mut field) = (None, 0);
+/// The number in field `wanted` of the head of a dictionary or a page of data.
+fn number(compact: &mut Compact<'_>, wanted: i16) -> Result<Option<u64>, Fault> {
+    let (mut number, mut field) = (None, 0);
     while let Some(kind) = compact.field(&mut field)? {
-        match (field, kind) {
-            (1, Compact::I32) => values = Some(compact.size()?),
-            (1, _) => return Err(Fault::Strange),
+        match kind {
+            Compact::I32 if field == wanted => number = Some(compact.size()?),
+            _ if field == wanted => return Err(Fault::Strange),
             _ => compact.skip(kind, 2)?,
         }
     }
-    Ok(values)
+    Ok(number)
 }
 
 /// As much of Thrift's compact protocol as a head consists of: what is left to be read.
-struct Compact<'a>(&'a [u8]);
+pub(super) struct Compact<'a>(&'a [u8]);
 
-impl Compact<'_> {
-    const I32: u8 = 5;
-    const STRUCT: u8 = 12;
-
-    fn byte(&mut self) -> Result<u8, Fault> {
-        let (&byte, rest) = self.0.split_first().ok_or(Fault::Short)?;
-        self.0 = rest;
-        Ok(byte)
+impl<'a> Compact<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
     }
 
-    fn varint(&mut self) -> Result<u64, Fault> {
+    /// So many bytes.
+    pub(super) fn take(&mut self, bytes: u64) -> Result<&'a [u8], Fault> {
+        let bytes = usize::try_from(bytes).map_err(|_| Fault::Strange)?;
+        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(Fault::Short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    /// A number of 63 bits, the low ones first.
+    pub(super) fn varint(&mut self) -> Result<u64, Fault> {
         let mut value = 0;
         for shift in (0..63).step_by(7) {
             let byte = self.byte()?;
@@ -148,6 +184,17 @@ impl Compact<'_> {
             }
         }
         Err(Fault::Strange)
+    }
+}
+
+impl Compact<'_> {
+    const I32: u8 = 5;
+    const STRUCT: u8 = 12;
+
+    fn byte(&mut self) -> Result<u8, Fault> {
+        let (&byte, rest) = self.0.split_first().ok_or(Fault::Short)?;
+        self.0 = rest;
+        Ok(byte)
     }
 
     /// A number whose sign is its last bit.
@@ -160,12 +207,6 @@ impl Compact<'_> {
     fn size(&mut self) -> Result<u64, Fault> {
         let size = i32::try_from(self.integer()?).map_err(|_| Fault::Strange)?;
         u64::try_from(size).map_err(|_| Fault::Strange)
-    }
-
-    fn advance(&mut self, bytes: u64) -> Result<(), Fault> {
-        let bytes = usize::try_from(bytes).map_err(|_| Fault::Strange)?;
-        self.0 = self.0.get(bytes..).ok_or(Fault::Short)?;
-        Ok(())
     }
 
     /// The kind of the next field, whose number goes into `field`; none at the end of a struct.
@@ -187,12 +228,12 @@ impl Compact<'_> {
         match kind {
             // A truth is in its kind.
             1 | 2 => Ok(()),
-            3 => self.advance(1),
+            3 => self.take(1).map(drop),
             4..=6 => self.varint().map(drop),
-            7 => self.advance(8),
+            7 => self.take(8).map(drop),
             8 => {
                 let bytes = self.varint()?;
-                self.advance(bytes)
+                self.take(bytes).map(drop)
             }
             Self::STRUCT if depth < DEPTH_MAX => {
                 let mut field = 0;
@@ -214,7 +255,8 @@ mod tests {
     fn a_head_tells_its_sizes_whatever_else_is_in_it() {
         // Kind 2 (a dictionary), sizes 48 and 40, a checksum, a dictionary of 12 values in encoding 0 that is sorted.
         let bytes = [0x15, 4, 0x15, 96, 0x15, 80, 0x15, 9, 0x3c, 0x15, 24, 0x15, 0, 0x11, 0, 0];
-        let head = Head { bytes: 16, unpacked: 48, packed: 40, dictionary: Some(12) };
+        let head =
+            Head { bytes: 16, unpacked: 48, packed: 40, dictionary: Some(12), has_deltas: false };
         assert_eq!(parse(&bytes), Ok(head));
         for cut in 0..bytes.len() {
             assert_eq!(parse(&bytes[..cut]), Err(Fault::Short), "cut at {cut}");
@@ -223,8 +265,26 @@ mod tests {
         let mut bytes = vec![0x15, 0, 0x15, 0xfe, 1, 0x15, 2];
         bytes.extend([0x2c, 0x15, 6, 0x3c, 0x28, 2, b'a', b'b', 0x16, 1, 0, 0]);
         bytes.extend([0x08, 40, 1, b'x', 0x17, 1, 2, 3, 4, 5, 6, 7, 8, 0, 99]);
-        let head = Head { bytes: 33, unpacked: 127, packed: 1, dictionary: None };
+        let head =
+            Head { bytes: 33, unpacked: 127, packed: 1, dictionary: None, has_deltas: false };
         assert_eq!(parse(&bytes), Ok(head));
+    }
+
+    #[test]
+    fn a_page_of_data_tells_how_its_lengths_are_written() {
+        // Three values in an encoding, in the head of each version.
+        let first =
+            |encoding: u8| [0x15, 0, 0x15, 8, 0x15, 8, 0x2c, 0x15, 6, 0x15, 2 * encoding, 0, 0];
+        let second = |encoding: u8| {
+            let values = [0x15, 6, 0x15, 0, 0x15, 6, 0x15, 2 * encoding, 0, 0];
+            [&[0x15, 6, 0x15, 8, 0x15, 8, 0x5c][..], &values].concat()
+        };
+        for encoding in 0..9 {
+            let found = [parse(&first(encoding)), parse(&second(encoding))];
+            let expected = [6, 7].contains(&encoding);
+            let found = found.map(|head| head.expect("a head").has_deltas);
+            assert_eq!(found, [expected; 2], "{encoding}");
+        }
     }
 
     #[test]

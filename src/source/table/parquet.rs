@@ -16,13 +16,16 @@ use rayon::prelude::*;
 use super::arrow::{block, columns, guarded, positions};
 use super::block::{Block, Kind, Table, Wanted};
 use super::head::{Format, Head};
-use super::pages;
+use super::{deltas, pages};
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile, Stamp};
-use crate::source::file::{UNPACK_BYTES_FREE, io_error};
+use crate::source::file::{UNPACK_BYTES_FREE, io_error, unpack_bytes_max};
 
 /// Rows decoded at a time at most, whatever a row group claims to hold.
 const BATCH_ROWS_MAX: usize = 1 << 20;
+
+/// So many batches at least make up all that a file may unpack to.
+const BATCHES_MIN: u64 = 16;
 
 /// Cells may take this many times the size of the file: runs of equal ones, as in columns that are almost always zero, take next
 /// to nothing of it.
@@ -90,18 +93,35 @@ impl Groups {
             let message = "was changed while it was in use, expected it as it was opened";
             return Err(Error::data(path.display(), message).hint("starting again"));
         }
-        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), positions);
-        self.check(group, &mask)?;
+        let mask = self.mask(&positions);
+        let batch_rows = self.check(group, &mask)?;
         ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
             .with_projection(mask)
             .with_row_groups(vec![group])
-            .with_batch_size(self.rows(group).clamp(1, BATCH_ROWS_MAX))
+            .with_batch_size(batch_rows)
             .build()
             .map_err(|e| damaged(path, e).within(format!("row group {group}")))
     }
 
-    /// Holds what a group claims against the length of the file, before memory is taken for it.
-    fn check(&self, group: usize, mask: &ProjectionMask) -> Result<()> {
+    /// The wanted columns; of those with fields, which hold images, the bytes alone.
+    fn mask(&self, positions: &[usize]) -> ProjectionMask {
+        let schema = self.metadata.parquet_schema();
+        let is_wanted = |&leaf: &usize| {
+            let column = schema.column(leaf);
+            let is_of_image = column.path().parts().get(1).is_none_or(|field| field == "bytes");
+            positions.contains(&schema.get_column_root_idx(leaf)) && is_of_image
+        };
+        ProjectionMask::leaves(schema, (0..schema.num_columns()).filter(is_wanted))
+    }
+
+    /// The most bytes that values of this file may take together.
+    pub fn bytes_max(&self) -> u64 {
+        unpack_bytes_max(self.stamp.len())
+    }
+
+    /// Holds what a group claims against the length of the file, before memory is taken for it; how many rows may be decoded at
+    /// a time.
+    fn check(&self, group: usize, mask: &ProjectionMask) -> Result<usize> {
         let (path, metadata) = (&self.path, self.metadata.metadata().row_group(group));
         let file = LocalFile::new(path)?;
         let columns = metadata.columns().iter().enumerate();
@@ -115,7 +135,19 @@ impl Groups {
                 format!("claims {rows} rows in a file of {bytes} bytes, expected at most {most}");
             return Err(Error::data(path.display(), message).hint("writing it in smaller groups"));
         }
-        columns.iter().try_for_each(|(_, column)| pages::check(&file, path, column))
+        let (rows, mut most) = (self.rows(group), BATCH_ROWS_MAX as u64);
+        for (_, column) in columns {
+            if column.column_descr().max_rep_level() > 0 {
+                let message = format!("found lists in {}", column.column_path());
+                return Err(Error::data(path.display(), message).hint("leaving the column out"));
+            }
+            let pages = pages::check(&file, path, column)?;
+            most = most.min(self.bytes_max() / BATCHES_MIN / pages.repeated_bytes);
+            if pages.has_deltas {
+                deltas::check(path, column, rows)?;
+            }
+        }
+        Ok(rows.min(most as usize).max(1))
     }
 
     /// The wanted columns of a group, whose first row is row `first_row` of the file.
