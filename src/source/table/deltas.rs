@@ -11,7 +11,7 @@ use parquet::column::page::{Page, PageReader};
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
-use super::pages::{Compact, Fault};
+use super::thrift::{Compact, Fault};
 use crate::error::{Error, Result};
 use crate::source::file::io_error;
 

@@ -33,6 +33,8 @@ mod parquet;
 mod pieces;
 mod plan;
 mod read;
+#[cfg(feature = "parquet")]
+mod thrift;
 
 #[cfg(feature = "parquet")]
 pub(crate) use block::Block;

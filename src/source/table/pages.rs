@@ -1,6 +1,6 @@
 //! What the pages of a Parquet file claim, held against the bytes they have before the reader takes memory for it: `parquet`
 //! reserves what the heads of pages say of their size and of a dictionary's values, and a process that cannot have so much ends
-//! there. A head is a `PageHeader` of `parquet.thrift` in Thrift's compact protocol; one that could be read in two ways is refused.
+//! there. A head is a `PageHeader` of `parquet.thrift`; one that could be read in two ways is refused.
 
 use std::path::Path;
 
@@ -8,15 +8,13 @@ use parquet::basic::{Compression, Type};
 use parquet::file::metadata::ColumnChunkMetaData;
 
 use super::claims::refusal;
+use super::thrift::{Compact, Fault};
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile};
 use crate::source::file::unpack_bytes_max;
 
 /// Bytes that are looked at for a head at first; statistics may make one longer.
 const HEAD_BYTES: u64 = 512;
-
-/// How deep a head nests at most: statistics in the head of a page of data.
-const DEPTH_MAX: usize = 3;
 
 /// What is known of the pages of a column.
 pub(super) struct Pages {
@@ -114,15 +112,6 @@ fn head(file: &LocalFile, at: u64, end: u64) -> Result<Option<Head>> {
     }
 }
 
-/// Why there is no head.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// It goes on.
-    Short,
-    /// It is something else, or more than one thing.
-    Strange,
-}
-
 /// The head at the start of `bytes`.
 fn parse(bytes: &[u8]) -> Result<Head, Fault> {
     let (mut head, mut compact) = (Head::default(), Compact::new(bytes));
@@ -137,10 +126,10 @@ fn parse(bytes: &[u8]) -> Result<Head, Fault> {
                 head.has_deltas |= encoding.is_some_and(|encoding| DELTAS.contains(&encoding));
             }
             (2 | 3 | 5 | 7 | 8, _) => return Err(Fault::Strange),
-            _ => compact.skip(kind, 1)?,
+            _ => compact.skip(kind)?,
         }
     }
-    head.bytes = (bytes.len() - compact.0.len()) as u64;
+    head.bytes = (bytes.len() - compact.len()) as u64;
     Ok(head)
 }
 
@@ -151,100 +140,10 @@ fn number(compact: &mut Compact<'_>, wanted: i16) -> Result<Option<u64>, Fault> 
         match kind {
             Compact::I32 if field == wanted => number = Some(compact.size()?),
             _ if field == wanted => return Err(Fault::Strange),
-            _ => compact.skip(kind, 2)?,
+            _ => compact.skip(kind)?,
         }
     }
     Ok(number)
-}
-
-/// As much of Thrift's compact protocol as a head consists of: what is left to be read.
-pub(super) struct Compact<'a>(&'a [u8]);
-
-impl<'a> Compact<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    /// So many bytes.
-    pub(super) fn take(&mut self, bytes: u64) -> Result<&'a [u8], Fault> {
-        let bytes = usize::try_from(bytes).map_err(|_| Fault::Strange)?;
-        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(Fault::Short)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    /// A number of 63 bits, the low ones first.
-    pub(super) fn varint(&mut self) -> Result<u64, Fault> {
-        let mut value = 0;
-        for shift in (0..63).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Fault::Strange)
-    }
-}
-
-impl Compact<'_> {
-    const I32: u8 = 5;
-    const STRUCT: u8 = 12;
-
-    fn byte(&mut self) -> Result<u8, Fault> {
-        let (&byte, rest) = self.0.split_first().ok_or(Fault::Short)?;
-        self.0 = rest;
-        Ok(byte)
-    }
-
-    /// A number whose sign is its last bit.
-    fn integer(&mut self) -> Result<i64, Fault> {
-        let value = self.varint()?;
-        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
-    }
-
-    /// A number of 32 bits that is not negative.
-    fn size(&mut self) -> Result<u64, Fault> {
-        let size = i32::try_from(self.integer()?).map_err(|_| Fault::Strange)?;
-        u64::try_from(size).map_err(|_| Fault::Strange)
-    }
-
-    /// The kind of the next field, whose number goes into `field`; none at the end of a struct.
-    fn field(&mut self, field: &mut i16) -> Result<Option<u8>, Fault> {
-        let head = self.byte()?;
-        if head == 0 {
-            return Ok(None);
-        }
-        let number = match head >> 4 {
-            0 => self.integer()?,
-            step => i64::from(*field) + i64::from(step),
-        };
-        *field = i16::try_from(number).map_err(|_| Fault::Strange)?;
-        Ok(Some(head & 0xf))
-    }
-
-    /// Passes over a field. Heads have no lists, sets or maps.
-    fn skip(&mut self, kind: u8, depth: usize) -> Result<(), Fault> {
-        match kind {
-            // A truth is in its kind.
-            1 | 2 => Ok(()),
-            3 => self.take(1).map(drop),
-            4..=6 => self.varint().map(drop),
-            7 => self.take(8).map(drop),
-            8 => {
-                let bytes = self.varint()?;
-                self.take(bytes).map(drop)
-            }
-            Self::STRUCT if depth < DEPTH_MAX => {
-                let mut field = 0;
-                while let Some(kind) = self.field(&mut field)? {
-                    self.skip(kind, depth + 1)?;
-                }
-                Ok(())
-            }
-            _ => Err(Fault::Strange),
-        }
-    }
 }
 
 #[cfg(test)]

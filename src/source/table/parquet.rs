@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::arrow::{block, columns, guarded, positions};
 use super::block::{Block, Kind, Table, Wanted};
 use super::head::{Format, Head};
-use super::{deltas, pages};
+use super::{deltas, pages, thrift};
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile, Stamp};
 use crate::source::file::{UNPACK_BYTES_FREE, io_error, unpack_bytes_max};
@@ -53,6 +53,7 @@ impl Groups {
     pub fn open(path: &Path, as_codes: &[usize]) -> Result<Self> {
         guarded(path, || {
             let stamp = Stamp::look(path)?;
+            thrift::check_footer(path)?;
             let file = File::open(path).map_err(|e| io_error(path, e))?;
             let load = |options| ArrowReaderMetadata::load(&file, options);
             // The types of the file itself, not those of whatever wrote it.
