@@ -13,8 +13,6 @@ mod cells;
 mod claims;
 mod delimited;
 #[cfg(feature = "parquet")]
-mod deltas;
-#[cfg(feature = "parquet")]
 mod embedded;
 mod encode;
 mod fit;
@@ -25,6 +23,8 @@ mod json_lines;
 #[cfg(feature = "parquet")]
 mod kept;
 mod labels;
+#[cfg(feature = "parquet")]
+mod lengths;
 mod listed;
 #[cfg(feature = "parquet")]
 mod pages;

@@ -18,8 +18,11 @@ const HEAD_BYTES: u64 = 512;
 
 /// What is known of the pages of a column.
 pub(super) struct Pages {
-    /// The most bytes that a value can have that stands in its page once and in the column many times.
-    pub repeated_bytes: u64,
+    /// The most bytes that a value can have that is not in its page as a whole: one of a fixed length, which may be missing, or one
+    /// that begins as the one before.
+    pub value_bytes: u64,
+    /// Whether a dictionary of texts comes first.
+    pub has_dictionary: bool,
     /// Whether lengths are written as differences.
     pub has_deltas: bool,
 }
@@ -31,11 +34,12 @@ pub(super) struct Pages {
 pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData) -> Result<Pages> {
     let (mut at, len) = column.byte_range();
     let end = at.saturating_add(len).min(file.len());
-    let mut pages = Pages { repeated_bytes: value_bytes_min(column), has_deltas: false };
+    let start = at;
+    let value_bytes = value_bytes_min(column);
+    let mut pages = Pages { value_bytes, has_dictionary: false, has_deltas: false };
     let (mut sum, sum_most) = (0u64, unpack_bytes_max(file.len()));
-    if pages.repeated_bytes > sum_most {
-        let claimed = format_args!("values of {} bytes", pages.repeated_bytes);
-        return Err(refusal(path, at, claimed, sum_most));
+    if value_bytes > sum_most {
+        return Err(refusal(path, at, format_args!("values of {value_bytes} bytes"), sum_most));
     }
     while at < end {
         let Some(head) = head(file, at, end)? else {
@@ -61,9 +65,15 @@ pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData)
         if sum > sum_most {
             return Err(refusal(path, at, format_args!("pages of {sum} bytes"), sum_most));
         }
-        let is_repeated = head.dictionary.is_some() || head.has_deltas;
-        if is_repeated && column.column_type() == Type::BYTE_ARRAY {
-            pages.repeated_bytes = pages.repeated_bytes.max(head.unpacked);
+        if head.dictionary.is_some() && at > start {
+            let message = format!("found a dictionary behind other pages at byte {at}");
+            return Err(Error::data(path.display(), message).hint("writing it again"));
+        }
+        if column.column_type() == Type::BYTE_ARRAY {
+            pages.has_dictionary |= head.dictionary.is_some();
+            if head.has_deltas {
+                pages.value_bytes = pages.value_bytes.max(head.unpacked);
+            }
         }
         pages.has_deltas |= head.has_deltas;
         at = body_at + packed;

@@ -16,7 +16,8 @@ use rayon::prelude::*;
 use super::arrow::{block, columns, guarded, positions};
 use super::block::{Block, Kind, Table, Wanted};
 use super::head::{Format, Head};
-use super::{deltas, pages, thrift};
+use super::lengths::Pages;
+use super::{pages, thrift};
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile, Stamp};
 use crate::source::file::{UNPACK_BYTES_FREE, io_error, unpack_bytes_max};
@@ -143,10 +144,15 @@ impl Groups {
                 return Err(Error::data(path.display(), message).hint("leaving the column out"));
             }
             let pages = pages::check(&file, path, column)?;
-            most = most.min(self.bytes_max() / BATCHES_MIN / pages.repeated_bytes);
-            if pages.has_deltas {
-                deltas::check(path, column, rows)?;
+            let mut value_bytes = pages.value_bytes;
+            if pages.has_dictionary {
+                let longest = Pages::open(path, column, rows)?.longest_in_dictionary()?;
+                value_bytes = value_bytes.max(longest);
             }
+            if pages.has_deltas {
+                Pages::open(path, column, rows)?.check_deltas()?;
+            }
+            most = most.min(self.bytes_max() / BATCHES_MIN / value_bytes);
         }
         Ok(rows.min(most as usize).max(1))
     }

@@ -1,6 +1,6 @@
-//! What a Parquet page of texts claims whose lengths are written as differences, held against the page's values: `parquet` takes
-//! memory for as many lengths as the differences say there are. The encodings are `DELTA_LENGTH_BYTE_ARRAY` and
-//! `DELTA_BYTE_ARRAY` of <https://parquet.apache.org/docs/file-format/data-pages/encodings/>.
+//! What a Parquet column says of the lengths of its texts. Where they are written as differences, `parquet` takes memory for as many
+//! as these say there are; a text in a dictionary can stand for any number of rows. The encodings are those of
+//! <https://parquet.apache.org/docs/file-format/data-pages/encodings/>.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,31 +15,82 @@ use super::thrift::{Compact, Fault};
 use crate::error::{Error, Result};
 use crate::source::file::io_error;
 
-/// Checks all pages of a column without repetitions in a group of `rows`; they are unpacked one by one.
-///
-/// # Errors
-/// When a page claims more lengths than it has values, or more values than there are rows, or is damaged.
-pub(super) fn check(path: &Path, column: &ColumnChunkMetaData, rows: usize) -> Result<()> {
-    let file = File::open(path).map_err(|e| io_error(path, e))?;
-    let damaged = || Error::data(path.display(), "is damaged, cut short or no Parquet");
-    let mut pages = SerializedPageReader::new(Arc::new(file), column, rows, None)
-        .map_err(|e| damaged().caused_by(e))?;
-    let has_levels = column.column_descr().max_def_level() > 0;
-    while let Some(page) = pages.get_next_page().map_err(|e| damaged().caused_by(e))? {
-        let lists = match page.encoding() {
-            Encoding::DELTA_LENGTH_BYTE_ARRAY => 1,
-            Encoding::DELTA_BYTE_ARRAY => 2,
-            _ => continue,
-        };
-        let values = u64::from(page.num_values());
-        let found = lengths(values_of(&page, has_levels).ok_or_else(damaged)?, lists, values);
-        let found = found.map_err(|_| damaged())?;
-        if values > rows as u64 || found > values {
-            let message = format!(
-                "claims {found} lengths in a page of {values} values and a group of {rows} rows"
-            );
-            return Err(Error::data(path.display(), message).hint("writing it again"));
+/// The pages of a column, unpacked one by one, whose heads were checked.
+pub(super) struct Pages<'a> {
+    path: &'a Path,
+    column: &'a ColumnChunkMetaData,
+    rows: usize,
+    reader: SerializedPageReader<File>,
+}
+
+impl<'a> Pages<'a> {
+    /// Those of a column without repetitions in a group of `rows`.
+    pub fn open(path: &'a Path, column: &'a ColumnChunkMetaData, rows: usize) -> Result<Self> {
+        let file = File::open(path).map_err(|e| io_error(path, e))?;
+        let reader = SerializedPageReader::new(Arc::new(file), column, rows, None);
+        let reader = reader.map_err(|e| damaged(path).caused_by(e))?;
+        Ok(Self { path, column, rows, reader })
+    }
+
+    fn next(&mut self) -> Result<Option<Page>> {
+        self.reader.get_next_page().map_err(|e| damaged(self.path).caused_by(e))
+    }
+
+    /// Bytes of the longest text in the dictionary that the column begins with; 0 without one.
+    ///
+    /// # Errors
+    /// When the dictionary is damaged.
+    pub fn longest_in_dictionary(mut self) -> Result<u64> {
+        match self.next()? {
+            Some(Page::DictionaryPage { buf, .. }) => {
+                longest(&buf).ok_or_else(|| damaged(self.path))
+            }
+            _ => Ok(0),
         }
+    }
+
+    /// Checks lengths that are written as differences.
+    ///
+    /// # Errors
+    /// When a page claims more lengths than it has values, or more values than there are rows, or is damaged.
+    pub fn check_deltas(mut self) -> Result<()> {
+        let has_levels = self.column.column_descr().max_def_level() > 0;
+        while let Some(page) = self.next()? {
+            check_page(self.path, &page, has_levels, self.rows as u64)?;
+        }
+        Ok(())
+    }
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::data(path.display(), "is damaged, cut short or no Parquet")
+}
+
+/// Of texts with their lengths, of four bytes, before them.
+fn longest(mut bytes: &[u8]) -> Option<u64> {
+    let mut longest = 0;
+    while let Some((&len, rest)) = bytes.split_first_chunk() {
+        let len = u32::from_le_bytes(len);
+        bytes = rest.get(len as usize..)?;
+        longest = longest.max(len.into());
+    }
+    Some(longest)
+}
+
+fn check_page(path: &Path, page: &Page, has_levels: bool, rows: u64) -> Result<()> {
+    let lists = match page.encoding() {
+        Encoding::DELTA_LENGTH_BYTE_ARRAY => 1,
+        Encoding::DELTA_BYTE_ARRAY => 2,
+        _ => return Ok(()),
+    };
+    let values = u64::from(page.num_values());
+    let bytes = values_of(page, has_levels).ok_or_else(|| damaged(path))?;
+    let found = lengths(bytes, lists, values).map_err(|_| damaged(path))?;
+    if values > rows || found > values {
+        let message = format!(
+            "claims {found} lengths in a page of {values} values and a group of {rows} rows"
+        );
+        return Err(Error::data(path.display(), message).hint("writing it again"));
     }
     Ok(())
 }
@@ -101,6 +152,14 @@ fn pass(compact: &mut Compact<'_>, parts: u64, part: u64, mut left: u64) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_text_counts() {
+        assert_eq!(longest(&[1, 0, 0, 0, 9, 3, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0]), Some(3));
+        assert_eq!(longest(&[]), Some(0));
+        assert_eq!(longest(&[2, 0, 0, 0, 9]), None);
+        assert_eq!(longest(&[0xff; 6]), None);
+    }
 
     /// 5 numbers in blocks of 128 and 4 parts, the first of which has 3 bits each.
     fn list() -> Vec<u8> {
