@@ -16,14 +16,14 @@ use crate::error::{Error, Result};
 use crate::source::file::io_error;
 
 /// The pages of a column, unpacked one by one, whose heads were checked.
-pub(super) struct Pages<'a> {
+pub(super) struct Unpacked<'a> {
     path: &'a Path,
     column: &'a ColumnChunkMetaData,
     rows: usize,
     reader: SerializedPageReader<File>,
 }
 
-impl<'a> Pages<'a> {
+impl<'a> Unpacked<'a> {
     /// Those of a column without repetitions in a group of `rows`.
     pub fn open(path: &'a Path, column: &'a ColumnChunkMetaData, rows: usize) -> Result<Self> {
         let file = File::open(path).map_err(|e| io_error(path, e))?;

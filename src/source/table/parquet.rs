@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::arrow::{block, columns, guarded, positions};
 use super::block::{Block, Kind, Table, Wanted};
 use super::head::{Format, Head};
-use super::lengths::Pages;
+use super::lengths::Unpacked;
 use super::{pages, thrift};
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile, Stamp};
@@ -144,14 +144,13 @@ impl Groups {
                 return Err(Error::data(path.display(), message).hint("leaving the column out"));
             }
             let pages = pages::check(&file, path, column)?;
-            let mut value_bytes = pages.value_bytes;
-            if pages.has_dictionary {
-                let longest = Pages::open(path, column, rows)?.longest_in_dictionary()?;
-                value_bytes = value_bytes.max(longest);
-            }
+            let unpacked = || Unpacked::open(path, column, rows);
             if pages.has_deltas {
-                Pages::open(path, column, rows)?.check_deltas()?;
+                unpacked()?.check_deltas()?;
             }
+            let longest =
+                if pages.has_dictionary { unpacked()?.longest_in_dictionary()? } else { 0 };
+            let value_bytes = pages.value_bytes.max(longest);
             most = most.min(self.bytes_max() / BATCHES_MIN / value_bytes);
         }
         Ok(rows.min(most as usize).max(1))
