@@ -1,5 +1,7 @@
 //! The rows of a table in memory: four bytes a cell, row after row, so that a shuffled reader touches one place a sample.
 
+#[cfg(feature = "parquet")]
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,20 +52,40 @@ impl Block {
         self.cells.iter().skip(column).step_by(self.width.max(1)).copied()
     }
 
-    /// Appends the rows of another block of the same columns.
-    #[cfg(feature = "parquet")]
+    /// The text that a code stands for.
+    pub fn text(&self, column: usize, code: u32) -> Option<&str> {
+        self.vocabularies[column].get(code as usize).map(String::as_str)
+    }
+}
+
+/// A block that others of the same columns are appended to.
+#[cfg(feature = "parquet")]
+#[derive(Debug, Default)]
+pub(crate) struct Growing {
+    block: Block,
+    /// The codes of each column's texts, once there are two blocks.
+    codes: Vec<HashMap<String, u32>>,
+}
+
+#[cfg(feature = "parquet")]
+impl Growing {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.block.rows()
+    }
+
+    /// Appends the rows of another block.
     pub fn append(&mut self, mut other: Block) {
-        if self.cells.is_empty() {
-            return *self = other;
+        if self.rows() == 0 {
+            self.block = other;
+            return;
         }
-        for column in 0..self.width {
-            let texts = std::mem::take(&mut other.vocabularies[column]);
-            if texts.is_empty() {
-                continue;
-            }
-            let known = &mut self.vocabularies[column];
-            let mut codes: std::collections::HashMap<String, u32> =
-                known.iter().cloned().zip(0..).collect();
+        if self.codes.is_empty() {
+            let codes = |texts: &Vec<String>| texts.iter().cloned().zip(0..).collect();
+            self.codes = self.block.vocabularies.iter().map(codes).collect();
+        }
+        for (column, texts) in std::mem::take(&mut other.vocabularies).into_iter().enumerate() {
+            let (known, codes) = (&mut self.block.vocabularies[column], &mut self.codes[column]);
             let code = |text: String| {
                 *codes.entry(text).or_insert_with_key(|text| {
                     known.push(text.clone());
@@ -71,18 +93,21 @@ impl Block {
                 })
             };
             let renamed: Vec<u32> = texts.into_iter().map(code).collect();
-            for cell in other.cells.iter_mut().skip(column).step_by(self.width) {
+            if renamed.is_empty() {
+                continue;
+            }
+            for cell in other.cells.iter_mut().skip(column).step_by(self.block.width) {
                 if *cell != MISSING {
                     *cell = renamed[*cell as usize];
                 }
             }
         }
-        self.cells.append(&mut other.cells);
+        self.block.cells.append(&mut other.cells);
     }
 
-    /// The text that a code stands for.
-    pub fn text(&self, column: usize, code: u32) -> Option<&str> {
-        self.vocabularies[column].get(code as usize).map(String::as_str)
+    /// All rows.
+    pub fn finish(self) -> Block {
+        self.block
     }
 }
 

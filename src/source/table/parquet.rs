@@ -14,7 +14,7 @@ use parquet::errors::ParquetError;
 use rayon::prelude::*;
 
 use super::arrow::{block, columns, guarded, positions};
-use super::block::{Block, Kind, Table, Wanted};
+use super::block::{Block, Growing, Kind, Table, Wanted};
 use super::head::{Format, Head};
 use super::lengths::Unpacked;
 use super::{pages, thrift};
@@ -160,7 +160,7 @@ impl Groups {
     fn block(&self, group: usize, first_row: usize, wanted: &[Wanted]) -> Result<Block> {
         let path = &self.path;
         guarded(path, || {
-            let mut all = Block { width: wanted.len(), ..Default::default() };
+            let mut all = Growing::default();
             for batch in self.reader(group, positions(wanted))? {
                 let batch = batch.map_err(|e| {
                     let message = format!("row group {group} is damaged");
@@ -175,7 +175,7 @@ impl Groups {
                     format!("found {found} rows in row group {group}, expected {expected}");
                 return Err(Error::data(path.display(), message));
             }
-            Ok(all)
+            Ok(all.finish())
         })
         .map_err(|e| e.within(format!("row group {group}")))
     }
