@@ -235,7 +235,6 @@ impl From<BPE> for Source {
     }
 }
 
-/// Words as GPT-2 cuts them, their bytes as visible characters.
 /// Without what a file may say of the length of texts, for models that read sentences, and of merges that are left out by chance: a
 /// text is encoded whole, and every time the same.
 fn without_limits(mut tokenizer: Tokenizer) -> tokenizers::Result<Tokenizer> {
@@ -250,6 +249,7 @@ fn without_limits(mut tokenizer: Tokenizer) -> tokenizers::Result<Tokenizer> {
     Ok(tokenizer)
 }
 
+/// Words as GPT-2 cuts them, their bytes as visible characters.
 pub(super) fn byte_level() -> ByteLevel {
     ByteLevel::new(false, true, true)
 }

@@ -11,6 +11,7 @@ use parquet::column::page::{Page, PageReader};
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
+use super::pages::damaged;
 use super::thrift::{Compact, Fault};
 use crate::error::{Error, Result};
 use crate::source::file::io_error;
@@ -60,10 +61,6 @@ impl<'a> Unpacked<'a> {
         }
         Ok(())
     }
-}
-
-fn damaged(path: &Path) -> Error {
-    Error::data(path.display(), "is damaged, cut short or no Parquet")
 }
 
 /// Of texts with their lengths, of four bytes, before them.

@@ -16,6 +16,11 @@ use crate::source::file::unpack_bytes_max;
 /// Bytes that are looked at for a head at first; statistics may make one longer.
 const HEAD_BYTES: u64 = 512;
 
+/// What is said of a file that cannot be read as Parquet.
+pub(super) fn damaged(path: &Path) -> Error {
+    Error::data(path.display(), "is damaged, cut short or no Parquet")
+}
+
 /// What is known of the pages of a column.
 pub(super) struct Pages {
     /// The most bytes that a value can have that is not in its page as a whole: one of a fixed length, which may be missing, or one
@@ -56,7 +61,7 @@ pub(super) fn check(file: &LocalFile, path: &Path, column: &ColumnChunkMetaData)
             let claimed = format_args!("a page of {} bytes", head.unpacked);
             return Err(refusal(path, at, claimed, most));
         }
-        let most = head.unpacked / value_bytes_min(column);
+        let most = head.unpacked / value_bytes;
         if let Some(values) = head.dictionary.filter(|&values| values > most) {
             let claimed = format_args!("a dictionary of {values} values");
             return Err(refusal(path, at, claimed, most));

@@ -10,13 +10,13 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
-use parquet::errors::ParquetError;
 use rayon::prelude::*;
 
 use super::arrow::{block, columns, guarded, positions};
 use super::block::{Block, Growing, Kind, Table, Wanted};
 use super::head::{Format, Head};
 use super::lengths::Unpacked;
+use super::pages::damaged;
 use super::{pages, thrift};
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile, Stamp};
@@ -38,10 +38,6 @@ const CLASS_NAMES_KEY: &str = "inflight.class_names";
 /// The key of what Hugging Face says about columns.
 const HUGGING_FACE_KEY: &str = "huggingface";
 
-fn damaged(path: &Path, error: ParquetError) -> Error {
-    Error::data(path.display(), "is damaged, cut short or no Parquet").caused_by(error)
-}
-
 /// A file whose footer was read.
 pub(super) struct Groups {
     path: PathBuf,
@@ -58,7 +54,7 @@ impl Groups {
             let file = File::open(path).map_err(|e| io_error(path, e))?;
             let load = |options| ArrowReaderMetadata::load(&file, options);
             // The types of the file itself, not those of whatever wrote it.
-            let plain = load(ArrowReaderOptions::new()).map_err(|e| damaged(path, e))?;
+            let plain = load(ArrowReaderOptions::new()).map_err(|e| damaged(path).caused_by(e))?;
             let coded =
                 load(ArrowReaderOptions::new().with_schema(coded(plain.schema(), as_codes)));
             let metadata = coded.unwrap_or(plain);
@@ -102,7 +98,7 @@ impl Groups {
             .with_row_groups(vec![group])
             .with_batch_size(batch_rows)
             .build()
-            .map_err(|e| damaged(path, e).within(format!("row group {group}")))
+            .map_err(|e| damaged(path).caused_by(e).within(format!("row group {group}")))
     }
 
     /// The wanted columns; of those with fields, which hold images, the bytes alone.

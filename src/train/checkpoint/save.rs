@@ -37,8 +37,7 @@ pub fn save(
     let folder = checkpoints_dir(run_dir);
     durable::create_folders(&folder)?;
     let target = folder_of(&folder, progress.step);
-    let name = format!(".step-{}{TEMPORARY}{}", progress.step, std::process::id());
-    let temporary = Temporary::claim(folder.join(name))?;
+    let temporary = beside(&target)?;
     let into = temporary.path();
     durable::create_folder(into)?;
     let bytes = write_files(into, run_dir, program, seed, snapshot, progress)?;
@@ -106,7 +105,7 @@ fn publish(finished: &Path, target: &Path) -> Result<()> {
     let mut old = target.as_os_str().to_owned();
     old.push(OLD);
     let old = Path::new(&old);
-    if old.exists() {
+    if fs::symlink_metadata(old).is_ok() {
         drop(set_aside(old)?);
     }
     durable::rename(target, old).map_err(cannot)?;
@@ -117,11 +116,16 @@ fn publish(finished: &Path, target: &Path) -> Result<()> {
     })
 }
 
-/// Gives a checkpoint that goes a name by which it is not found, for good: half of one would be found damaged.
-fn set_aside(checkpoint: &Path) -> Result<Temporary> {
+/// Claims a name beside a checkpoint by which none is found.
+fn beside(checkpoint: &Path) -> Result<Temporary> {
     let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
     let name = format!(".{name}{TEMPORARY}{}", std::process::id());
-    let aside = Temporary::claim(checkpoint.with_file_name(name))?;
+    Temporary::claim(checkpoint.with_file_name(name))
+}
+
+/// Gives a checkpoint that goes a name by which it is not found, for good: half of one would be found damaged.
+fn set_aside(checkpoint: &Path) -> Result<Temporary> {
+    let aside = beside(checkpoint)?;
     durable::rename(checkpoint, aside.path())
         .map_err(|cause| io_error(checkpoint, "cannot be removed", cause))?;
     durable::sync_folder(durable::parent(checkpoint))?;
