@@ -5,14 +5,11 @@ use std::sync::Arc;
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_writer::ArrowWriterOptions;
 use ::parquet::basic::{Compression, Encoding, ZstdLevel};
-use ::parquet::data_type::{FixedLenByteArrayType, Int64Type};
 use ::parquet::file::properties::{WriterProperties, WriterVersion};
-use ::parquet::file::writer::SerializedFileWriter;
-use ::parquet::schema::parser::parse_message_type;
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, BinaryArray, BooleanArray, Decimal128Array, DictionaryArray};
-use arrow_array::{FixedSizeBinaryArray, Float32Array, Int32Array, Int64Array, RecordBatch};
-use arrow_array::{StringArray, StructArray};
+use arrow_array::{FixedSizeBinaryArray, Float32Array, Int64Array, RecordBatch};
+use arrow_array::{LargeStringArray, NullArray, StringArray, StringViewArray, StructArray};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 
@@ -71,12 +68,12 @@ pub fn parquet() -> Vec<u8> {
     parquet_of(&batch(), None)
 }
 
-fn parquet_of(batch: &RecordBatch, properties: Option<WriterProperties>) -> Vec<u8> {
+pub fn parquet_of(batch: &RecordBatch, properties: Option<WriterProperties>) -> Vec<u8> {
     let options = ArrowWriterOptions::new().with_properties(properties.unwrap_or_default());
     parquet_with(batch, options)
 }
 
-fn parquet_with(batch: &RecordBatch, options: ArrowWriterOptions) -> Vec<u8> {
+pub fn parquet_with(batch: &RecordBatch, options: ArrowWriterOptions) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer =
         ArrowWriter::try_new_with_options(&mut bytes, batch.schema(), options).expect("a writer");
@@ -113,66 +110,6 @@ pub fn parquets() -> Vec<Vec<u8>> {
     all
 }
 
-/// Short files that claim to hold much more than they do, or hold one thing many times.
-pub fn parquet_claims() -> Vec<Vec<u8>> {
-    let lengths = |encoding, list| {
-        let label: ArrayRef = Arc::new(StringArray::from(vec![""; LENGTHS]));
-        let batch = RecordBatch::try_from_iter([("age", label.clone()), ("label", label)]);
-        let way = WriterProperties::builder().set_dictionary_enabled(false);
-        let way = way.set_encoding(encoding).build();
-        let mut bytes = parquet_of(&batch.expect("a batch"), Some(way));
-        // 16,400 lengths in blocks of 128 and four parts.
-        let head = [0x80, 1, 4, 0x90, 0x80, 1];
-        let heads = bytes.windows(head.len()).enumerate().filter(|(_, bytes)| *bytes == head);
-        let at = heads.map(|(at, _)| at + 3).nth(list).expect("a list of lengths");
-        bytes[at..at + 3].copy_from_slice(&[0xff, 0xff, 0x7f]);
-        bytes
-    };
-    vec![
-        lengths(Encoding::DELTA_LENGTH_BYTE_ARRAY, 0),
-        lengths(Encoding::DELTA_BYTE_ARRAY, 0),
-        lengths(Encoding::DELTA_BYTE_ARRAY, 1),
-        long_values(),
-        images(1 << 15, 30_000, Compression::UNCOMPRESSED),
-        images(1, 100 << 20, Compression::ZSTD(ZstdLevel::default())),
-    ]
-}
-
-/// So many take three bytes to write.
-const LENGTHS: usize = 16_400;
-
-/// Four values of a gigabyte, all of them missing.
-fn long_values() -> Vec<u8> {
-    let schema =
-        "message m { optional fixed_len_byte_array(1073741824) image; required int64 label; }";
-    let schema = Arc::new(parse_message_type(schema).expect("a schema"));
-    let mut bytes = Vec::new();
-    let mut writer =
-        SerializedFileWriter::new(&mut bytes, schema, Default::default()).expect("a writer");
-    let mut group = writer.next_row_group().expect("a group");
-    let mut column = group.next_column().expect("a column").expect("the first");
-    let missing = column.typed::<FixedLenByteArrayType>().write_batch(&[], Some(&[0; 4]), None);
-    missing.expect("writes");
-    column.close().expect("closes");
-    let mut column = group.next_column().expect("a column").expect("the second");
-    column.typed::<Int64Type>().write_batch(&[0, 1, 0, 1], None, None).expect("writes");
-    column.close().expect("closes");
-    group.close().expect("closes");
-    writer.close().expect("closes");
-    bytes
-}
-
-/// The same bytes as the image of every row.
-fn images(rows: usize, len: usize, packed: Compression) -> Vec<u8> {
-    let image: ArrayRef = Arc::new(BinaryArray::from_iter_values([vec![7; len]]));
-    let image = DictionaryArray::new(Int32Array::from(vec![0; rows]), image);
-    let label: ArrayRef = Arc::new(Int64Array::from(vec![1; rows]));
-    let batch = RecordBatch::try_from_iter([("image", Arc::new(image) as _), ("label", label)]);
-    let way = WriterProperties::builder().set_compression(packed).build();
-    let options = ArrowWriterOptions::new().with_properties(way).with_skip_arrow_metadata(true);
-    parquet_with(&batch.expect("a batch"), options)
-}
-
 /// A small one.
 pub fn arrow() -> Vec<u8> {
     arrow_file(&batch(), None)
@@ -201,9 +138,21 @@ pub fn arrow_stream(batch: &RecordBatch, packed: Option<CompressionType>) -> Vec
     writer.into_inner().expect("ends")
 }
 
+/// Texts as views and with long offsets, and a column of nothing.
+fn others() -> RecordBatch {
+    let text = ["a text that is too long to lie in its view", "short", "a"];
+    let views: ArrayRef = Arc::new(StringViewArray::from_iter_values(text));
+    let label: ArrayRef = Arc::new(LargeStringArray::from(vec!["a", "b", "a"]));
+    let nothing: ArrayRef = Arc::new(NullArray::new(3));
+    RecordBatch::try_from_iter([("text", views), ("nothing", nothing), ("label", label)])
+        .expect("a batch")
+}
+
 /// Files and streams, packed or not.
 pub fn arrows() -> Vec<Vec<u8>> {
     vec![
+        arrow_file(&others(), None),
+        arrow_stream(&others(), Some(CompressionType::ZSTD)),
         arrow_file(&batch(), Some(CompressionType::LZ4_FRAME)),
         arrow_file(&batch(), Some(CompressionType::ZSTD)),
         arrow_file(&mixed(), None),

@@ -152,6 +152,17 @@ fn archived(more: bool) -> Vec<u8> {
     archive.into_inner().expect("finishes")
 }
 
+/// An archive whose first name has no end.
+pub fn long_name() -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(150 << 20);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.resize(150 << 20, b'a');
+    bytes
+}
+
 /// Every layer, transform, optimizer and schedule, and language models.
 const CONFIGS: [&str; 5] = [
     "augment = 'device'\nschedule = { type = 'warmup', steps = 3, then = { type = 'one_cycle', peak = 0.5 } }\n\

@@ -2,8 +2,10 @@
 //! file. Shared by the fuzz targets and by `tests/hostile.rs`, which damages each format's [`seed`](Format::seed).
 
 #[cfg(feature = "parquet")]
+pub mod claims;
+#[cfg(feature = "parquet")]
 pub mod columns;
-mod kept;
+pub mod kept;
 mod seeds;
 
 use std::fs;

@@ -21,6 +21,7 @@ mod http;
 pub mod idx;
 mod image_set;
 pub mod manifest;
+pub(crate) mod metered;
 pub mod npy;
 mod open;
 pub(crate) mod owned;

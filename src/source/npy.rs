@@ -36,8 +36,14 @@ impl Arrays {
         let archive = ZipArchive::new(BufReader::new(file)).map_err(|e| {
             Error::data(path.display(), "is not an .npz archive").hint("np.savez").caused_by(e)
         })?;
-        let mut names: Vec<String> =
-            archive.file_names().filter_map(|n| n.strip_suffix(".npy")).map(Into::into).collect();
+        let mut names = Vec::new();
+        for file in archive.file_names() {
+            let file = file.map_err(|e| {
+                let message = "holds a name that cannot be read";
+                Error::data(path.display(), message).hint("np.savez").caused_by(e)
+            })?;
+            names.extend(file.strip_suffix(".npy").map(String::from));
+        }
         names.sort();
         Ok(Self { path: path.into(), names, archive: Some(archive) })
     }

@@ -10,6 +10,7 @@ use tar::{Archive, Entry};
 use crate::error::Result;
 use crate::source::fetch::{fail, publish, unwritable};
 use crate::source::manifest::Member;
+use crate::source::metered::Metered;
 
 /// Headers looked at before giving up: an archive of a data set has some dozen.
 const ENTRIES_MAX: usize = 10_000;
@@ -22,10 +23,12 @@ const ENTRIES_MAX: usize = 10_000;
 pub(crate) fn unpack(archive: &Path, members: &[Member], dir: &Path) -> Result<()> {
     let damaged = |e: std::io::Error| fail(archive.display(), "is a damaged archive").caused_by(e);
     let file = File::open(archive).map_err(damaged)?;
-    let mut tar = Archive::new(GzDecoder::new(BufReader::new(file)));
+    let (unpacked, meter) = Metered::new(GzDecoder::new(BufReader::new(file)));
+    let mut tar = Archive::new(unpacked);
     let mut missing: Vec<&Member> = members.iter().collect();
     for (count, entry) in tar.entries().map_err(damaged)?.enumerate() {
         let mut entry = entry.map_err(damaged)?;
+        meter.member(entry.size());
         if count == ENTRIES_MAX {
             return Err(fail(archive.display(), format!("found over {ENTRIES_MAX} entries")));
         }

@@ -12,6 +12,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::tokenizer::Tokenizer;
 
+use super::growth;
 use crate::error::{Error, Result};
 
 /// The merges of GPT-2 as published, from which its vocabulary follows.
@@ -104,6 +105,9 @@ impl Bpe {
         };
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return kind("found pairs of something else than bytes, expected a byte-level decoder");
+        }
+        if let Err(message) = growth::check(&inner) {
+            return kind(&message);
         }
         let cuts_at_lines = splits_as_gpt2(&inner);
         // A vocabulary without merges encodes every byte by itself, which nobody means.
@@ -386,6 +390,39 @@ mod tests {
         assert_eq!(encoded(truncated, ""), whole);
         assert_eq!(encoded(padded, ""), whole);
         assert_eq!(encoded("", r#""dropout":0.9,"#), whole);
+    }
+
+    #[test]
+    fn what_makes_texts_much_longer_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("tokenizer.json");
+        let gpt2 = Bpe::gpt2().expect("in-tree").json_text().expect("JSON");
+        let opened = |part: &str, value: serde_json::Value| {
+            let mut json: serde_json::Value = serde_json::from_str(&gpt2).expect("JSON");
+            json[part] = value;
+            std::fs::write(&path, json.to_string()).expect("a file");
+            Bpe::open(&path).map_err(|e| e.to_string())
+        };
+        let replace = |content: &str| serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": content});
+        let normalizers = |steps: Vec<serde_json::Value>| serde_json::json!({"type": "Sequence", "normalizers": steps});
+        let byte_level = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        let cutters = |count| serde_json::json!({"type": "Sequence", "pretokenizers": vec![byte_level.clone(); count]});
+        for (part, value) in [
+            ("normalizer", replace(&"b".repeat(2_000))),
+            ("normalizer", normalizers(vec![replace("aa"); 40])),
+            ("normalizer", normalizers(vec![normalizers(vec![replace("aa"); 20]); 2])),
+            ("pre_tokenizer", cutters(6)),
+        ] {
+            let refused = opened(part, value).err().expect("refused");
+            assert!(refused.contains("times as long, expected at most 1024"), "{refused}");
+        }
+        let kept = opened(
+            "normalizer",
+            normalizers(vec![replace("bc"), serde_json::json!({"type": "NFKC"})]),
+        );
+        let plain = Bpe::gpt2().expect("in-tree").encode("bc");
+        assert_eq!(kept.expect("opens").encode("a").expect("a text"), plain.expect("a text"));
+        opened("pre_tokenizer", cutters(2)).expect("opens");
     }
 
     #[test]

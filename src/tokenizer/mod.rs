@@ -2,6 +2,8 @@
 
 #[cfg(feature = "tokenizers")]
 mod bpe;
+#[cfg(feature = "tokenizers")]
+mod growth;
 pub mod shards;
 pub mod text;
 #[cfg(feature = "tokenizers")]

@@ -7,6 +7,7 @@ use tar::Archive;
 
 use super::store::Item;
 use crate::error::{Error, Result};
+use crate::source::metered::Metered;
 
 /// Bytes of one sample, or of a line, at most: far above an image file, far below a machine's memory.
 const SAMPLE_BYTES_MAX: u64 = 256 << 20;
@@ -158,6 +159,7 @@ impl Members {
 }
 
 fn read_archive(stream: impl Read, take: Take<'_>) -> Result<()> {
+    let (stream, meter) = Metered::new(stream);
     let mut archive = Archive::new(stream);
     // Several archives in a row are one stream, as `cat *.tar` makes it.
     archive.set_ignore_zeros(true);
@@ -165,6 +167,7 @@ fn read_archive(stream: impl Read, take: Take<'_>) -> Result<()> {
     let mut sample: Option<Members> = None;
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(damaged)?;
+        meter.member(entry.size());
         if !entry.header().entry_type().is_file() {
             continue;
         }
@@ -233,4 +236,46 @@ fn label(text: &[u8], extension: &[u8]) -> Result<u32> {
 
 fn broken(error: std::io::Error) -> Error {
     Error::data("stream", "broke off").caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::source::metered::HEADERS_BYTES_MAX;
+
+    #[test]
+    fn a_name_without_end_is_not_read_into_memory() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(1 << 40);
+        header.set_cksum();
+        let mut name = io::repeat(b'a').take(16 << 20);
+        let stream = header.as_bytes().chain(&mut name);
+        let refused = read_archive(stream, &mut |_| true).expect_err("a name of a terabyte");
+        assert!(refused.to_string().contains("damaged or cut short"), "{refused}");
+        assert_eq!(name.limit(), (16 << 20) - HEADERS_BYTES_MAX + 512);
+    }
+
+    #[test]
+    fn members_that_are_passed_over_may_be_long() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut put = |name: &str, content: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, name, content).expect("appends");
+        };
+        put("1.cls", b"3");
+        put("1.other", &vec![7; 3 << 20]);
+        put("1.png", b"an image");
+        let bytes = archive.into_inner().expect("an archive");
+        let mut found = Vec::new();
+        read_archive(&bytes[..], &mut |item| {
+            found.push(item.content.expect("a sample"));
+            true
+        })
+        .expect("reads");
+        assert_eq!(found, [(b"an image".to_vec(), 3)]);
+    }
 }

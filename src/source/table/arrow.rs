@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::io::BufReader;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int32Type, Int64Type};
@@ -20,7 +21,7 @@ use super::cells::{is_missing, number, shown};
 use super::claims;
 use super::head::{Column, Format, Head, Look};
 use crate::error::{Error, Result};
-use crate::source::file::io_error;
+use crate::source::file::{io_error, unpack_bytes_max};
 
 /// The error of a file that Arrow's readers refuse.
 fn damaged(path: &Path, error: ArrowError) -> Error {
@@ -83,7 +84,8 @@ pub(super) fn read(head: &Head, wanted: Vec<Wanted>, memory_bytes: usize) -> Res
         return resident(path, wanted, blocks);
     }
     let batches = guarded(path, || Ok(file_reader(path, &wanted)?.num_batches()))?;
-    let bytes = std::fs::metadata(path).map_err(|e| io_error(path, e))?.len();
+    let bytes = bytes(path)?;
+    let room = Room::of(bytes);
     if bytes > memory_bytes as u64 {
         return loaded(path, wanted, batches, memory_bytes);
     }
@@ -101,6 +103,7 @@ pub(super) fn read(head: &Head, wanted: Vec<Wanted>, memory_bytes: usize) -> Res
                 // How many rows the batches before have is known to whoever reads those.
                 let convert = |(number, batch)| {
                     let block = converted(path, batch, &wanted, 0);
+                    let block = block.and_then(|block| room.take(path, block));
                     block.map_err(|e| e.within(format!("batch {number}")))
                 };
                 numbered.map(convert).collect()
@@ -109,6 +112,34 @@ pub(super) fn read(head: &Head, wanted: Vec<Wanted>, memory_bytes: usize) -> Res
         .collect();
     let blocks = runs?.into_iter().flatten().collect();
     resident(path, wanted, blocks)
+}
+
+fn bytes(path: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(path).map_err(|e| io_error(path, e))?.len())
+}
+
+/// What the texts of a file's blocks may take: each block may have all those of a dictionary that the file holds once.
+struct Room {
+    bytes: u64,
+    taken: AtomicU64,
+}
+
+impl Room {
+    fn of(file_bytes: u64) -> Self {
+        Self { bytes: unpack_bytes_max(file_bytes), taken: AtomicU64::new(0) }
+    }
+
+    fn take(&self, path: &Path, block: Block) -> Result<Block> {
+        let bytes = block.text_bytes() as u64;
+        if self.taken.fetch_add(bytes, Relaxed).saturating_add(bytes) > self.bytes {
+            let message = format!(
+                "claims texts of over {} bytes, more than a file of its length may",
+                self.bytes
+            );
+            return Err(Error::data(path.display(), message).hint("larger batches"));
+        }
+        Ok(block)
+    }
 }
 
 fn resident(path: &Path, wanted: Vec<Wanted>, mut blocks: Vec<Block>) -> Result<Table> {
@@ -158,9 +189,9 @@ fn stream(path: &Path, wanted: &[Wanted]) -> Result<Vec<Block>> {
     let file = File::open(path).map_err(|e| io_error(path, e))?;
     let reader = StreamReader::try_new_buffered(file, Some(positions(wanted)))
         .map_err(|e| damaged(path, e))?;
-    let mut rows = 0;
+    let (mut rows, room) = (0, Room::of(bytes(path)?));
     let convert = |batch| {
-        let block = converted(path, batch, wanted, rows)?;
+        let block = room.take(path, converted(path, batch, wanted, rows)?)?;
         rows += block.rows();
         Ok(block)
     };
@@ -231,16 +262,15 @@ fn numbers(array: &ArrayRef, first_row: usize, set: &mut impl FnMut(u32)) -> Res
     let is_text =
         |t: &DataType| matches!(t, DataType::Dictionary(_, v) if v.is_string()) || t.is_string();
     if is_text(data_type) {
-        let array = to(array, &DataType::Utf8)?;
-        for (row, text) in array.as_string::<i32>().iter().enumerate() {
-            let text = text.unwrap_or_default().trim_ascii().as_bytes();
+        return each_text(array, |row, text| {
+            let text = text.trim_ascii().as_bytes();
             match number(text) {
                 Some(number) => set(number.to_bits()),
                 None if is_missing(text) => set(f32::NAN.to_bits()),
                 None => return refuse(row, shown(text)),
             }
-        }
-        return Ok(());
+            Ok(())
+        });
     }
     // Times are counted from 1970 in their own unit.
     let array =
@@ -256,6 +286,36 @@ fn numbers(array: &ArrayRef, first_row: usize, set: &mut impl FnMut(u32)) -> Res
     Ok(())
 }
 
+/// Calls `f` with the row and the text of each value; nothing where there is none. One that stands in a dictionary is not copied
+/// for each of its rows.
+fn each_text(array: &ArrayRef, mut f: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
+    let Some(dictionary) = array.as_any_dictionary_opt() else {
+        let array = utf8(array)?;
+        let texts = array.as_string::<i32>().iter().enumerate();
+        return texts.into_iter().try_for_each(|(row, text)| f(row, text.unwrap_or_default()));
+    };
+    let (keys, values) = (dictionary.keys(), utf8(dictionary.values())?);
+    let values = values.as_string::<i32>();
+    let codes = if values.is_empty() { vec![0; keys.len()] } else { dictionary.normalized_keys() };
+    codes.into_iter().enumerate().try_for_each(|(row, code)| {
+        let is_there = keys.is_valid(row) && values.is_valid(code);
+        f(row, if is_there { values.value(code) } else { "" })
+    })
+}
+
+/// Values as texts that lie one behind the other.
+fn utf8(array: &ArrayRef) -> Result<ArrayRef> {
+    if let Some(views) = array.as_string_view_opt() {
+        // Any number of views may be of the same bytes.
+        let most = unpack_bytes_max(views.get_buffer_memory_size() as u64);
+        if views.total_bytes_len() as u64 > most {
+            let message = format!("claims texts of over {most} bytes, more than their bytes may");
+            return Err(Error::data("values", message).hint("writing them as Utf8"));
+        }
+    }
+    to(array, &DataType::Utf8)
+}
+
 /// What a time is cast to first.
 fn time_as(data_type: &DataType) -> DataType {
     match data_type {
@@ -268,11 +328,20 @@ fn time_as(data_type: &DataType) -> DataType {
 fn texts(array: &ArrayRef, set: &mut impl FnMut(u32)) -> Result<Vec<String>> {
     match array.data_type() {
         DataType::Dictionary(_, values) if values.is_string() => {
-            let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-            let array = to(array, &kind)?;
+            let keys = DataType::Dictionary(Box::new(DataType::Int32), values.clone());
+            let array = to(array, &keys)?;
             let array = array.as_dictionary::<Int32Type>();
-            let values: Vec<String> =
-                array.values().as_string::<i32>().iter().map(|v| v.unwrap_or("").into()).collect();
+            let values = utf8(array.values())?;
+            let values = values.as_string::<i32>();
+            if array.len() < values.len() {
+                // Only those that occur.
+                let text = |key: i32| values.value(key as usize);
+                let is_there =
+                    |key: i32| values.is_valid(key as usize) && !is_missing(text(key).as_bytes());
+                let keys = array.keys().iter().map(|key| key.filter(|&key| is_there(key)));
+                return Ok(coded(keys, |key| text(key).to_string(), set));
+            }
+            let values: Vec<String> = values.iter().map(|v| v.unwrap_or("").into()).collect();
             let codes: Vec<u32> = (0..)
                 .zip(&values)
                 .map(|(code, value)| if is_missing(value.as_bytes()) { MISSING } else { code })
@@ -287,7 +356,7 @@ fn texts(array: &ArrayRef, set: &mut impl FnMut(u32)) -> Result<Vec<String>> {
             Ok(coded(array.as_primitive::<Int64Type>().iter(), |number| number.to_string(), set))
         }
         _ => {
-            let array = to(array, &DataType::Utf8)?;
+            let array = utf8(array)?;
             let texts = array.as_string::<i32>().iter();
             let present = texts
                 .map(|text| text.map(str::trim_ascii).filter(|text| !is_missing(text.as_bytes())));

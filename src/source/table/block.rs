@@ -37,6 +37,13 @@ impl Block {
         self.cells.len().checked_div(self.width).unwrap_or(0)
     }
 
+    /// What its texts take.
+    #[cfg(feature = "parquet")]
+    pub fn text_bytes(&self) -> usize {
+        let texts = self.vocabularies.iter().flatten();
+        texts.map(|text| size_of::<String>() + text.len()).sum()
+    }
+
     /// The cells of a row.
     pub fn row(&self, row: usize) -> &[u32] {
         &self.cells[row * self.width..(row + 1) * self.width]
@@ -249,4 +256,39 @@ fn starts(rows: impl Iterator<Item = usize>) -> Vec<usize> {
         starts.push(starts[starts.len() - 1] + rows);
     }
     starts
+}
+
+#[cfg(all(test, feature = "parquet"))]
+mod tests {
+    use super::*;
+
+    /// Rows of a number and a text, none where it is missing.
+    fn block(texts: &[&str], rows: &[(f32, Option<u32>)]) -> Block {
+        let cells = rows.iter().flat_map(|(n, code)| [n.to_bits(), code.unwrap_or(MISSING)]);
+        let texts = texts.iter().map(|&text| text.into()).collect();
+        Block { width: 2, cells: cells.collect(), vocabularies: vec![vec![], texts] }
+    }
+
+    fn shown(block: &Block) -> Vec<(f32, Option<&str>)> {
+        block.numbers(0).zip(block.codes(1).map(|code| block.text(1, code))).collect()
+    }
+
+    #[test]
+    fn blocks_that_are_appended_keep_their_texts() {
+        let mut all = Growing::default();
+        all.append(block(&["a", "b"], &[(1.0, Some(1)), (2.0, None), (3.0, Some(0))]));
+        assert_eq!(all.rows(), 3);
+        // The same texts under other codes, one that is new, and then no new one; none at all.
+        all.append(block(&["b", "new", "a"], &[(4.0, Some(0)), (5.0, Some(1)), (6.0, Some(2))]));
+        all.append(block(&["new", "b"], &[(7.0, Some(0)), (8.0, Some(1)), (9.0, None)]));
+        all.append(block(&[], &[(10.0, None)]));
+        let all = all.finish();
+        let texts = ["b", "", "a", "b", "new", "a", "new", "b", "", ""];
+        let row = |(n, text): (u16, &'static str)| {
+            (f32::from(n), Some(text).filter(|text| !text.is_empty()))
+        };
+        let expected: Vec<_> = (1..).zip(texts).map(row).collect();
+        assert_eq!(shown(&all), expected);
+        assert_eq!(all.vocabularies[1], ["a", "b", "new"]);
+    }
 }

@@ -4,11 +4,14 @@
 use std::path::Path;
 
 use arrow_ipc::reader::read_footer_length;
-use arrow_ipc::{Block, CompressionType, RecordBatch, root_as_footer, root_as_message};
+use arrow_ipc::{Block, CompressionType, RecordBatch};
+use arrow_ipc::{root_as_footer_with_opts, root_as_message_with_opts};
+use flatbuffers::{InvalidFlatbuffer, VerifierOptions};
 
 use super::head::Format;
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile};
+use crate::source::file::{UNPACK_BYTES_FREE, unpack_bytes_max};
 
 /// Magic and length at the end of a file.
 const TRAILER_BYTES: u64 = 10;
@@ -18,16 +21,48 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 const LZ4_BYTES_MAX: u64 = 256;
 /// The same of Zstandard: a block of four bytes repeats one of them 128 KiB long.
 const ZSTD_BYTES_MAX: u64 = 1 << 15;
-/// Rows that a byte stands for at most: one a bit.
-const ROWS_PER_BYTE: u64 = 8;
+/// Cells may take this many times the size of the file: runs of equal ones, as in columns that are almost always zero, take next
+/// to nothing of it.
+const CELLS_RATIO_MAX: u64 = 1024;
+/// A head may take this many times its length when everything that it points to is counted: names of fields may be shared, and
+/// the table of a type is read for each of its fields.
+const HEAD_RATIO_MAX: usize = 16;
+/// What any head may take.
+const HEAD_BYTES_FREE: usize = 1 << 16;
 
 /// Checks all batches and dictionaries of a file. What is damaged in another way is left to the reader.
 ///
 /// # Errors
 /// When the file claims more than it can hold.
 pub(super) fn check(path: &Path, format: Format) -> Result<()> {
-    let file = Claims { file: LocalFile::new(path)?, path };
-    if format == Format::ArrowFile { file.check_blocks() } else { file.check_stream() }
+    let mut file = Claims { file: LocalFile::new(path)?, path, columns: 1, rows: 0 };
+    if format == Format::ArrowFile {
+        file.check_blocks()?
+    } else {
+        file.check_stream()?
+    }
+    check_rows(path, file.file.len(), file.rows, file.columns)
+}
+
+/// Checks that a file has no more rows of so many columns than one of its length may.
+pub(super) fn check_rows(path: &Path, file_bytes: u64, rows: u64, columns: usize) -> Result<()> {
+    // A cell takes four bytes.
+    let bytes = file_bytes.saturating_mul(CELLS_RATIO_MAX).max(UNPACK_BYTES_FREE);
+    let most = bytes / (4 * columns.max(1) as u64);
+    if rows > most {
+        let message =
+            format!("claims {rows} rows in a file of {file_bytes} bytes, expected at most {most}");
+        return Err(
+            Error::data(path.display(), message).hint("leaving out what is always the same")
+        );
+    }
+    Ok(())
+}
+
+/// How much a head of so many bytes may hold: parts of it may be pointed to from many places, and are read for each of them.
+fn verifier(bytes: usize) -> VerifierOptions {
+    let most = bytes.saturating_mul(HEAD_RATIO_MAX).saturating_add(HEAD_BYTES_FREE);
+    VerifierOptions { max_apparent_size: most, ..VerifierOptions::default() }
 }
 
 /// What is said of a file that claims more than it can hold.
@@ -39,6 +74,10 @@ pub(super) fn refusal(path: &Path, at: u64, claimed: impl std::fmt::Display, mos
 struct Claims<'a> {
     file: LocalFile,
     path: &'a Path,
+    /// Columns of the schema.
+    columns: usize,
+    /// Rows of all batches so far.
+    rows: u64,
 }
 
 impl Claims<'_> {
@@ -46,12 +85,27 @@ impl Claims<'_> {
         Error::data(self.path.display(), "is damaged, cut short or no Arrow IPC")
     }
 
+    /// What is said of a head that cannot be read, or would be more than its bytes.
+    fn unreadable(&self, at: u64, bytes: usize, error: InvalidFlatbuffer) -> Error {
+        match error {
+            InvalidFlatbuffer::ApparentSizeTooLarge => {
+                let most = verifier(bytes).max_apparent_size as u64;
+                self.refuse(
+                    at,
+                    format_args!("parts that are more than a head of {bytes} bytes"),
+                    most,
+                )
+            }
+            _ => self.damaged(),
+        }
+    }
+
     fn refuse(&self, at: u64, claimed: impl std::fmt::Display, most: u64) -> Error {
         refusal(self.path, at, claimed, most)
     }
 
     /// The blocks that the footer of a file lists.
-    fn check_blocks(&self) -> Result<()> {
+    fn check_blocks(&mut self) -> Result<()> {
         let Some(end) = self.file.len().checked_sub(TRAILER_BYTES) else { return Ok(()) };
         let mut bytes = Vec::new();
         self.file.read_at(end, TRAILER_BYTES as usize, &mut bytes)?;
@@ -61,12 +115,27 @@ impl Claims<'_> {
             return Err(self.refuse(end, format_args!("a footer of {len} bytes"), end));
         };
         self.file.read_at(start, len, &mut bytes)?;
-        let Ok(footer) = root_as_footer(&bytes) else { return Ok(()) };
-        let lists = [footer.dictionaries(), footer.recordBatches()];
-        lists.into_iter().flatten().flatten().try_for_each(|block| self.check_block(block))
+        let footer = root_as_footer_with_opts(&verifier(len), &bytes);
+        let footer = footer.map_err(|e| self.unreadable(start, len, e))?;
+        let fields = footer.schema().and_then(|schema| schema.fields());
+        self.columns = fields.map_or(0, |fields| fields.len());
+        let mut sum = 0u64;
+        for block in [footer.dictionaries(), footer.recordBatches()].into_iter().flatten().flatten()
+        {
+            sum = sum.saturating_add(self.check_block(block)?);
+            if sum > self.file.len() {
+                return Err(self.refuse(
+                    start,
+                    format_args!("blocks of {sum} bytes"),
+                    self.file.len(),
+                ));
+            }
+        }
+        Ok(())
     }
 
-    fn check_block(&self, block: &Block) -> Result<()> {
+    /// Checks a block; how many bytes it has.
+    fn check_block(&mut self, block: &Block) -> Result<u64> {
         let sizes = [block.offset(), block.metaDataLength().into(), block.bodyLength()];
         let end = sizes
             .iter()
@@ -81,11 +150,12 @@ impl Claims<'_> {
         // The reader does not look at the length of the message, and takes what follows for it.
         let message = self.message(at)?.filter(|&(start, len)| start + len <= at + head);
         let Some((start, len)) = message else { return Err(self.damaged()) };
-        self.check_message(start, len, at + head, body as u64).map(drop)
+        self.check_message(start, len, at + head, body as u64)?;
+        Ok(head + body as u64)
     }
 
     /// The messages of a stream, one after the other.
-    fn check_stream(&self) -> Result<()> {
+    fn check_stream(&mut self) -> Result<()> {
         let mut at = 0;
         while let Some((start, len)) = self.message(at)? {
             let body_at = start + len;
@@ -125,10 +195,17 @@ impl Claims<'_> {
     }
 
     /// Checks a message whose body is at `body_at` and no longer than `body_most`; how long it says that it is.
-    fn check_message(&self, start: u64, len: u64, body_at: u64, body_most: u64) -> Result<u64> {
+    fn check_message(&mut self, start: u64, len: u64, body_at: u64, body_most: u64) -> Result<u64> {
         let mut bytes = Vec::new();
         self.file.read_at(start, len as usize, &mut bytes)?;
-        let message = root_as_message(&bytes).map_err(|_| self.damaged())?;
+        let message = root_as_message_with_opts(&verifier(bytes.len()), &bytes);
+        let message = message.map_err(|e| self.unreadable(start, bytes.len(), e))?;
+        if let Some(fields) = message.header_as_schema().and_then(|schema| schema.fields()) {
+            self.columns = fields.len();
+        }
+        if let Some(batch) = message.header_as_record_batch() {
+            self.rows = self.rows.saturating_add(u64::try_from(batch.length()).unwrap_or(0));
+        }
         let dictionary = message.header_as_dictionary_batch().and_then(|batch| batch.data());
         if let Some(batch) = message.header_as_record_batch().or(dictionary) {
             self.check_batch(batch, body_at, body_most)?;
@@ -141,18 +218,24 @@ impl Claims<'_> {
             CompressionType::LZ4_FRAME => LZ4_BYTES_MAX,
             _ => ZSTD_BYTES_MAX,
         });
-        let rows_most = body_most.saturating_mul(ROWS_PER_BYTE * packed.unwrap_or(1));
-        if u64::try_from(batch.length()).is_ok_and(|rows| rows > rows_most) {
-            let claimed = format!("{} rows", batch.length());
-            return Err(self.refuse(body_at, claimed, rows_most));
-        }
-        let Some(ratio) = packed else { return Ok(()) };
+        // Buffers lie beside each other in the body, and are not read twice.
+        let (mut sum, mut unpacked, unpacked_most) =
+            (0u64, 0u64, unpack_bytes_max(self.file.len()));
         for buffer in batch.buffers().into_iter().flatten() {
             let (Ok(offset), Ok(len)) =
                 (u64::try_from(buffer.offset()), u64::try_from(buffer.length()))
             else {
-                continue;
+                return Err(self.damaged());
             };
+            sum = sum.saturating_add(len);
+            if sum > body_most {
+                return Err(self.refuse(
+                    body_at,
+                    format_args!("buffers of {sum} bytes"),
+                    body_most,
+                ));
+            }
+            let Some(ratio) = packed else { continue };
             if len < 8 {
                 continue;
             }
@@ -162,6 +245,11 @@ impl Claims<'_> {
             let most = len.min(body_most).saturating_mul(ratio);
             if claimed > 0 && claimed as u64 > most {
                 return Err(self.refuse(at, format_args!("a buffer of {claimed} bytes"), most));
+            }
+            unpacked = unpacked.saturating_add(u64::try_from(claimed).unwrap_or(0));
+            if unpacked > unpacked_most {
+                let claimed = format_args!("buffers of {unpacked} bytes");
+                return Err(self.refuse(body_at, claimed, unpacked_most));
             }
         }
         Ok(())

@@ -17,6 +17,8 @@ mod embedded;
 mod encode;
 mod fit;
 mod fitted;
+#[cfg(feature = "parquet")]
+mod footer;
 mod head;
 mod images;
 mod json_lines;

@@ -8,7 +8,9 @@ use parquet::basic::{Compression, Type};
 use parquet::file::metadata::ColumnChunkMetaData;
 
 use super::claims::refusal;
-use super::thrift::{Compact, Fault};
+use super::footer::STATISTICS;
+use super::thrift::Shape::{Number, Struct, Truth};
+use super::thrift::{Compact, Fault, Shape};
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile};
 use crate::source::file::unpack_bytes_max;
@@ -127,20 +129,45 @@ fn head(file: &LocalFile, at: u64, end: u64) -> Result<Option<Head>> {
     }
 }
 
+const PAGE_HEADER: &[(i16, Shape)] = &[
+    (1, Number),
+    (2, Number),
+    (3, Number),
+    (4, Number),
+    (5, Struct(DATA_PAGE_HEADER)),
+    (6, Struct(&[])),
+    (7, Struct(&[(1, Number), (2, Number), (3, Truth)])),
+    (8, Struct(DATA_PAGE_HEADER_V2)),
+];
+
+const DATA_PAGE_HEADER: &[(i16, Shape)] =
+    &[(1, Number), (2, Number), (3, Number), (4, Number), (5, Struct(STATISTICS))];
+
+const DATA_PAGE_HEADER_V2: &[(i16, Shape)] = &[
+    (1, Number),
+    (2, Number),
+    (3, Number),
+    (4, Number),
+    (5, Number),
+    (6, Number),
+    (7, Truth),
+    (8, Struct(STATISTICS)),
+];
+
 /// The head at the start of `bytes`.
 fn parse(bytes: &[u8]) -> Result<Head, Fault> {
+    Compact::new(bytes).hold(PAGE_HEADER)?;
     let (mut head, mut compact) = (Head::default(), Compact::new(bytes));
     let mut field = 0;
     while let Some(kind) = compact.field(&mut field)? {
-        match (field, kind) {
-            (2, Compact::I32) => head.unpacked = compact.size()?,
-            (3, Compact::I32) => head.packed = compact.size()?,
-            (7, Compact::STRUCT) => head.dictionary = number(&mut compact, 1)?,
-            (5 | 8, Compact::STRUCT) => {
+        match field {
+            2 => head.unpacked = compact.size()?,
+            3 => head.packed = compact.size()?,
+            7 => head.dictionary = number(&mut compact, 1)?,
+            5 | 8 => {
                 let encoding = number(&mut compact, if field == 5 { 2 } else { 4 })?;
                 head.has_deltas |= encoding.is_some_and(|encoding| DELTAS.contains(&encoding));
             }
-            (2 | 3 | 5 | 7 | 8, _) => return Err(Fault::Strange),
             _ => compact.skip(kind)?,
         }
     }
@@ -152,10 +179,10 @@ fn parse(bytes: &[u8]) -> Result<Head, Fault> {
 fn number(compact: &mut Compact<'_>, wanted: i16) -> Result<Option<u64>, Fault> {
     let (mut number, mut field) = (None, 0);
     while let Some(kind) = compact.field(&mut field)? {
-        match kind {
-            Compact::I32 if field == wanted => number = Some(compact.size()?),
-            _ if field == wanted => return Err(Fault::Strange),
-            _ => compact.skip(kind)?,
+        if field == wanted {
+            number = Some(compact.size()?);
+        } else {
+            compact.skip(kind)?;
         }
     }
     Ok(number)
@@ -177,7 +204,7 @@ mod tests {
         }
         // A page of data with statistics, and fields of later versions: a number and a text with numbers of their own.
         let mut bytes = vec![0x15, 0, 0x15, 0xfe, 1, 0x15, 2];
-        bytes.extend([0x2c, 0x15, 6, 0x3c, 0x28, 2, b'a', b'b', 0x16, 1, 0, 0]);
+        bytes.extend([0x2c, 0x15, 6, 0x4c, 0x28, 2, b'a', b'b', 0x16, 1, 0, 0]);
         bytes.extend([0x08, 40, 1, b'x', 0x17, 1, 2, 3, 4, 5, 6, 7, 8, 0, 99]);
         let head =
             Head { bytes: 33, unpacked: 127, packed: 1, dictionary: None, has_deltas: false };
@@ -203,11 +230,12 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_no_head() {
-        let strange: [&[u8]; 7] = [
-            // A size of 64 bits, of another kind, and below zero.
+        let strange: [&[u8]; 8] = [
+            // A size of 64 bits, a text in its place, one below zero, a truth in place of a checksum.
             &[0x25, 0x95, 0x95, 0x95, 0x95, 0x95, 0x95, 0x95, 0x95, 0x95, 4, 0],
-            &[0x26, 4, 0],
+            &[0x28, 1, b'a', 0],
             &[0x25, 1, 0],
+            &[0x41, 0],
             // An end with a number, a field beyond all numbers, a list, structs without end.
             &[0x10],
             &[0x05, 0x80, 0x80, 8, 0],

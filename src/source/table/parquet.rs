@@ -14,23 +14,20 @@ use rayon::prelude::*;
 
 use super::arrow::{block, columns, guarded, positions};
 use super::block::{Block, Growing, Kind, Table, Wanted};
+use super::claims::{check_rows, refusal};
 use super::head::{Format, Head};
 use super::lengths::Unpacked;
 use super::pages::damaged;
-use super::{pages, thrift};
+use super::{footer, pages};
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile, Stamp};
-use crate::source::file::{UNPACK_BYTES_FREE, io_error, unpack_bytes_max};
+use crate::source::file::{io_error, unpack_bytes_max};
 
 /// Rows decoded at a time at most, whatever a row group claims to hold.
 const BATCH_ROWS_MAX: usize = 1 << 20;
 
 /// So many batches at least make up all that a file may unpack to.
 const BATCHES_MIN: u64 = 16;
-
-/// Cells may take this many times the size of the file: runs of equal ones, as in columns that are almost always zero, take next
-/// to nothing of it.
-const CELLS_RATIO_MAX: u64 = 1024;
 
 /// The key of the file's metadata with a JSON list of the names of classes.
 const CLASS_NAMES_KEY: &str = "inflight.class_names";
@@ -50,15 +47,18 @@ impl Groups {
     pub fn open(path: &Path, as_codes: &[usize]) -> Result<Self> {
         guarded(path, || {
             let stamp = Stamp::look(path)?;
-            thrift::check_footer(path)?;
+            footer::check(path)?;
             let file = File::open(path).map_err(|e| io_error(path, e))?;
             let load = |options| ArrowReaderMetadata::load(&file, options);
             // The types of the file itself, not those of whatever wrote it.
-            let plain = load(ArrowReaderOptions::new()).map_err(|e| damaged(path).caused_by(e))?;
+            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            let plain = load(options).map_err(|e| damaged(path).caused_by(e))?;
             let coded =
                 load(ArrowReaderOptions::new().with_schema(coded(plain.schema(), as_codes)));
             let metadata = coded.unwrap_or(plain);
-            Ok(Self { path: path.into(), stamp, metadata })
+            let groups = Self { path: path.into(), stamp, metadata };
+            groups.check_all()?;
+            Ok(groups)
         })
     }
 
@@ -81,6 +81,24 @@ impl Groups {
     /// Rows of a group.
     pub fn rows(&self, group: usize) -> usize {
         usize::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or(0)
+    }
+
+    /// Rows of all groups.
+    fn rows_in_all(&self) -> u64 {
+        let rows = (0..self.len()).map(|group| self.rows(group) as u64);
+        rows.fold(0, u64::saturating_add)
+    }
+
+    /// Checks that the columns of all groups are no more than the file, and its rows no more than one of its length may have.
+    fn check_all(&self) -> Result<()> {
+        let columns =
+            self.metadata.metadata().row_groups().iter().flat_map(|group| group.columns());
+        let bytes = columns.map(|column| column.byte_range().1).fold(0, u64::saturating_add);
+        let most = self.stamp.len();
+        if bytes > most {
+            return Err(refusal(&self.path, most, format_args!("columns of {bytes} bytes"), most));
+        }
+        check_rows(&self.path, most, self.rows_in_all(), 1)
     }
 
     /// A reader of some columns of a group.
@@ -124,15 +142,7 @@ impl Groups {
         let file = LocalFile::new(path)?;
         let columns = metadata.columns().iter().enumerate();
         let columns: Vec<_> = columns.filter(|(leaf, _)| mask.leaf_included(*leaf)).collect();
-        // A cell takes four bytes.
-        let bytes = file.len().saturating_mul(CELLS_RATIO_MAX).max(UNPACK_BYTES_FREE);
-        let most = bytes / (4 * columns.len().max(1) as u64);
-        if u64::try_from(metadata.num_rows()).is_ok_and(|rows| rows > most) {
-            let (rows, bytes) = (metadata.num_rows(), file.len());
-            let message =
-                format!("claims {rows} rows in a file of {bytes} bytes, expected at most {most}");
-            return Err(Error::data(path.display(), message).hint("writing it in smaller groups"));
-        }
+        check_rows(path, file.len(), self.rows_in_all(), columns.len())?;
         let (rows, mut most) = (self.rows(group), BATCH_ROWS_MAX as u64);
         for (_, column) in columns {
             if column.column_descr().max_rep_level() > 0 {

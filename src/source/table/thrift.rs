@@ -1,16 +1,8 @@
-//! As much of Thrift's compact protocol as Parquet's heads and footers consist of
+//! As much of Thrift's compact protocol as Parquet's heads and footers consist of, and what values should be like
 //! (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>).
-
-use std::path::Path;
-
-use crate::error::{Error, Result as InflightResult};
-use crate::source::blob::{Blob, LocalFile};
 
 /// How deep structs and lists lie in each other at most; a footer has some six levels.
 const DEPTH_MAX: usize = 16;
-
-/// Behind a footer: its length and `PAR1`.
-const TRAILER_BYTES: u64 = 8;
 
 /// Why something is not what it should be.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,36 +13,41 @@ pub(super) enum Fault {
     Strange,
 }
 
-/// Checks that the parts of a footer are no more than its bytes: `parquet` goes over as many elements of a list as it claims, which
-/// for truths takes time and no byte. What is damaged in another way is left to the reader.
-///
-/// # Errors
-/// When the footer makes no sense, or the file cannot be read.
-pub(super) fn check_footer(path: &Path) -> InflightResult<()> {
-    let (file, mut bytes) = (LocalFile::new(path)?, Vec::new());
-    let Some(end) = file.len().checked_sub(TRAILER_BYTES) else { return Ok(()) };
-    file.read_at(end, TRAILER_BYTES as usize, &mut bytes)?;
-    let Some((&len, magic)) = bytes.split_first_chunk() else { return Ok(()) };
-    let len = u32::from_le_bytes(len);
-    let Some(start) = end.checked_sub(len.into()).filter(|_| magic == b"PAR1") else {
-        return Ok(());
-    };
-    file.read_at(start, len as usize, &mut bytes)?;
-    Compact(&bytes).skip(Compact::STRUCT).map_err(|_| {
-        let message =
-            format!("is damaged, cut short or no Parquet: found no footer at byte {start}");
-        Error::data(path.display(), message)
-    })
+/// What a value should be, as far as it takes bytes: numbers of 16, 32 and 64 bits take the same ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    Truth,
+    Byte,
+    Number,
+    Double,
+    /// Texts and bytes.
+    Bytes,
+    List(&'static Shape),
+    /// The fields that are known, by their number.
+    Struct(&'static [(i16, Shape)]),
+}
+
+impl Shape {
+    /// Whether a value of a kind has this shape.
+    fn is(self, kind: u8) -> bool {
+        match self {
+            Self::Truth => matches!(kind, 1 | 2),
+            Self::Byte => kind == 3,
+            Self::Number => matches!(kind, 4..=6),
+            Self::Double => kind == 7,
+            Self::Bytes => kind == 8,
+            Self::List(_) => matches!(kind, 9 | 10),
+            Self::Struct(_) => kind == Compact::STRUCT,
+        }
+    }
 }
 
 /// What is left to be read.
 pub(super) struct Compact<'a>(&'a [u8]);
 
 impl<'a> Compact<'a> {
-    /// The kind of numbers of 32 bits.
-    pub const I32: u8 = 5;
     /// The kind of structs.
-    pub const STRUCT: u8 = 12;
+    const STRUCT: u8 = 12;
 
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
@@ -114,38 +111,73 @@ impl<'a> Compact<'a> {
         Ok(Some(head & 0xf))
     }
 
-    /// Passes over a field of a struct. There are no maps, and no lists of truths.
+    /// Text or bytes.
+    pub fn text(&mut self) -> Result<&'a [u8], Fault> {
+        let bytes = self.varint()?;
+        self.take(bytes)
+    }
+
+    /// The kind of a list's elements and how many it claims to have.
+    pub fn list(&mut self) -> Result<(u8, u64), Fault> {
+        let head = self.byte()?;
+        let count = match head >> 4 {
+            15 => self.varint()?,
+            count => count.into(),
+        };
+        Ok((head & 0xf, count))
+    }
+
+    /// Passes over a struct whose fields must have shapes, as must all that is in them; what is not known may be anything.
+    pub fn hold(&mut self, known: &'static [(i16, Shape)]) -> Result<(), Fault> {
+        self.pass_struct(known, DEPTH_MAX)
+    }
+
+    /// Passes over a field of a struct, whatever is in it.
     pub fn skip(&mut self, kind: u8) -> Result<(), Fault> {
+        self.pass_field(kind, None, DEPTH_MAX)
+    }
+
+    fn pass_field(&mut self, kind: u8, shape: Option<Shape>, depth: usize) -> Result<(), Fault> {
         match kind {
             // A truth is in its kind.
-            1 | 2 => Ok(()),
-            kind => self.pass(kind, DEPTH_MAX),
+            1 | 2 if shape.is_none_or(|shape| shape.is(kind)) => Ok(()),
+            kind => self.pass(kind, shape, depth),
         }
     }
 
-    fn pass(&mut self, kind: u8, depth: usize) -> Result<(), Fault> {
+    /// Passes over a value. There are no maps, and no lists of truths.
+    fn pass(&mut self, kind: u8, shape: Option<Shape>, depth: usize) -> Result<(), Fault> {
         let depth = depth.checked_sub(1).ok_or(Fault::Strange)?;
-        match kind {
-            3 => self.take(1).map(drop),
-            4..=6 => self.pass_number(),
-            7 => self.take(8).map(drop),
-            8 => {
-                let bytes = self.varint()?;
-                self.take(bytes).map(drop)
-            }
-            9 | 10 => self.pass_list(depth),
-            Self::STRUCT => {
-                let mut field = 0;
-                while let Some(kind) = self.field(&mut field)? {
-                    if !matches!(kind, 1 | 2) {
-                        self.pass(kind, depth)?;
-                    }
-                }
-                Ok(())
-            }
-            13 => self.take(16).map(drop),
+        if shape.is_some_and(|shape| !shape.is(kind)) {
+            return Err(Fault::Strange);
+        }
+        match (kind, shape) {
+            (3, _) => self.take(1).map(drop),
+            (4..=6, _) => self.pass_number(),
+            (7, _) => self.take(8).map(drop),
+            (8, _) => self.text().map(drop),
+            (9 | 10, Some(Shape::List(&elements))) => self.pass_list(Some(elements), depth),
+            (9 | 10, _) => self.pass_list(None, depth),
+            (Self::STRUCT, Some(Shape::Struct(known))) => self.pass_struct(known, depth),
+            (Self::STRUCT, _) => self.pass_struct(&[], depth),
+            (13, _) => self.take(16).map(drop),
             _ => Err(Fault::Strange),
         }
+    }
+
+    /// Passes over a list, each element of which takes a byte at least.
+    fn pass_list(&mut self, elements: Option<Shape>, depth: usize) -> Result<(), Fault> {
+        let (kind, count) = self.list()?;
+        (0..count).try_for_each(|_| self.pass(kind, elements, depth))
+    }
+
+    fn pass_struct(&mut self, known: &[(i16, Shape)], depth: usize) -> Result<(), Fault> {
+        let mut field = 0;
+        while let Some(kind) = self.field(&mut field)? {
+            let known = known.iter().find(|(number, _)| *number == field);
+            self.pass_field(kind, known.map(|(_, shape)| *shape), depth)?;
+        }
+        Ok(())
     }
 
     /// Passes over a number of up to 64 bits.
@@ -157,16 +189,6 @@ impl<'a> Compact<'a> {
         }
         Err(Fault::Strange)
     }
-
-    /// Passes over a list, each element of which takes a byte at least.
-    fn pass_list(&mut self, depth: usize) -> Result<(), Fault> {
-        let head = self.byte()?;
-        let count = match head >> 4 {
-            15 => self.varint()?,
-            count => count.into(),
-        };
-        (0..count).try_for_each(|_| self.pass(head & 0xf, depth))
-    }
 }
 
 #[cfg(test)]
@@ -175,7 +197,7 @@ mod tests {
 
     fn skipped(bytes: &[u8]) -> Result<usize, Fault> {
         let mut compact = Compact::new(bytes);
-        compact.skip(Compact::STRUCT).map(|()| compact.len())
+        compact.hold(&[]).map(|()| compact.len())
     }
 
     #[test]
@@ -189,6 +211,34 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(skipped(&bytes[..cut]), Err(Fault::Short), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_known_field_has_its_shape_whatever_is_in_the_others() {
+        static POINT: &[(i16, Shape)] = &[(1, Shape::Number), (2, Shape::Truth)];
+        static ALL: &[(i16, Shape)] = &[(2, Shape::List(&Shape::Struct(POINT))), (3, Shape::Byte)];
+        let held = |bytes: &[u8]| Compact::new(bytes).hold(ALL);
+        // An unknown text and a list of two points, with numbers of 16 and of 64 bits, truths, and an unknown field; a byte.
+        let points = [0x14, 9, 0x11, 0, 0x16, 9, 0x12, 0x23, 5, 0];
+        assert_eq!(
+            held(&[&[0x18, 1, b'a', 0x19, 0x2c][..], &points, &[0x13, 1, 0]].concat()),
+            Ok(())
+        );
+        let strange: [&[u8]; 6] = [
+            // A list of numbers, a struct in place of the list, a truth in its place, which takes no byte.
+            &[0x29, 0x15, 2, 0],
+            &[0x2c, 0x14, 9, 0, 0],
+            &[0x21, 0],
+            // A point with a text for its number, one with a number for its truth; a number in place of a byte.
+            &[0x29, 0x1c, 0x18, 1, b'a', 0, 0],
+            &[0x29, 0x1c, 0x25, 2, 0, 0],
+            &[0x35, 2, 0],
+        ];
+        for bytes in strange {
+            assert_eq!(held(bytes), Err(Fault::Strange), "{bytes:02x?}");
+        }
+        // Where there is no element, its kind may be anything.
+        assert_eq!(held(&[0x29, 0, 0]), Ok(()));
     }
 
     #[test]
