@@ -9,10 +9,12 @@ use ::parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
 use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::{SerializedFileWriter, TrackedWrite};
 use ::parquet::schema::parser::parse_message_type;
-use arrow_array::StringArray;
 use arrow_array::builder::StringViewBuilder;
 use arrow_array::types::Int32Type;
-use arrow_array::{ArrayRef, BinaryArray, DictionaryArray, Int32Array, Int64Array, RecordBatch};
+use arrow_array::{
+    ArrayRef, BinaryArray, BooleanArray, DictionaryArray, Int32Array, Int64Array, RecordBatch,
+    StringArray,
+};
 use arrow_ipc::convert::IpcSchemaEncoder;
 use arrow_ipc::writer::{DictionaryTracker, FileWriter};
 use arrow_ipc::{CompressionType, MetadataVersion, root_as_footer};
@@ -20,8 +22,8 @@ use flatbuffers::FlatBufferBuilder;
 
 use super::columns::{arrow_file, parquet_of, parquet_with};
 
-/// Such files of Parquet's.
-pub fn parquet_claims() -> Vec<Vec<u8>> {
+/// Such files of Parquet's, and what is said of each.
+pub fn parquet_claims() -> Vec<(Vec<u8>, &'static str)> {
     let lengths = |encoding, list| {
         let label: ArrayRef = Arc::new(StringArray::from(vec![""; LENGTHS]));
         let batch = RecordBatch::try_from_iter([("age", label.clone()), ("label", label)]);
@@ -35,17 +37,19 @@ pub fn parquet_claims() -> Vec<Vec<u8>> {
         bytes[at..at + 3].copy_from_slice(&[0xff, 0xff, 0x7f]);
         bytes
     };
+    let images_packed = images(1, 100 << 20, Compression::ZSTD(ZstdLevel::default()));
+    let columns = "claims columns that its footer does not hold";
     vec![
-        lengths(Encoding::DELTA_LENGTH_BYTE_ARRAY, 0),
-        lengths(Encoding::DELTA_BYTE_ARRAY, 0),
-        lengths(Encoding::DELTA_BYTE_ARRAY, 1),
-        long_values(),
-        images(1 << 15, 30_000, Compression::UNCOMPRESSED),
-        images(1, 100 << 20, Compression::ZSTD(ZstdLevel::default())),
-        groups_in_groups(),
-        many_children(),
-        long_names(),
-        many_groups(),
+        (lengths(Encoding::DELTA_LENGTH_BYTE_ARRAY, 0), "lengths"),
+        (lengths(Encoding::DELTA_BYTE_ARRAY, 0), "lengths"),
+        (lengths(Encoding::DELTA_BYTE_ARRAY, 1), "lengths"),
+        (long_values(), "claims values of 1073741824 bytes"),
+        (images(1 << 15, 30_000, Compression::UNCOMPRESSED), "unpacks to over"),
+        (images_packed, "claims a page of"),
+        (groups_in_groups(), columns),
+        (many_children(), columns),
+        (long_names(), columns),
+        (many_groups(), "claims columns of"),
     ]
 }
 
@@ -152,19 +156,19 @@ fn images(rows: usize, len: usize, packed: Compression) -> Vec<u8> {
     parquet_with(&batch.expect("a batch"), options)
 }
 
-/// Such files of Arrow's.
-pub fn arrow_claims() -> Vec<Vec<u8>> {
+/// Such files of Arrow's, and what is said of each.
+pub fn arrow_claims() -> Vec<(Vec<u8>, &'static str)> {
     let long = "a".repeat(100_000);
+    let text = |len| table(Arc::new(StringArray::from(vec!["a".repeat(len)])));
+    let file = arrow_file(&text(100_000), None);
     vec![
-        fields_in_fields(),
-        many_blocks(&arrow_file(&table(Arc::new(StringArray::from(vec![&long[..]]))), None)),
-        many_batches(&long),
-        many_views(&long),
-        arrow_file(
-            &table(Arc::new(StringArray::from(vec!["a".repeat(100 << 20)]))),
-            Some(CompressionType::ZSTD),
-        ),
-        arrow_file(&zeros(1 << 23), Some(CompressionType::ZSTD)),
+        (fields_in_fields(), "parts that are more than a head"),
+        (many_blocks(&file), "claims blocks of"),
+        (buffers_in_one_place(file), "claims buffers of"),
+        (many_batches(&long), "claims texts of over"),
+        (many_views(&long), "claims texts of over"),
+        (arrow_file(&text(100 << 20), Some(CompressionType::ZSTD)), "claims buffers of"),
+        (arrow_file(&truths(1 << 25), Some(CompressionType::ZSTD)), "claims 33554432 rows"),
     ]
 }
 
@@ -174,11 +178,21 @@ fn table(label: ArrayRef) -> RecordBatch {
     RecordBatch::try_from_iter([("age", age), ("label", label)]).expect("a batch")
 }
 
-fn zeros(rows: usize) -> RecordBatch {
-    table(Arc::new(Int64Array::from(vec![0; rows])))
+/// Rows that take a bit in each column.
+fn truths(rows: usize) -> RecordBatch {
+    let column: ArrayRef = Arc::new(BooleanArray::from(vec![true; rows]));
+    RecordBatch::try_from_iter([("age", column.clone()), ("label", column)]).expect("a batch")
 }
 
-/// A stream whose schema has a field with 75 fields, each of which has 75 fields with 75, all of them the same.
+/// The same file, whose first buffer says that it is as long as the last.
+fn buffers_in_one_place(mut file: Vec<u8>) -> Vec<u8> {
+    let number = [0u64, 8].map(u64::to_le_bytes).concat();
+    let at = file.windows(16).position(|bytes| bytes == number).expect("the buffer of a number");
+    file[at + 8..at + 16].copy_from_slice(&100_000u64.to_le_bytes());
+    file
+}
+
+/// A stream whose schema has a field with 50 fields, each of which has 50 fields with 50, all of them the same.
 fn fields_in_fields() -> Vec<u8> {
     let mut head = FlatBufferBuilder::new();
     let number = arrow_ipc::IntBuilder::new(&mut head).finish();
@@ -189,7 +203,7 @@ fn fields_in_fields() -> Vec<u8> {
     field.add_type_(number.as_union_value());
     let mut field = field.finish();
     for _ in 0..3 {
-        let children = head.create_vector(&[field; 75]);
+        let children = head.create_vector(&[field; 50]);
         let fields = arrow_ipc::Struct_Builder::new(&mut head).finish();
         let mut above = arrow_ipc::FieldBuilder::new(&mut head);
         above.add_name(name);
