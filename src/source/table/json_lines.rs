@@ -1,6 +1,7 @@
 //! JSON lines: an object a line, its keys the columns.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
@@ -26,7 +27,7 @@ struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
 
 /// Says what columns a file has, by its first lines: all keys that occur in them.
 pub(super) fn head(path: &Path, sample: &[u8]) -> Result<Head> {
-    let mut names: Vec<String> = Vec::new();
+    let (mut names, mut places): (Vec<String>, HashMap<String, usize>) = Default::default();
     let mut fields: Vec<Vec<Vec<u8>>> = Vec::new();
     let mut nested: Vec<bool> = Vec::new();
     for (row, line) in lines(sample).take(SAMPLE_ROWS).enumerate() {
@@ -34,10 +35,11 @@ pub(super) fn head(path: &Path, sample: &[u8]) -> Result<Head> {
             Error::data(format!("{} row {}", path.display(), row + 1), message)
         })?;
         for (name, value) in pairs {
-            let at = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-                names.push(name.into_owned());
+            let at = places.get(&*name).copied().unwrap_or_else(|| {
+                names.push(name.clone().into_owned());
                 fields.push(Vec::new());
                 nested.push(false);
+                places.insert(name.into_owned(), names.len() - 1);
                 names.len() - 1
             });
             match value {
@@ -79,6 +81,8 @@ fn parse(line: &[u8]) -> Result<Object<'_>, String> {
 /// When a line is no object, or a value is not what its column holds.
 pub(super) fn block(piece: &[u8], wanted: &[Wanted]) -> Result<Block, Wrong> {
     let mut cells = Cells::new(wanted);
+    let places: HashMap<&str, usize> =
+        wanted.iter().enumerate().rev().map(|(i, column)| (&*column.name, i)).collect();
     for line in lines(piece) {
         let row = cells.rows();
         let wrong = |column: Option<&Wanted>, message| {
@@ -86,12 +90,12 @@ pub(super) fn block(piece: &[u8], wanted: &[Wanted]) -> Result<Block, Wrong> {
             Wrong { row, column, message, hint: None }
         };
         let Object(pairs) = parse(line).map_err(|message| wrong(None, message))?;
-        let start = cells.begin_row();
-        for (i, (name, value)) in pairs.iter().enumerate() {
-            // Keys mostly come in the same order, so the search mostly ends at once.
-            let guess = wanted.get(i).filter(|column| column.name == *name).map(|_| i);
-            let at = guess.or_else(|| wanted.iter().position(|column| column.name == *name));
-            let Some(column) = at else { continue };
+        let (start, mut next) = (cells.begin_row(), 0);
+        for (name, value) in &pairs {
+            // Keys mostly come in the same order: it is the one behind the last.
+            let guess = wanted.get(next).filter(|column| column.name == *name).map(|_| next);
+            let Some(column) = guess.or_else(|| places.get(&**name).copied()) else { continue };
+            next = column + 1;
             match (value, wanted[column].kind) {
                 (Value::Missing, _) => {}
                 (Value::Number(number), Kind::Number) if (*number as f32).is_finite() => {
