@@ -123,6 +123,14 @@ fn a_short_file_takes_little_memory_whatever_it_says() {
             });
         }
     }
+    // Rows of nothing, behind one of five thousand columns.
+    let keys: Vec<String> = (0..5_000).map(|key| format!("\"{key}\":1")).collect();
+    let bytes = format!("{{\"age\":1,\"label\":2,{}}}\n{}", keys.join(","), "{}\n".repeat(20_000));
+    within(&Format::JsonLines, PACKED_BYTES_MAX, bytes.as_bytes(), || {
+        let refused =
+            read(Format::JsonLines, bytes.as_bytes(), folder.path()).expect_err("is short");
+        assert!(refused.contains("claims 20001 rows"), "{refused}");
+    });
     let bytes = formats::kept::long_name();
     // The archive in memory as well, which the test has.
     within(&Kept::Archive, PACKED_BYTES_MAX, &bytes, || {

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::source::file::UNPACK_BYTES_FREE;
 
 /// What the cells of a column hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub(crate) enum Kind {
     /// The place of a text in the block's vocabulary, or [`MISSING`].
     Text,
 }
+
+/// Cells may take this many times the size of the file: runs of equal ones, as in columns that are almost always zero, take next
+/// to nothing of it.
+const CELLS_RATIO_MAX: u64 = 1024;
 
 /// The code of a text that is missing.
 pub(crate) const MISSING: u32 = u32::MAX;
@@ -63,6 +68,21 @@ impl Block {
     pub fn text(&self, column: usize, code: u32) -> Option<&str> {
         self.vocabularies[column].get(code as usize).map(String::as_str)
     }
+}
+
+/// Checks that a file has no more rows of so many columns than one of its length may.
+pub(super) fn check_rows(path: &Path, file_bytes: u64, rows: u64, columns: usize) -> Result<()> {
+    // A cell takes four bytes.
+    let bytes = file_bytes.saturating_mul(CELLS_RATIO_MAX).max(UNPACK_BYTES_FREE);
+    let most = bytes / (4 * columns.max(1) as u64);
+    if rows > most {
+        let message =
+            format!("claims {rows} rows in a file of {file_bytes} bytes, expected at most {most}");
+        return Err(
+            Error::data(path.display(), message).hint("leaving out what is always the same")
+        );
+    }
+    Ok(())
 }
 
 /// A block that others of the same columns are appended to.

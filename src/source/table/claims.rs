@@ -8,10 +8,11 @@ use arrow_ipc::{Block, CompressionType, RecordBatch};
 use arrow_ipc::{root_as_footer_with_opts, root_as_message_with_opts};
 use flatbuffers::{InvalidFlatbuffer, VerifierOptions};
 
+use super::block::check_rows;
 use super::head::Format;
 use crate::error::{Error, Result};
 use crate::source::blob::{Blob, LocalFile};
-use crate::source::file::{UNPACK_BYTES_FREE, unpack_bytes_max};
+use crate::source::file::unpack_bytes_max;
 
 /// Magic and length at the end of a file.
 const TRAILER_BYTES: u64 = 10;
@@ -21,9 +22,6 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 const LZ4_BYTES_MAX: u64 = 256;
 /// The same of Zstandard: a block of four bytes repeats one of them 128 KiB long.
 const ZSTD_BYTES_MAX: u64 = 1 << 15;
-/// Cells may take this many times the size of the file: runs of equal ones, as in columns that are almost always zero, take next
-/// to nothing of it.
-const CELLS_RATIO_MAX: u64 = 1024;
 /// A head may take this many times its length when everything that it points to is counted: names of fields may be shared, and
 /// the table of a type is read for each of its fields.
 const HEAD_RATIO_MAX: usize = 16;
@@ -42,21 +40,6 @@ pub(super) fn check(path: &Path, format: Format) -> Result<()> {
         file.check_stream()?
     }
     check_rows(path, file.file.len(), file.rows, file.columns)
-}
-
-/// Checks that a file has no more rows of so many columns than one of its length may.
-pub(super) fn check_rows(path: &Path, file_bytes: u64, rows: u64, columns: usize) -> Result<()> {
-    // A cell takes four bytes.
-    let bytes = file_bytes.saturating_mul(CELLS_RATIO_MAX).max(UNPACK_BYTES_FREE);
-    let most = bytes / (4 * columns.max(1) as u64);
-    if rows > most {
-        let message =
-            format!("claims {rows} rows in a file of {file_bytes} bytes, expected at most {most}");
-        return Err(
-            Error::data(path.display(), message).hint("leaving out what is always the same")
-        );
-    }
-    Ok(())
 }
 
 /// How much a head of so many bytes may hold: parts of it may be pointed to from many places, and are read for each of them.

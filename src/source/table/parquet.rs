@@ -13,8 +13,8 @@ use parquet::arrow::arrow_reader::{
 use rayon::prelude::*;
 
 use super::arrow::{block, columns, guarded, positions};
-use super::block::{Block, Growing, Kind, Table, Wanted};
-use super::claims::{check_rows, refusal};
+use super::block::{Block, Growing, Kind, Table, Wanted, check_rows};
+use super::claims::refusal;
 use super::head::{Format, Head};
 use super::lengths::Unpacked;
 use super::pages::damaged;

@@ -58,6 +58,11 @@ impl Pieces {
         Ok(pieces)
     }
 
+    /// Length of the file as it lies on the disk.
+    pub fn file_bytes(&self) -> u64 {
+        self.input.file_bytes
+    }
+
     /// Whole records from the start, about `bytes` of them.
     pub fn sample(&mut self, bytes: usize) -> Result<&[u8]> {
         self.read(bytes)?;

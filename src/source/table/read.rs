@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::block::{Block, Table, Wanted};
+use super::block::{Block, Table, Wanted, check_rows};
 use super::cells::Wrong;
 use super::head::{Format, Head};
 use super::pieces::{Ends, Pieces};
@@ -53,6 +53,11 @@ fn text(head: &Head, wanted: Vec<Wanted>) -> Result<Table> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut rows = 0;
     while let Some((buffer, ranges)) = pieces.next_wave()? {
+        if head.format == Format::JsonLines {
+            // A line may be shorter than its row by all that is missing from it.
+            let lines = rows + memchr::memchr_iter(b'\n', &buffer).count();
+            check_rows(&head.path, pieces.file_bytes(), lines as u64, wanted.len())?;
+        }
         let first = blocks.is_empty();
         let parse = |(i, range): (usize, std::ops::Range<usize>)| match head.format {
             Format::Delimited(delimiter) => {
