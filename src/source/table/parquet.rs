@@ -40,6 +40,8 @@ pub(super) struct Groups {
     path: PathBuf,
     stamp: Stamp,
     metadata: ArrowReaderMetadata,
+    /// Rows of all groups.
+    rows: u64,
 }
 
 impl Groups {
@@ -56,7 +58,9 @@ impl Groups {
             let coded =
                 load(ArrowReaderOptions::new().with_schema(coded(plain.schema(), as_codes)));
             let metadata = coded.unwrap_or(plain);
-            let groups = Self { path: path.into(), stamp, metadata };
+            let mut groups = Self { path: path.into(), stamp, metadata, rows: 0 };
+            let rows = (0..groups.len()).map(|group| groups.rows(group) as u64);
+            groups.rows = rows.fold(0, u64::saturating_add);
             groups.check_all()?;
             Ok(groups)
         })
@@ -83,12 +87,6 @@ impl Groups {
         usize::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or(0)
     }
 
-    /// Rows of all groups.
-    fn rows_in_all(&self) -> u64 {
-        let rows = (0..self.len()).map(|group| self.rows(group) as u64);
-        rows.fold(0, u64::saturating_add)
-    }
-
     /// Checks that the columns of all groups are no more than the file, and its rows no more than one of its length may have.
     fn check_all(&self) -> Result<()> {
         let columns =
@@ -98,7 +96,7 @@ impl Groups {
         if bytes > most {
             return Err(refusal(&self.path, most, format_args!("columns of {bytes} bytes"), most));
         }
-        check_rows(&self.path, most, self.rows_in_all(), 1)
+        check_rows(&self.path, most, self.rows, 1)
     }
 
     /// A reader of some columns of a group.
@@ -142,7 +140,7 @@ impl Groups {
         let file = LocalFile::new(path)?;
         let columns = metadata.columns().iter().enumerate();
         let columns: Vec<_> = columns.filter(|(leaf, _)| mask.leaf_included(*leaf)).collect();
-        check_rows(path, file.len(), self.rows_in_all(), columns.len())?;
+        check_rows(path, file.len(), self.rows, columns.len())?;
         let (rows, mut most) = (self.rows(group), BATCH_ROWS_MAX as u64);
         for (_, column) in columns {
             if column.column_descr().max_rep_level() > 0 {
