@@ -14,9 +14,24 @@ pub(super) fn head(bytes: &[u8], format: ImageFormat) -> Result<([usize; 2], boo
     let mut decoder = open(&bytes, format)?;
     let (width, height) = decoder.dimensions();
     // What cannot be read of the metadata does not keep the picture from being seen.
-    let orientation = decoder.orientation().map_or_else(|_| Orientation::default(), Into::into);
+    let stored = if format == ImageFormat::WebP && !exif_fits(&bytes) {
+        None
+    } else {
+        decoder.orientation().ok()
+    };
+    let orientation = stored.map_or_else(Orientation::default, Into::into);
     let grey = !decoder.color_type().has_color();
     Ok(([height as usize, width as usize], grey, orientation))
+}
+
+/// Whether all that may be a chunk with an orientation of a WebP picture is as long as it says, wherever it stands: `image` takes so
+/// much memory before it reads any.
+fn exif_fits(bytes: &[u8]) -> bool {
+    memchr::memmem::find_iter(bytes, b"EXIF").all(|at| {
+        let behind = &bytes[at + 4..];
+        let size = behind.split_first_chunk().map(|(&size, rest)| (u32::from_le_bytes(size), rest));
+        size.is_some_and(|(size, rest)| size as usize <= rest.len())
+    })
 }
 
 /// Decodes the whole stored picture into the front of `pixels`.
@@ -91,5 +106,21 @@ fn grey(red: u8, green: u8, blue: u8) -> u8 {
 pub(super) fn to_grey(pixels: &mut [u8]) {
     for i in 0..pixels.len() / 3 {
         pixels[i] = grey(pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_orientation_is_asked_for_where_its_chunk_is_as_long_as_it_says() {
+        let chunk =
+            |size: u32| [b"RIFF....WEBPEXIF".as_slice(), &size.to_le_bytes(), &[7; 10]].concat();
+        assert!(exif_fits(&chunk(10)) && exif_fits(&chunk(9)) && exif_fits(b"RIFF....WEBPVP8 "));
+        assert!(!exif_fits(&chunk(11)) && !exif_fits(&chunk(u32::MAX)));
+        assert!(!exif_fits(&chunk(10)[..19]), "its length is cut");
+        // One that lies in another chunk, behind one that fits.
+        assert!(!exif_fits(&[chunk(10), chunk(11)].concat()));
     }
 }

@@ -16,7 +16,7 @@ use redis::{Connection, RedisResult, Value, cmd};
 
 use super::store::{Item, Store};
 use super::{Stream, StreamFormat, image_spec, shuffle::Shuffle};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, in_one_line};
 use crate::rng::Rng;
 use crate::source::{DataConfig, Encoding};
 
@@ -414,7 +414,7 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
 /// Input and class of a message.
 fn content(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(Vec<u8>, u32)> {
     let names: Vec<String> =
-        fields.iter().map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect();
+        fields.iter().map(|(key, _)| in_one_line(&String::from_utf8_lossy(key))).collect();
     let (mut input, mut label) = (None, None);
     for (key, value) in fields {
         match &key[..] {
