@@ -132,7 +132,6 @@ fn a_short_file_takes_little_memory_whatever_it_says() {
         assert!(refused.contains("claims 20001 rows"), "{refused}");
     });
     let bytes = formats::kept::long_name();
-    // The archive in memory as well, which the test has.
     within(&Kept::Archive, PACKED_BYTES_MAX, &bytes, || {
         read_kept(Kept::Archive, &bytes, folder.path()).expect_err("has no end")
     });
