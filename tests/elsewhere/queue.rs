@@ -177,6 +177,37 @@ fn messages_of_a_consumer_that_died_are_taken_over() {
 }
 
 #[test]
+fn messages_of_a_dead_consumer_are_found_behind_many_of_a_living_one() {
+    let Some(server) = Server::start() else { return };
+    let mut messages = redis::pipe();
+    for _ in 0..2000 {
+        messages
+            .cmd("XADD")
+            .arg("s")
+            .arg("*")
+            .arg("input")
+            .arg(vec![0u8; 64])
+            .arg("label")
+            .arg("0");
+    }
+    messages.exec(&mut server.connection().expect("connects")).expect("adds");
+    server.add(9..10);
+    let _: redis::Value = server.ask("XGROUP CREATE s inflight 0");
+    let _: redis::Value = server.ask("XREADGROUP GROUP inflight living COUNT 2000 STREAMS s >");
+    let _: redis::Value = server.ask("XREADGROUP GROUP inflight dead COUNT 1 STREAMS s >");
+    let (_, _, last, _): (usize, String, String, redis::Value) = server.ask("XPENDING s inflight");
+    let _: redis::Value = server.ask(&format!("XCLAIM s inflight dead 0 {last} IDLE 3600000"));
+    let source = source(&server.url());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let waiting = source.clone();
+    std::thread::spawn(move || sender.send(number(&*waiting, 0)));
+    let found = receiver.recv_timeout(Duration::from_secs(20));
+    source.close();
+    assert_eq!(found, Ok(9));
+    assert_eq!(server.pending(), 2001, "what the living one has is left to it");
+}
+
+#[test]
 fn a_server_that_restarts_is_waited_for() {
     let Some(mut server) = Server::start() else { return };
     server.add(0..2);

@@ -16,7 +16,7 @@ use redis::{Connection, RedisResult, Value, cmd};
 
 use super::store::{Item, Store};
 use super::{Stream, StreamFormat, image_spec, shuffle::Shuffle};
-use crate::error::{Error, Result, in_one_line};
+use crate::error::{Error, Result};
 use crate::rng::Rng;
 use crate::source::{DataConfig, Encoding};
 
@@ -72,6 +72,7 @@ pub(super) fn open(url: &str, data: &DataConfig, seed: u64) -> Result<Stream> {
         held: HashSet::new(),
         cursor: Some("0".into()),
         claim_at: Instant::now(),
+        claim_from: FIRST_ID.into(),
         shuffle: Shuffle::new(data.shuffle_buffer, seed),
     };
     let store = stream.store.clone();
@@ -81,6 +82,9 @@ pub(super) fn open(url: &str, data: &DataConfig, seed: u64) -> Result<Stream> {
     })?;
     Ok(stream)
 }
+
+/// Where a look at a group's messages begins, and what the server says at their end.
+const FIRST_ID: &str = "0-0";
 
 /// Origins of the messages that were applied and are not yet acknowledged.
 type Acknowledge = Arc<Mutex<Vec<String>>>;
@@ -240,6 +244,8 @@ struct Reader {
     cursor: Option<String>,
     /// When to look next for messages of consumers that may be dead.
     claim_at: Instant,
+    /// Where in the group's messages that look goes on: one question goes over some of them only.
+    claim_from: String,
     shuffle: Shuffle,
 }
 
@@ -298,11 +304,11 @@ impl Reader {
             return Ok(left);
         }
         if Instant::now() >= self.claim_at {
-            self.claim_at = Instant::now() + self.link.address.claim / 2;
             let claimed = self.claim(count)?;
+            let is_through = self.claim_from == FIRST_ID;
+            let pause = if is_through { self.link.address.claim / 2 } else { Duration::ZERO };
+            self.claim_at = Instant::now() + pause;
             if !claimed.is_empty() {
-                // There may be more.
-                self.claim_at = Instant::now();
                 return Ok(claimed);
             }
         }
@@ -322,10 +328,13 @@ impl Reader {
     fn claim(&mut self, count: usize) -> Result<Vec<Message>> {
         let Address { stream, group, consumer, claim, .. } = &self.link.address;
         let mut question = cmd("XAUTOCLAIM");
-        question.arg(stream).arg(group).arg(consumer).arg(claim.as_millis() as u64).arg("0");
-        question.arg("COUNT").arg(count);
+        question.arg(stream).arg(group).arg(consumer).arg(claim.as_millis() as u64);
+        question.arg(&self.claim_from).arg("COUNT").arg(count);
         let Value::Array(parts) = self.link.answer(&question)? else { return Ok(Vec::new()) };
-        let messages = parts.into_iter().nth(1).map(Message::all).unwrap_or_default();
+        let mut parts = parts.into_iter();
+        let next = parts.next().and_then(bytes).and_then(|id| String::from_utf8(id).ok());
+        self.claim_from = next.unwrap_or_else(|| FIRST_ID.into());
+        let messages = parts.next().map(Message::all).unwrap_or_default();
         // This consumer's own may be old as well.
         Ok(messages.into_iter().filter(|message| !self.held.contains(&message.id)).collect())
     }
@@ -414,7 +423,7 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
 /// Input and class of a message.
 fn content(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(Vec<u8>, u32)> {
     let names: Vec<String> =
-        fields.iter().map(|(key, _)| in_one_line(&String::from_utf8_lossy(key))).collect();
+        fields.iter().map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect();
     let (mut input, mut label) = (None, None);
     for (key, value) in fields {
         match &key[..] {
