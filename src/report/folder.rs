@@ -1,7 +1,7 @@
 //! The folder of a run: lines of JSON while it goes on, `metrics.jsonl` for steps, `epochs.jsonl` for epochs and
 //! `timeline.jsonl` for pulses; and `summary.json` and `verdict.json` at the end.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -26,9 +26,13 @@ pub const SUMMARY: &str = "summary.json";
 /// The verdict of the run, which is in its summary as well.
 pub const VERDICT: &str = "verdict.json";
 
+/// Held while a run goes on: two that wrote into one folder would remove each other's checkpoints.
+const LOCK: &str = ".lock";
+
 /// The open folder of a run under way.
 #[derive(Debug)]
 pub struct RunFolder {
+    _lock: File,
     path: PathBuf,
     metrics: Lines,
     epochs: Lines,
@@ -77,11 +81,13 @@ impl RunFolder {
     /// they belong to work that was lost, or to another run.
     ///
     /// # Errors
-    /// When the folder cannot be made, or lines there cannot be read or replaced.
+    /// When the folder cannot be made, another run goes on there, or lines there cannot be read or replaced.
     pub fn open(path: &Path, first_step: u64) -> Result<Self> {
         create_folders(path)?;
+        let lock = lock(path)?;
         let lines = |name| Lines::open(path.join(name), first_step);
         Ok(Self {
+            _lock: lock,
             path: path.to_path_buf(),
             metrics: lines(METRICS)?,
             epochs: lines(EPOCHS)?,
@@ -193,6 +199,20 @@ fn keep_steps(path: &Path, last: u64) -> Result<()> {
     }
 }
 
+/// Has the folder to itself until the file is dropped or the process ends, however it does.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(LOCK);
+    let file = File::create(&path).map_err(|e| unwritable(&path, e))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::config(dir.display(), "is the folder of a run that is still going on")
+                .hint("stopping that one first, or another --out"))
+        }
+        // Some file systems know no locks; training on them is possible all the same.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
 fn unwritable(path: &Path, error: std::io::Error) -> Error {
     Error::new(Stage::Checkpoint, ErrorKind::Checkpoint, path.display(), "cannot be written")
         .hint("another --out, or more room on the disk")
@@ -234,6 +254,19 @@ mod tests {
         drop(folder);
         RunFolder::open(dir.path(), 0).expect("opens a third time");
         assert!(steps_of(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_run_that_goes_on_has_its_folder_to_itself() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut folder = RunFolder::open(dir.path(), 0).expect("opens");
+        record(&mut folder, 1..=3);
+        let error = RunFolder::open(dir.path(), 1).expect_err("it goes on").to_string();
+        assert!(error.contains("is the folder of a run that is still going on"), "{error}");
+        assert!(error.contains(&dir.path().display().to_string()), "{error}");
+        assert_eq!(steps_of(dir.path()), [1, 2, 3], "nothing was cut off");
+        drop(folder);
+        RunFolder::open(dir.path(), 1).expect("its end is known");
     }
 
     #[test]

@@ -228,6 +228,10 @@ impl TrainerBuilder {
             let message = "found none, expected a number, since a stream has no epochs";
             return Err(Error::config("--steps", message).hint("--steps 1000"));
         }
+        let replaces = self.config.sampling.on_bad_sample != OnBadSample::Error;
+        if replaces && self.train.len() == ENDLESS {
+            return Err(no_stream(&*self.train, "with --on-bad-sample"));
+        }
         let Some(validation) = &self.validation else { return Ok(()) };
         if validation.len() == ENDLESS {
             return Err(no_stream(&**validation, "to validate with"));
@@ -274,12 +278,14 @@ impl TrainerBuilder {
             keep: config.keep,
             best: self.metric(),
         });
+        let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?;
+        // Its lines may be cut off only once the folder is this run's alone.
         let quarantine = Arc::new(self.quarantine()?);
         let waits = [Some(&self.train), self.validation.as_ref()]
             .into_iter()
             .flatten()
             .any(|part| part.waits());
-        let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?
+        let run = run
             .input(Input::planned(config, slots, waits))
             .settings(self.settings(total_steps > steps_per_epoch, waits), waits)
             .quarantine(quarantine.clone())
@@ -390,9 +396,6 @@ impl TrainerBuilder {
     fn quarantine(&self) -> Result<Quarantine> {
         let sampling = &self.config.sampling;
         let (on, budget) = (sampling.on_bad_sample, sampling.bad_sample_budget);
-        if on != OnBadSample::Error && self.train.len() == ENDLESS {
-            return Err(no_stream(&*self.train, "with --on-bad-sample"));
-        }
         let (train, validation) = (self.train.clone(), self.validation.clone());
         let quarantine = Quarantine::new(on, budget, train, validation);
         match &self.run_dir {
