@@ -102,7 +102,7 @@ impl Error {
             stage,
             kind,
             item: in_one_line(&item.to_string()),
-            message: printable(&message.to_string()),
+            message: in_one_line(&message.to_string()),
             hint: None,
             source: None,
         }))
@@ -135,7 +135,18 @@ impl Error {
 
     /// Adds what to try.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
-        Arc::make_mut(&mut self.0).hint = Some(printable(&hint.to_string()));
+        Arc::make_mut(&mut self.0).hint = Some(in_one_line(&hint.to_string()));
+        self
+    }
+
+    /// Adds lines to the message, one for each of what it counts.
+    pub fn listing(mut self, lines: impl IntoIterator<Item = impl fmt::Display>) -> Self {
+        let message = &mut Arc::make_mut(&mut self.0).message;
+        message.push(':');
+        for line in lines {
+            message.push_str("\n  ");
+            message.push_str(&in_one_line(&line.to_string()));
+        }
         self
     }
 
@@ -196,8 +207,9 @@ impl std::error::Error for Error {
     }
 }
 
-/// The text with control characters written out: names that files give must not steer a terminal.
-pub(crate) fn in_one_line(text: &str) -> String {
+/// The text with control characters written out, ends of lines too: what files say must not steer a terminal, nor
+/// take a line of its own.
+pub fn in_one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
@@ -205,21 +217,16 @@ pub(crate) fn in_one_line(text: &str) -> String {
     out
 }
 
-/// As [`in_one_line`], but for ends of lines, of which messages have some of their own.
-fn printable(text: &str) -> String {
-    text.split('\n').map(in_one_line).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_of_files_do_not_steer_a_terminal() {
+    fn what_files_say_does_not_steer_a_terminal() {
         let error =
-            Error::data("a\u{1b}[2J.csv column b\nc", "column \u{9b}31m\0é\n  b").hint("\rrm");
-        let error = error.within("sample\u{7}\n");
-        let expected = "source: sample\\u{7}\\n: a\\u{1b}[2J.csv column b\\nc: column \\u{9b}31m\\u{0}é\n  b; try \\rrm";
+            Error::data("a\u{1b}[2J.csv column b\nc", "column \u{9b}31m\0é\n b").hint("\rrm");
+        let error = error.within("sample\u{7}\n").listing(["x\n", "\u{1b}y"]);
+        let expected = "source: sample\\u{7}\\n: a\\u{1b}[2J.csv column b\\nc: column \\u{9b}31m\\u{0}é\\n b:\n  x\\n\n  \\u{1b}y; try \\rrm";
         assert_eq!(error.to_string(), expected);
     }
 

@@ -88,7 +88,10 @@ impl Context {
         });
         let uncaptured = Arc::clone(&fault);
         device.on_uncaptured_error(Arc::new(move |error| {
-            uncaptured.set(format!("the device reports: {error}"));
+            // Each cause has a line of its own in wgpu's words.
+            let told = error.to_string();
+            let told: Vec<&str> = told.split_whitespace().collect();
+            uncaptured.set(format!("the device reports: {}", told.join(" ")));
         }));
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let open_s = start.elapsed().as_secs_f64();

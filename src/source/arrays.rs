@@ -53,14 +53,11 @@ pub(crate) trait NamedArrays {
     /// As [`read`](Self::read), and when there is none.
     fn load(&mut self, names: &[&str], what: &str) -> Result<(String, Array)> {
         let Some(name) = self.find(names) else {
-            // What a file calls its arrays may be anything.
-            let found: Vec<String> =
-                self.names().iter().map(|name| name.escape_debug().to_string()).collect();
             return Err(Error::data(
                 self.path().display(),
                 format!(
                     "found arrays [{}], expected {what} named one of [{}]",
-                    found.join(", "),
+                    self.names().join(", "),
                     names.join(", ")
                 ),
             ));

@@ -10,7 +10,7 @@ use ndarray::ArrayViewD;
 use ndarray_npy::{ViewNpyError, ViewNpyExt};
 use zip::ZipArchive;
 
-use crate::error::{Error, Result, in_one_line};
+use crate::error::{Error, Result};
 use crate::source::arrays::{Array, Data, NamedArrays};
 use crate::source::file::{Input, io_error, unpack_bytes_max};
 
@@ -260,5 +260,5 @@ fn unreadable(item: &str, error: ViewNpyError) -> Error {
 fn descriptor(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).into_owned();
     let descr = text.split("'descr':").nth(1).and_then(|rest| rest.split(',').next());
-    format!("element type {}", in_one_line(descr.unwrap_or("unknown").trim()))
+    format!("element type {}", descr.unwrap_or("unknown").trim())
 }

@@ -184,8 +184,8 @@ fn expect<'a>(
     }
     let count = differences.len();
     let tensors = if count == 1 { "1 tensor differs" } else { &format!("{count} tensors differ") };
-    let message = format!("does not fit the model, {tensors}:\n  {}", differences.join("\n  "));
-    Err(Error::checkpoint(file, message))
+    let message = format!("does not fit the model, {tensors}");
+    Err(Error::checkpoint(file, message).listing(differences))
 }
 
 /// Reads the weights of `program`'s model: arena, variable and values of each tensor.

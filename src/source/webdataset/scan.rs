@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use tar::{Archive, EntryType};
 
 use super::member::{Label, Member, Role, split_name};
-use crate::error::{Error, Result, in_one_line};
+use crate::error::{Error, Result};
 use crate::source::blob::Blob;
 
 /// Where the input of a sample lies, and its label. As it lies in the index, in the byte order of the machine.
@@ -145,7 +145,7 @@ struct Open {
 
 /// An error about a member or a sample of a shard, with its name and where it begins.
 fn refused(blob: &dyn Blob, message: &str, what: &str, at: u64) -> Error {
-    Error::data(blob.name(), format!("{message} ({} at byte {at})", in_one_line(what)))
+    Error::data(blob.name(), format!("{message} ({what} at byte {at})"))
 }
 
 impl Assembly<'_> {
