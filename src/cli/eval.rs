@@ -125,6 +125,9 @@ pub fn run(args: Args) -> Result<()> {
         dataset = config.sampling.split(dataset, config.seed)?;
     }
     let (split, source) = choose(args.split, &dataset)?;
+    if let Some(run) = &trained.run {
+        run.inputs.check_classes(&*source)?;
+    }
     // Of a run, the statistics are those it was trained with, unless others are asked for.
     let statistics = |data: &DataConfig| (data.mean.clone(), data.std.clone());
     let before = trained.run.as_ref().map(|run| statistics(&run.config.data));

@@ -1,7 +1,6 @@
 //! `inflight generate`: text by a language model, token by token.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -213,7 +212,7 @@ fn write(
     // With several prompts pieces of different texts would mix.
     let shows = args.stream && !args.json && prompts.len() == 1;
     if shows {
-        show(&prompts[0])?;
+        print::text(&prompts[0]);
     }
     let mut texts: HashMap<usize, Text> = HashMap::new();
     let mut generation = generator.generate(tokens, sampling)?;
@@ -235,7 +234,7 @@ fn write(
         let (piece, finish) = text.pieces.take_token(&token, tokenizer);
         text.text.push_str(&piece);
         if shows {
-            show(&piece)?;
+            print::text(&piece);
         }
         if args.stream && args.json {
             print::json(&Piece {
@@ -257,17 +256,10 @@ fn write(
             let prompt = &prompts[token.prompt];
             match (args.json, shows) {
                 (true, _) => print::json(&text.made(prompt, finish))?,
-                (false, true) => show("\n")?,
-                (false, false) => print::data(format!("{prompt}{}", text.text)),
+                (false, true) => print::text("\n"),
+                (false, false) => print::text(&format!("{prompt}{}\n", text.text)),
             }
         }
     }
     Ok(count)
-}
-
-/// Text to stdout at once.
-fn show(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|e| Error::config("stdout", "cannot be written").caused_by(e))
 }

@@ -53,7 +53,7 @@ First steps:
   inflight COMMAND --help                      all flags, with examples
 
 Exit codes: 0 done · 2 usage or config · 3 data · 4 device · 5 training diverged · 6 checkpoint ·
-75 stopped by a signal after a checkpoint was saved, run again with --resume")]
+75 stopped by a signal, or as nobody reads its data, after a checkpoint was saved; run again with --resume")]
 pub struct Cli {
     /// How lines for people are written to stderr
     #[arg(long, global = true, value_name = "F", value_enum, default_value_t)]

@@ -1,30 +1,96 @@
 //! Printing: the two streams, and how numbers look to people.
 
 use std::error::Error as _;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use inflight::batch::DType;
+use inflight::error::in_one_line;
 use inflight::report::words;
 pub use inflight::report::words::{bytes, duration};
 use inflight::{Error, Result};
 use serde::Serialize;
 
-/// A line of data, to stdout. A reader that went away (`inflight … | head`) ends the program quietly.
-pub fn data(line: impl std::fmt::Display) {
-    if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-        std::process::exit(if error.kind() == ErrorKind::BrokenPipe { 0 } else { 1 });
+/// Lines of data, to stdout. A reader that went away (`inflight … | head`) ends the program quietly.
+pub fn data(lines: impl std::fmt::Display) {
+    to_stdout(&plain(&lines.to_string()));
+}
+
+fn to_stdout(line: &str) {
+    if !IS_UNREAD.load(Ordering::Relaxed) {
+        written(writeln!(std::io::stdout(), "{line}"));
     }
+}
+
+/// Whether stdout failed in a program that goes on without it.
+static IS_UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Who is told when stdout fails, where the program is to go on without it.
+static HEIR: OnceLock<Box<dyn Fn(&std::io::Error) + Send + Sync>> = OnceLock::new();
+
+/// From now on the program does not end where its data cannot be written: `heir` is told once, and nothing more is written.
+pub fn outlive_stdout(heir: impl Fn(&std::io::Error) + Send + Sync + 'static) {
+    let _ = HEIR.set(Box::new(heir));
+}
+
+/// Ends the program where what it writes goes nowhere, quietly where nobody reads it any more; unless there is an heir.
+fn written(outcome: std::io::Result<()>) {
+    let Err(cause) = outcome else { return };
+    if let Some(heir) = HEIR.get() {
+        if !IS_UNREAD.swap(true, Ordering::Relaxed) {
+            heir(&cause);
+        }
+        return;
+    }
+    if cause.kind() == ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    error(&Error::config("stdout", "cannot be written").caused_by(cause));
+    std::process::exit(i32::from(inflight::ErrorKind::Config.exit_code()));
 }
 
 /// A line of JSON, to stdout.
 pub fn json(value: &impl Serialize) -> Result<()> {
     let line = serde_json::to_string(value)
         .map_err(|e| Error::config("--json", "a value cannot be written as JSON").caused_by(e))?;
-    data(line);
+    to_stdout(&plain_json(&line));
     Ok(())
+}
+
+/// A part of a text that a model makes, to stdout at once: as it is into a file or another program, [`plain`] onto a
+/// terminal.
+pub fn text(part: &str) {
+    let mut out = std::io::stdout().lock();
+    let part = if out.is_terminal() { &plain(part) } else { part };
+    written(out.write_all(part.as_bytes()).and_then(|()| out.flush()));
+}
+
+/// Lines as a terminal may show them: what files say must not steer it.
+fn plain(lines: &str) -> String {
+    let mut out = String::with_capacity(lines.len());
+    for c in lines.chars() {
+        if c.is_control() && c != '\n' && c != '\t' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The same JSON, without the control characters that it may hold as they are: DEL, and those from U+0080 on.
+fn plain_json(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        if c.is_control() {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// Whether what people read is written as lines of JSON.
@@ -60,8 +126,9 @@ pub fn note(line: impl std::fmt::Display) {
     if logs_json() {
         return log_message("info", &line.to_string());
     }
+    let line = plain(&line.to_string());
     if let Some(captured) = &mut *captive() {
-        return captured.push(line.to_string());
+        return captured.push(line);
     }
     let _ = writeln!(std::io::stderr(), "{line}");
 }
@@ -100,13 +167,13 @@ pub fn log(value: &impl Serialize) -> Result<()> {
     }
     let line = serde_json::to_string(&Entry { time: now_s(), level: "info", value })
         .map_err(|e| Error::config("--log-format", "a value is no JSON").caused_by(e))?;
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", plain_json(&line));
     Ok(())
 }
 
 fn log_message(level: &str, message: &str) {
     let entry = serde_json::json!({ "time": now_s(), "level": level, "message": message });
-    let _ = writeln!(std::io::stderr(), "{entry}");
+    let _ = writeln!(std::io::stderr(), "{}", plain_json(&entry.to_string()));
 }
 
 /// Seconds since 1970, to the millisecond.
@@ -123,7 +190,7 @@ pub fn error(error: &Error) {
         line.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    let line = one_line(&line);
+    let line = in_one_line(&one_line(&line));
     match logs_json() {
         true => log_message("error", line.trim_start_matches("error: ")),
         false => note(line),
@@ -195,6 +262,8 @@ mod tests {
             [duration(0.000_012_34), duration(0.999_6e-3), duration(0.25), duration(1.5)],
             ["12.3 µs", "1.00 ms", "250.00 ms", "1.500 s"]
         );
+        assert_eq!(plain("a\u{1b}[2J\tb\n\u{9b}c\r"), "a\\u{1b}[2J\tb\n\\u{9b}c\\r");
+        assert_eq!(plain_json("\"\u{7f}é\u{9b}\""), r#""\u007fé\u009b""#);
         assert_eq!(one_line("these differ:\n  a\n  b"), "these differ: a; b");
         assert_eq!(shape(&[1, 28, 28]), "1 × 28 × 28");
     }

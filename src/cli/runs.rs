@@ -1,7 +1,6 @@
 //! The folders of runs: where a new one goes, which one is meant, and what it was trained on.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use inflight::batch::SampleSpec;
@@ -9,7 +8,7 @@ use inflight::config::RunConfig;
 use inflight::durable::replace_file;
 use inflight::nn::models::ModelConfig;
 use inflight::source::table::Fitted;
-use inflight::source::{Encoding, Source, SourceInfo};
+use inflight::source::{ENDLESS, Encoding, Source, SourceInfo};
 use inflight::train::checkpoint;
 use inflight::train::weights::Weights;
 use inflight::{Error, Result};
@@ -40,12 +39,16 @@ pub struct Inputs {
     /// Whether samples were image files, of any size, or raw, of one.
     #[serde(default)]
     pub encoding: Encoding,
+    /// Samples of the training part, where it has an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
 }
 
 impl Inputs {
     /// Those of a source.
     pub fn of(source: &dyn Source) -> Self {
         Self {
+            samples: Some(source.len()).filter(|&len| len != ENDLESS),
             spec: source.spec().clone(),
             info: source.info().clone(),
             encoding: source.encoding(),
@@ -87,6 +90,55 @@ impl Inputs {
             inputs.info.tokenizer = Some(copy.display().to_string());
         }
         Ok(inputs)
+    }
+
+    /// Loads those of the run in a folder; nothing where it has not got as far as saving them.
+    pub fn of_run(run_dir: &Path) -> Result<Option<Self>> {
+        run_dir.join("inputs.json").exists().then(|| Self::load(run_dir)).transpose()
+    }
+
+    /// Whether the classes of `source` are those of the run, as far as both have names for them.
+    ///
+    /// # Errors
+    /// When a class has another name than in the run: the model takes it for something else.
+    pub fn check_classes(&self, source: &dyn Source) -> Result<()> {
+        let (of_run, found) = (&self.info.class_names, &source.info().class_names);
+        if of_run.is_empty() || found.is_empty() || of_run == found {
+            return Ok(());
+        }
+        let differs = |&class: &usize| of_run.get(class) != found.get(class);
+        let class = (0..of_run.len().max(found.len())).find(differs).unwrap_or_default();
+        let name = |names: &[String]| names.get(class).map_or("none".into(), |n| format!("{n:?}"));
+        let message =
+            format!("found {} as class {class}, the run had {}", name(found), name(of_run));
+        Err(Error::data(&source.info().name, message)
+            .hint("data with the classes of the run, all of them and in their order"))
+    }
+
+    /// Whether the run can go on with `source`; a line for people where it goes on otherwise than it would have.
+    ///
+    /// # Errors
+    /// When its samples are others than those of the run: in shape, in type, or in what their classes are.
+    pub fn check_resumed(&self, source: &dyn Source) -> Result<Option<String>> {
+        self.check_classes(source)?;
+        let name = &source.info().name;
+        if self.spec != *source.spec() {
+            let message = format!("found {:?}, the run had {:?}", source.spec(), self.spec);
+            return Err(Error::data(name, message).hint("the data that the run began with"));
+        }
+        let now = Self::of(source);
+        let changed = match (self.samples, now.samples) {
+            (Some(before), Some(now)) if before != now => {
+                format!("{} samples instead of {}", print::count(now), print::count(before))
+            }
+            _ if (&self.info.mean, &self.info.std) != (&now.info.mean, &now.info.std) => {
+                "another mean or deviation".into()
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(format!(
+            "{name} has {changed}: the run goes on, but not as it would have with what it began with"
+        )))
     }
 
     /// The name of a class.
@@ -146,14 +198,6 @@ impl Trained {
             Error::config(self.path.display(), message).hint("--model M")
         })
     }
-}
-
-/// What the encoding of a table was fitted to in a run; nothing where the run has not got as far as saving it.
-pub fn fitted(run_dir: &Path) -> Result<Option<Arc<Fitted>>> {
-    if !run_dir.join("inputs.json").exists() {
-        return Ok(None);
-    }
-    Ok(Inputs::load(run_dir)?.fitted.map(Arc::new))
 }
 
 /// Newer checkpoints that could not be used are worth a line each.

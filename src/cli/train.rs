@@ -88,10 +88,13 @@ pub fn run(args: Args) -> Result<()> {
     let began = Instant::now();
     let (mut config, resumed) = configure(&args)?;
     config.validate()?;
-    let fitted = resumed.as_deref().map(runs::fitted).transpose()?.flatten();
+    let before = resumed.as_deref().map(Inputs::of_run).transpose()?.flatten();
+    let fitted = before.as_ref().and_then(|inputs| inputs.fitted.clone()).map(Arc::new);
     let dataset = open(&config, fitted.as_ref())?;
     let open_data = began.elapsed();
     let train = &dataset.train;
+    let changed = before.map(|inputs| inputs.check_resumed(&**train)).transpose()?.flatten();
+    changed.into_iter().for_each(print::note);
     let steps_per_epoch = steps_per_epoch(&config, &**train)?;
     let total_steps = config.total_steps(steps_per_epoch);
     args.flags.apply_schedule(&mut config, total_steps)?;
@@ -369,7 +372,7 @@ fn run_to_end(
     again: Option<impl Fn() -> TrainerBuilder>,
 ) -> Result<Summary> {
     let interrupt = Interrupt::default();
-    interrupt.on_signal()?;
+    interrupt.listen()?;
     loop {
         interrupt.steer(trainer.commands());
         let followed = follow(&trainer, done_steps, args, &mut watchers, run_dir, &interrupt);
@@ -486,8 +489,16 @@ impl Interrupt {
         }
     }
 
-    fn stop(&self) {
-        self.commands().as_ref().map(Commands::stop);
+    /// As a first signal does, where nobody hears any more what the run tells.
+    fn leave(&self, cause: &std::io::Error) {
+        if !self.asked.swap(true, Ordering::SeqCst) && self.stop() {
+            print::note(format!("stdout: {cause}: stopping after the step under way"));
+        }
+    }
+
+    /// Whether there is a run to stop.
+    fn stop(&self) -> bool {
+        self.commands().as_ref().is_some_and(Commands::stop)
     }
 
     fn was_pressed(&self) -> bool {
@@ -498,7 +509,10 @@ impl Interrupt {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn on_signal(&self) -> Result<()> {
+    /// Has signals end the run, and a pipe or file that takes its events no longer.
+    fn listen(&self) -> Result<()> {
+        let interrupt = self.clone();
+        print::outlive_stdout(move |cause| interrupt.leave(cause));
         let interrupt = self.clone();
         ctrlc::set_handler(move || interrupt.press()).map_err(|e| {
             Error::config("signals", "the handler of Ctrl-C cannot be installed").caused_by(e)
@@ -572,8 +586,8 @@ fn conclude(summary: &Summary, dataset: &Dataset, run_dir: &Path, steps: u64) ->
         return Ok(());
     }
     let message = match summary.steps {
-        0 => "stopped by a signal before its first step".into(),
-        step => format!("stopped by a signal, saved at step {step}"),
+        0 => "stopped before its first step".into(),
+        step => format!("stopped, saved at step {step}"),
     };
     Err(Error::new(Stage::Checkpoint, ErrorKind::Stopped, run_dir.display(), message)
         .hint(format!("inflight train --resume {}", run_dir.display())))

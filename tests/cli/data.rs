@@ -32,6 +32,38 @@ fn write_table(desk: &Desk) {
 }
 
 #[test]
+fn what_files_say_does_not_steer_a_terminal() {
+    let desk = Desk::new();
+    let table = "a\u{1b}[31m,b\u{9b}2J,class\n1,x,cat\u{1b}[2J\n2,y,dog\n";
+    std::fs::write(desk.path("t.csv"), table).expect("writes");
+    let line = "inspect t.csv --target class";
+    let (data, told) = desk.run(line, 0);
+    for name in ["a\\u{1b}[31m", "b\\u{9b}2J", "cat\\u{1b}[2J"] {
+        assert!(data.contains(name), "{data}");
+    }
+    assert_plain(&(data + &told));
+    // JSON has its own way to write them, and names are what they were.
+    let data = desk.ok(&format!("{line} --json"));
+    assert_plain(&data);
+    let data: Value = serde_json::from_str(&data).expect("JSON");
+    assert!(data.to_string().contains("b\u{9b}2J"), "{data}");
+
+    // What another library says of it is the cause of an error.
+    let header = r#"{"x":{"dtype":"\u001b[31mF","shape":[1],"data_offsets":[0,4]}}"#;
+    let length = (header.len() as u64).to_le_bytes();
+    let weights = [&length[..], header.as_bytes(), &[0; 4]].concat();
+    std::fs::write(desk.path("w.safetensors"), weights).expect("writes");
+    let (data, told) = desk.run("inspect w.safetensors", 3);
+    assert!(told.contains("unknown variant `\\u{1b}[31mF`"), "{told}");
+    assert_plain(&(data + &told));
+}
+
+#[track_caller]
+fn assert_plain(text: &str) {
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+}
+
+#[test]
 fn tables_are_trained_evaluated_and_predicted() {
     let desk = Desk::new();
     write_table(&desk);

@@ -4,6 +4,41 @@ use serde_json::Value;
 
 use super::{Desk, events};
 
+/// A folder with classes of so many pictures each.
+fn write_pictures(desk: &Desk, folder: &str, classes: [&str; 2], count: u8) {
+    for (i, class) in classes.into_iter().enumerate() {
+        std::fs::create_dir_all(desk.path(&format!("{folder}/{class}"))).expect("a folder");
+        for n in 0..count {
+            let picture = image::GrayImage::from_pixel(6, 6, image::Luma([n + 100 * i as u8]));
+            picture.save(desk.path(&format!("{folder}/{class}/{n}.png"))).expect("saves");
+        }
+    }
+}
+
+#[test]
+fn a_run_meets_no_classes_that_mean_something_else() {
+    let desk = Desk::new();
+    write_pictures(&desk, "pictures", ["cat", "dog"], 10);
+    let fast = "--device cpu --json";
+    desk.ok(&format!("train pictures --model mlp --batch-size 5 --steps 2 --out run {fast}"));
+    write_pictures(&desk, "alike", ["cat", "dog"], 3);
+    desk.ok(&format!("eval run --dataset alike {fast}"));
+    write_pictures(&desk, "other", ["cat", "fox"], 3);
+    let fox = "found \"fox\" as class 1, the run had \"dog\"";
+    desk.refused(&format!("eval run --dataset other {fast}"), 3, &["other", fox]);
+    // The same folder may have changed before a run goes on.
+    let resume = format!("train --resume run {fast}");
+    let (_, told) = desk.run(&resume, 0);
+    assert!(!told.contains("instead of"), "{told}");
+    write_pictures(&desk, "pictures", ["cat", "dog"], 12);
+    let (_, told) = desk.run(&resume, 0);
+    assert!(told.contains("pictures (train) has 24 samples instead of 20"), "{told}");
+    std::fs::rename(desk.path("pictures/dog"), desk.path("pictures/fox")).expect("renames");
+    desk.refused(&resume, 3, &["pictures", fox]);
+    std::fs::rename(desk.path("pictures/fox"), desk.path("pictures/ant")).expect("renames");
+    desk.refused(&resume, 3, &["found \"ant\" as class 0, the run had \"cat\""]);
+}
+
 #[test]
 fn damaged_pictures_are_replaced_within_a_budget() {
     let desk = Desk::new();

@@ -1,4 +1,4 @@
-//! Signals: the first saves and ends with 75, the second ends at once.
+//! Signals: the first saves and ends with 75, the second ends at once. A run that nobody listens to any more saves as well.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Stdio};
@@ -38,6 +38,53 @@ fn each_signal_saves_and_the_run_goes_on_from_there() {
         assert_eq!(resumed.hash(), whole.hash(), "{signal}");
         assert_eq!(losses(&desk.path(&out)), losses(&desk.path("whole")), "{signal}");
     }
+}
+
+/// So ends `inflight train --json | jq` at Ctrl-C, which reaches both.
+#[test]
+fn a_run_whose_events_nobody_reads_any_more_saves_and_goes_on_from_there() {
+    let desk = Desk::new();
+    let whole = desk.train("whole", "--steps 3000 --no-eval", "", 0);
+    let line = "train run.toml --out out --json --steps 3000 --no-eval";
+    let (mut child, mut lines) = start(&desk, line);
+    lines.nth(40).expect("an event").expect("a line");
+    drop(lines);
+    assert_eq!(child.wait().expect("ends").code(), Some(75));
+    let resumed = desk.run("train --resume out --json", "", 0);
+    assert_eq!(resumed.hash(), whole.hash());
+    assert_eq!(losses(&desk.path("out")), losses(&desk.path("whole")));
+}
+
+#[test]
+fn a_run_that_goes_on_cannot_be_resumed_beside_itself() {
+    let desk = Desk::new();
+    let flags = "--steps 3000 --checkpoint-every 20 --no-eval";
+    let whole = desk.train("whole", flags, "", 0);
+    let (mut child, mut lines) = start(&desk, &format!("train run.toml --out out --json {flags}"));
+    let saved = |line: &std::io::Result<String>| {
+        line.as_ref().expect("a line").contains("\"event\":\"checkpoint\"")
+    };
+    lines.find(saved).expect("a checkpoint");
+    // Who does not read its events holds it up, and it cannot end meanwhile.
+    let second = desk.run("train --resume out --json", "", 2);
+    assert!(second.stderr.contains("is the folder of a run that is still going on"), "{second:?}");
+    let last = lines.last().expect("events").expect("a line");
+    assert_eq!(child.wait().expect("ends").code(), Some(0), "{last}");
+    let done: serde_json::Value = serde_json::from_str(&last).expect("JSON");
+    assert_eq!(done["parameter_hash"].as_str(), Some(whole.hash()));
+    assert_eq!(losses(&desk.path("out")), losses(&desk.path("whole")));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_whose_events_find_no_room_says_so_and_stops() {
+    let desk = Desk::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+    let mut command = desk.command("train run.toml --out out --json --steps 3000 --no-eval");
+    let out = command.stdout(full).stderr(Stdio::piped()).output().expect("starts");
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(75), "{told}");
+    assert!(told.contains("stdout: No space left on device"), "{told}");
 }
 
 #[test]
