@@ -1,13 +1,60 @@
 //! What is kept between runs makes room: of folders that can be made again, the oldest go.
 
-use std::fs::{DirEntry, Metadata};
+use std::fs::{DirEntry, File, Metadata};
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::durable;
+use crate::durable::{self, Temporary};
+use crate::error::Result;
 
 /// Ends the name of a folder that is being removed: half of one is not to be found.
 const GONE: &str = ".gone";
+
+/// In a folder that is being made: held by whoever makes it, so that it is known when nobody does any more.
+const MAKING: &str = ".making";
+
+/// A folder that is being made under another name, and goes again where it is not finished.
+pub(crate) struct Unfinished {
+    folder: Temporary,
+    lock: File,
+}
+
+impl Unfinished {
+    /// Begins the folder `dir`.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn begin(dir: &Path) -> Result<Self> {
+        let mut name = dir.to_path_buf().into_os_string();
+        name.push(format!(".tmp-{}", std::process::id()));
+        let folder = Temporary::claim(name.into())?;
+        durable::create_folders(folder.path())?;
+        let path = folder.path().join(MAKING);
+        let cannot = |cause| durable::io_error(&path, "cannot be made", cause);
+        let lock = File::create(&path).map_err(cannot)?;
+        // Where there are no locks it stays, whatever becomes of it.
+        let _ = lock.try_lock();
+        Ok(Self { folder, lock })
+    }
+
+    /// Where it is as long as it is not finished.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Gives it its name, `dir`.
+    pub fn finish(self, dir: &Path) -> std::io::Result<()> {
+        let Self { folder, lock } = self;
+        std::fs::remove_file(folder.path().join(MAKING))?;
+        drop(lock);
+        durable::rename(folder.path(), dir)
+    }
+
+    /// Whether `dir` is one that somebody began and nobody finishes any more.
+    fn is_left(dir: &Path) -> bool {
+        File::open(dir.join(MAKING)).is_ok_and(|lock| lock.try_lock().is_ok())
+    }
+}
 
 /// Removes folders of `root`, the oldest first, until those that are left take at most `bytes_max`; how much that is.
 /// Folders for which `used` has no time are left alone and not counted; those that are not `free`, or cannot be removed,
@@ -19,7 +66,8 @@ pub(crate) fn remove_oldest(
     free: impl Fn(&Path) -> bool,
 ) -> u64 {
     for left in entries(root) {
-        if left.file_name().as_encoded_bytes().ends_with(GONE.as_bytes()) {
+        let is_going = left.file_name().as_encoded_bytes().ends_with(GONE.as_bytes());
+        if is_going || Unfinished::is_left(&left.path()) {
             let _ = durable::remove(&left.path());
         }
     }

@@ -192,7 +192,7 @@ pub fn dataset_line(dataset: &Dataset) -> String {
             dataset.name,
             out::shape(&spec.input_shape),
             out::dtype(spec.input_dtype),
-            spec.classes().map_or(String::new(), |classes| format!(", {classes} classes")),
+            spec.classes().map_or(String::new(), classes_line),
         );
     }
     let held_out = [(&dataset.validation, "validation"), (&dataset.test, "test")];
@@ -206,8 +206,15 @@ pub fn dataset_line(dataset: &Dataset) -> String {
         parts.join(" and "),
         out::shape(&spec.input_shape),
         out::dtype(spec.input_dtype),
-        spec.classes().map_or(String::new(), |classes| format!(", {classes} classes")),
+        spec.classes().map_or(String::new(), classes_line),
     )
+}
+
+fn classes_line(classes: usize) -> String {
+    match classes {
+        1 => ", one class: there is nothing to tell apart".into(),
+        _ => format!(", {classes} classes"),
+    }
 }
 
 /// The GPU that a selector means; none means the twins.

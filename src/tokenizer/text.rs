@@ -9,9 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::Tokenizer;
 use super::shards::{self, MANIFEST, ShardOptions};
-use crate::durable::{Temporary, create_folders, rename};
 use crate::error::{Error, Result};
-use crate::kept;
+use crate::kept::{self, Unfinished};
 
 /// A document: a file or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,15 +83,11 @@ pub fn kept_shards(
 ) -> Result<Vec<PathBuf>> {
     let dir = root.join(key(texts, tokenizer)?);
     if !dir.join(MANIFEST).is_file() {
-        create_folders(root)?;
         let used = |dir: &Path| std::fs::metadata(dir.join(MANIFEST)).ok()?.modified().ok();
         kept::remove_oldest(root, bytes_max, used, |_| true);
-        let mut name = dir.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".tmp-{}", std::process::id()));
-        let new = Temporary::claim(root.join(name))?;
-        create_folders(new.path())?;
+        let new = Unfinished::begin(&dir)?;
         shards::fill(texts, tokenizer, None, new.path(), ShardOptions::default())?;
-        match rename(new.path(), &dir) {
+        match new.finish(&dir) {
             // Another process was faster.
             Err(_) if dir.join(MANIFEST).is_file() => {}
             renamed => renamed.map_err(|e| io_error(&dir, e))?,
@@ -167,7 +162,16 @@ mod tests {
         let d = made("dd", 45_000);
         assert_eq!([&a, &b, &c, &d].map(|shard| shard.is_file()), [true, false, true, true]);
         assert!(root.join("mine/file").is_file());
+        // What a killed process had begun goes, what another one is at stays.
+        let (left, begun) = (root.join("left.tmp-1"), Unfinished::begin(&root.join("ff")));
+        std::fs::create_dir(&left).expect("a folder");
+        std::fs::write(left.join(".making"), "").expect("writes");
+        std::fs::write(left.join("train-00000.bin"), [0; 100]).expect("writes");
         assert_eq!(made("bb", 0), b);
         assert_eq!([&a, &b, &c, &d].map(|shard| shard.is_file()), [false, true, false, false]);
+        let begun = begun.expect("begins");
+        assert_eq!([left.exists(), begun.path().exists()], [false, true]);
+        begun.finish(&root.join("ff")).expect("ends");
+        assert!(root.join("ff").read_dir().expect("is there").next().is_none());
     }
 }

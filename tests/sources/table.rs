@@ -305,8 +305,11 @@ fn damaged_and_hostile_tables_are_refused() {
         "late.csv",
         late,
         &y,
-        "{} row 2001 column x: found \"oops\", expected a number; try --categorical x",
+        "{} row 2001 column x: found \"oops\", expected a number; try correcting or emptying it, or --categorical x",
     );
+    // Nor does it make the column one of categories where it stands among the rows that are looked at first.
+    let early = format!("x,y\n1,a\noops,b\n{many}");
+    assert_error("early.csv", early, &y, "{} row 2 column x: found \"oops\", expected a number");
     assert_error("inf.csv", format!("x,y\n{many}inf,b\n"), &y, "row 2001 column x: found \"inf\"");
     assert_error("empty.csv", "", &y, "{}: found an empty file");
     assert_error("blank.csv", "\n\n", &y, "{}: found an empty file");

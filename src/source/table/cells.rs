@@ -113,7 +113,8 @@ impl<'a> Cells<'a> {
 
     fn not_a_number(&self, start: usize, column: usize, field: &[u8]) -> Wrong {
         let message = format!("found {}, expected a number", shown(field));
-        let hint = format!("--categorical {}", self.columns[column].name);
+        let name = &self.columns[column].name;
+        let hint = format!("correcting or emptying it, or --categorical {name}");
         self.wrong(start, column, message, &hint)
     }
 

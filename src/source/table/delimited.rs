@@ -162,4 +162,19 @@ mod tests {
             [numbers(false), numbers(true), Look::Text, Look::ImagePaths, numbers(false)];
         assert_eq!(looks, expected);
     }
+
+    #[test]
+    fn a_wrong_number_in_many_makes_no_categories() {
+        let look = |wrong: usize, of: usize, right: &str| {
+            let field = |i| if i < wrong { "12..5" } else { right };
+            let text = (0..of).fold("x,y\n".to_string(), |text, i| text + field(i) + ",1\n");
+            let head = head(Path::new("t.csv"), text.as_bytes(), None).expect("a table");
+            head.columns.into_iter().next().expect("a column").look
+        };
+        assert_eq!(look(1, 20, "7"), Look::Numbers { whole: true });
+        assert_eq!(look(2, 40, "7.5"), Look::Numbers { whole: false });
+        assert_eq!(look(1, 19, "7"), Look::Text);
+        assert_eq!(look(3, 59, "7"), Look::Text);
+        assert_eq!(look(20, 20, "7"), Look::Text);
+    }
 }

@@ -165,19 +165,26 @@ fn text_head(path: &Path, header: Option<bool>) -> Result<Head> {
     delimited::head(path, sample, header)
 }
 
+/// Of so many fields one may be no number: a column of numbers all the same, and reading it will name the wrong one.
+const WRONG_NUMBERS: usize = 20;
+
 /// What the fields of a column in the first rows seem to be.
 pub(super) fn look<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Look {
-    let (mut numbers, mut whole, mut paths, mut some) = (true, true, true, false);
+    let (mut some, mut others, mut whole, mut paths) = (0, 0, true, true);
     for field in fields.map(<[u8]>::trim_ascii).filter(|field| !is_missing(field)) {
-        some = true;
-        numbers &= number(field).is_some();
-        whole &= field.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'+'));
+        some += 1;
+        match number(field) {
+            Some(_) => {
+                whole &= field.iter().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+'))
+            }
+            None => others += 1,
+        }
         paths &= is_image_path(field);
     }
-    match (some, numbers, paths) {
-        (true, _, true) => Look::ImagePaths,
+    match (some > 0, paths) {
+        (true, true) => Look::ImagePaths,
         // A column without a value so far: most probably numbers that are seldom there.
-        (_, true, _) => Look::Numbers { whole: whole && some },
+        _ if others * WRONG_NUMBERS <= some => Look::Numbers { whole: whole && some > 0 },
         _ => Look::Text,
     }
 }
