@@ -49,7 +49,7 @@ First steps:
   inflight train photos/ --model resnet18      on folders of pictures, one for each class
   inflight train table.csv --target price      on a table
   inflight eval runs/NAME                      how good is it?
-  inflight predict runs/NAME picture.jpg       and what does it say?
+  inflight predict --run runs/NAME boot.jpg    and what does it say?
   inflight COMMAND --help                      all flags, with examples
 
 Exit codes: 0 done · 2 usage or config · 3 data · 4 device · 5 training diverged · 6 checkpoint ·

@@ -180,10 +180,6 @@ impl Trained {
             let run = path.parent().map(run_of_checkpoint).transpose()?.flatten();
             return Ok(Self { path: path.into(), weights: Weights::open(path)?, run });
         }
-        if !path.exists() {
-            return Err(Error::checkpoint(path.display(), "found no such file or folder")
-                .hint("the folder of a run, one of its checkpoints, or a .safetensors file"));
-        }
         let latest = checkpoint::find(path)?;
         tell_damaged(&latest.damaged);
         let checkpoint = latest.checkpoint;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Desk;
+use super::{Desk, events};
 
 /// A table whose class follows from its columns, with a test part beside it in which columns have another order.
 fn write_table(desk: &Desk) {
@@ -77,6 +77,13 @@ fn tables_are_trained_evaluated_and_predicted() {
     assert_eq!(saved["fitted"]["features"][1]["column"], "colour");
     let evaluated = desk.json(&format!("eval run {fast}"), 0);
     assert_eq!(evaluated[0]["accuracy"], done["val_accuracy"]);
+    let epochs = events(&trained, "epoch");
+    let loss = |epoch: &&&Value| epoch["val_loss"].as_f64().expect("a number");
+    let best = epochs.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).expect("epochs");
+    let evaluated = desk.json(&format!("eval run/checkpoints/best {fast}"), 0);
+    assert_eq!(evaluated[0]["accuracy"], best["val_accuracy"]);
+    let step = best["step"].as_u64().expect("a number");
+    assert_eq!(evaluated[0]["weights"], format!("run/checkpoints/step-{step}"));
     // Another file is encoded as the training part was, not by what is in it: here all of it is one row over and over.
     std::fs::write(
         desk.path("one.csv"),

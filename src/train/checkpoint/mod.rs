@@ -150,6 +150,10 @@ pub fn find(path: impl AsRef<Path>) -> Result<Latest> {
     if path.join(manifest::FILE).exists() {
         return Ok(Latest { checkpoint: Checkpoint::open(path)?, damaged: Vec::new() });
     }
+    if !path.exists() {
+        return Err(Error::checkpoint(path.display(), "found no such file or folder")
+            .hint("the folder of a run, one of its checkpoints, or a .safetensors file"));
+    }
     latest(path)
 }
 
