@@ -25,6 +25,7 @@ impl Unfinished {
     /// # Errors
     /// When the disk is full or fails.
     pub fn begin(dir: &Path) -> Result<Self> {
+        durable::create_folders(durable::parent(dir))?;
         let mut name = dir.to_path_buf().into_os_string();
         name.push(format!(".tmp-{}", std::process::id()));
         let folder = Temporary::claim(name.into())?;

@@ -13,6 +13,7 @@ mod fetch;
 mod flags;
 mod generate;
 mod inspect;
+mod interrupt;
 mod language;
 mod manual;
 mod model;

@@ -27,8 +27,11 @@ fn to_stdout(line: &str) {
 /// Whether stdout failed in a program that goes on without it.
 static IS_UNREAD: AtomicBool = AtomicBool::new(false);
 
+/// Whom to tell of an error.
+type Told = Box<dyn Fn(&std::io::Error) + Send + Sync>;
+
 /// Who is told when stdout fails, where the program is to go on without it.
-static HEIR: OnceLock<Box<dyn Fn(&std::io::Error) + Send + Sync>> = OnceLock::new();
+static HEIR: OnceLock<Told> = OnceLock::new();
 
 /// From now on the program does not end where its data cannot be written: `heir` is told once, and nothing more is written.
 pub fn outlive_stdout(heir: impl Fn(&std::io::Error) + Send + Sync + 'static) {

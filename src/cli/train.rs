@@ -1,8 +1,7 @@
 //! `inflight train`: from flags and files to a run, its events, and its end.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
@@ -12,13 +11,14 @@ use inflight::report::folder::rewrite_summary;
 use inflight::report::tensorboard::TensorBoard;
 use inflight::source::table::Fitted;
 use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions, Source};
+use inflight::train::TrainerBuilder;
 use inflight::train::checkpoint;
 use inflight::train::event::{Event, Summary};
 use inflight::train::recovery::{Recovery, Resumption, TRIES_MAX};
-use inflight::train::{Commands, TrainerBuilder};
 use inflight::{Error, ErrorKind, Result, Stage, Trainer};
 
 use super::flags::Flags;
+use super::interrupt::Interrupt;
 use super::progress::{FetchProgress, measures, text_measures, utilised};
 use super::runs::{self, Inputs};
 use super::samples::{SampleFlags, Samples};
@@ -28,9 +28,6 @@ use super::{plan, print};
 
 /// Steps of a trace if nobody says how many.
 const TRACED_STEPS: &str = "100";
-
-/// Exit code of a second Ctrl-C, as shells report a program ended by it.
-const INTERRUPTED: i32 = 130;
 
 /// Train a model on a data set
 #[derive(Debug, clap::Args)]
@@ -459,65 +456,6 @@ fn follow(
     view.finish();
     watched?;
     pollster::block_on(fit)
-}
-
-/// The first signal ends the run after the steps in flight and a checkpoint, the second one at once.
-#[derive(Clone, Default)]
-pub struct Interrupt {
-    /// Of the trainer at work.
-    commands: Arc<Mutex<Option<Commands>>>,
-    asked: Arc<AtomicBool>,
-}
-
-impl Interrupt {
-    /// As a signal does, or Ctrl-C where it is none.
-    pub fn press(&self) {
-        if self.asked.swap(true, Ordering::SeqCst) {
-            #[cfg(feature = "tui")]
-            super::screen::restore();
-            std::process::exit(INTERRUPTED);
-        }
-        print::note("stopping after the step under way; again to stop at once");
-        self.stop();
-    }
-
-    /// From now on it is this trainer that a signal ends; at once, if one came before.
-    fn steer(&self, commands: Commands) {
-        *self.commands() = Some(commands);
-        if self.was_pressed() {
-            self.stop();
-        }
-    }
-
-    /// As a first signal does, where nobody hears any more what the run tells.
-    fn leave(&self, cause: &std::io::Error) {
-        if !self.asked.swap(true, Ordering::SeqCst) && self.stop() {
-            print::note(format!("stdout: {cause}: stopping after the step under way"));
-        }
-    }
-
-    /// Whether there is a run to stop.
-    fn stop(&self) -> bool {
-        self.commands().as_ref().is_some_and(Commands::stop)
-    }
-
-    fn was_pressed(&self) -> bool {
-        self.asked.load(Ordering::SeqCst)
-    }
-
-    fn commands(&self) -> MutexGuard<'_, Option<Commands>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has signals end the run, and a pipe or file that takes its events no longer.
-    fn listen(&self) -> Result<()> {
-        let interrupt = self.clone();
-        print::outlive_stdout(move |cause| interrupt.leave(cause));
-        let interrupt = self.clone();
-        ctrlc::set_handler(move || interrupt.press()).map_err(|e| {
-            Error::config("signals", "the handler of Ctrl-C cannot be installed").caused_by(e)
-        })
-    }
 }
 
 /// The last lines: how good, how fast, where the time went; an error if the run was stopped.

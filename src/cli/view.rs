@@ -5,11 +5,11 @@ use inflight::train::event::Event;
 
 #[cfg(feature = "tui")]
 use super::dashboard::Dashboard;
+use super::interrupt::Interrupt;
 use super::print;
 use super::progress::TrainProgress;
 #[cfg(feature = "tui")]
 use super::screen::Screen;
-use super::train::Interrupt;
 
 /// What is shown of a run.
 pub struct Shown {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Tokenizer;
 use super::shards::{self, MANIFEST, ShardOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Stage};
 use crate::kept::{self, Unfinished};
 
 /// A document: a file or a part of one.
@@ -85,7 +85,8 @@ pub fn kept_shards(
     if !dir.join(MANIFEST).is_file() {
         let used = |dir: &Path| std::fs::metadata(dir.join(MANIFEST)).ok()?.modified().ok();
         kept::remove_oldest(root, bytes_max, used, |_| true);
-        let new = Unfinished::begin(&dir)?;
+        let new = Unfinished::begin(&dir)
+            .map_err(|e| e.at(Stage::Source).hint("INFLIGHT_DATA set to a folder with space"))?;
         shards::fill(texts, tokenizer, None, new.path(), ShardOptions::default())?;
         match new.finish(&dir) {
             // Another process was faster.

@@ -1,6 +1,7 @@
 //! Signals: the first saves and ends with 75, the second ends at once. A run that nobody listens to any more saves as well.
 
 use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Stdio};
 
 use super::{Desk, losses};
@@ -13,8 +14,24 @@ pub(super) fn send(child: &Child, signal: libc::c_int) {
 }
 
 fn start(desk: &Desk, line: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
+    start_with(desk, line, libc::SIG_DFL)
+}
+
+/// Starts it with something to do about SIGHUP, whatever these tests were started with.
+fn start_with(
+    desk: &Desk,
+    line: &str,
+    hangup: libc::sighandler_t,
+) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut command = desk.command(line);
     command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let set = move || {
+        // SAFETY: it is an action of the system's own, no handler.
+        unsafe { libc::signal(libc::SIGHUP, hangup) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec `signal` may be called.
+    unsafe { command.pre_exec(set) };
     let mut child = command.spawn().expect("starts");
     let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     (child, lines)
@@ -38,6 +55,20 @@ fn each_signal_saves_and_the_run_goes_on_from_there() {
         assert_eq!(resumed.hash(), whole.hash(), "{signal}");
         assert_eq!(losses(&desk.path(&out)), losses(&desk.path("whole")), "{signal}");
     }
+}
+
+#[test]
+fn a_run_that_is_to_outlive_its_terminal_does() {
+    let desk = Desk::new();
+    let whole = desk.train("whole", "--steps 3000 --no-eval", "", 0);
+    let line = "train run.toml --out out --json --steps 3000 --no-eval";
+    let (mut child, mut lines) = start_with(&desk, line, libc::SIG_IGN);
+    lines.nth(40).expect("an event").expect("a line");
+    send(&child, libc::SIGHUP);
+    let last = lines.last().expect("events").expect("a line");
+    assert_eq!(child.wait().expect("ends").code(), Some(0), "{last}");
+    let done: serde_json::Value = serde_json::from_str(&last).expect("JSON");
+    assert_eq!(done["parameter_hash"].as_str(), Some(whole.hash()));
 }
 
 /// So ends `inflight train --json | jq` at Ctrl-C, which reaches both.
@@ -64,7 +95,7 @@ fn a_run_that_goes_on_cannot_be_resumed_beside_itself() {
     let saved = |line: &std::io::Result<String>| {
         line.as_ref().expect("a line").contains("\"event\":\"checkpoint\"")
     };
-    lines.find(saved).expect("a checkpoint");
+    let _ = lines.find(saved).expect("a checkpoint");
     // Who does not read its events holds it up, and it cannot end meanwhile.
     let second = desk.run("train --resume out --json", "", 2);
     assert!(second.stderr.contains("is the folder of a run that is still going on"), "{second:?}");

@@ -310,6 +310,13 @@ fn damaged_and_hostile_tables_are_refused() {
     // Nor does it make the column one of categories where it stands among the rows that are looked at first.
     let early = format!("x,y\n1,a\noops,b\n{many}");
     assert_error("early.csv", early, &y, "{} row 2 column x: found \"oops\", expected a number");
+    let prices: String = (0..50).map(|i| format!("{i},{}\n", i % 30 * 1000)).collect();
+    assert_error(
+        "prices.csv",
+        format!("x,y\n{prices}"),
+        &y,
+        "{} column y: found 30 different values in 50 rows, expected classes that come again; try --task regress",
+    );
     assert_error("inf.csv", format!("x,y\n{many}inf,b\n"), &y, "row 2001 column x: found \"inf\"");
     assert_error("empty.csv", "", &y, "{}: found an empty file");
     assert_error("blank.csv", "\n\n", &y, "{}: found an empty file");

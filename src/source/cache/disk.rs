@@ -60,7 +60,11 @@ impl Folder {
     /// When the folder cannot be made or its lock not be opened.
     pub fn open(root: &Path, key: &str, bytes: u64) -> Result<Arc<Self>> {
         let dir = root.join(key);
-        let wrong = |e| Error::data(dir.display(), "cannot be used as a cache").caused_by(e);
+        let wrong = |e| {
+            Error::data(dir.display(), "cannot be used as a cache")
+                .hint("--cache ram, or INFLIGHT_DATA set to a folder with space")
+                .caused_by(e)
+        };
         std::fs::create_dir_all(&dir).map_err(wrong)?;
         let path = dir.join("lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);

@@ -10,6 +10,10 @@ use crate::error::{Error, Result};
 /// Classes at most. A column with more names is no class.
 const CLASSES_MAX: usize = 65_536;
 
+/// So many different values may be classes however few rows there are; where most of more are there once, they are none
+/// unless they are asked for.
+const SINGLE_MAX: usize = 20;
+
 /// Classes at most of a column of whole numbers, unless classes are asked for.
 const WHOLE_CLASSES_MAX: usize = 1000;
 
@@ -131,6 +135,14 @@ pub(super) fn classes(
         let message =
             format!("found {} different values, expected at most {most} classes", names.len());
         return refuse(message, "--task regress, or another --target");
+    }
+    let (found, rows) = (names.len(), table.rows());
+    if !asked.classify && found > SINGLE_MAX && 2 * found > rows {
+        let message = format!(
+            "found {found} different values in {rows} rows, expected classes that come again"
+        );
+        let hint = if all_whole { "--task regress" } else { "--task classify" };
+        return refuse(message, &format!("{hint}, or another --target"));
     }
     if let Some(count) = asked.count
         && count != names.len()
