@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use inflight::source::{DataConfig, OpenOptions, Source, StreamFormat, Target, open};
@@ -124,7 +126,7 @@ fn data() -> DataConfig {
     }
 }
 
-fn source(url: &str) -> std::sync::Arc<dyn Source> {
+fn source(url: &str) -> Arc<dyn Source> {
     let data = data();
     open(url, &OpenOptions { data: Some(&data), ..Default::default() }).expect("opens").train
 }
@@ -136,6 +138,16 @@ fn number(source: &dyn Source, index: usize) -> u8 {
     let sample = source.read(index, &mut scratch).expect("readable");
     assert_eq!(sample.target, Target::Class(u32::from(sample.input[0] % 4)));
     sample.input[0]
+}
+
+/// As [`number`], of a source that is closed then; an error if it does not come.
+fn number_in_time(source: &Arc<dyn Source>, index: usize) -> Result<u8, RecvTimeoutError> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let waiting = source.clone();
+    std::thread::spawn(move || sender.send(number(&*waiting, index)));
+    let found = receiver.recv_timeout(Duration::from_secs(20));
+    source.close();
+    found
 }
 
 #[test]
@@ -198,12 +210,7 @@ fn messages_of_a_dead_consumer_are_found_behind_many_of_a_living_one() {
     let (_, _, last, _): (usize, String, String, redis::Value) = server.ask("XPENDING s inflight");
     let _: redis::Value = server.ask(&format!("XCLAIM s inflight dead 0 {last} IDLE 3600000"));
     let source = source(&server.url());
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let waiting = source.clone();
-    std::thread::spawn(move || sender.send(number(&*waiting, 0)));
-    let found = receiver.recv_timeout(Duration::from_secs(20));
-    source.close();
-    assert_eq!(found, Ok(9));
+    assert_eq!(number_in_time(&source, 0), Ok(9));
     assert_eq!(server.pending(), 2001, "what the living one has is left to it");
 }
 
@@ -239,12 +246,7 @@ fn what_a_broken_connection_was_to_bring_is_asked_for_again() {
         server.ask("XPENDING s inflight");
     let _: redis::Value = server.ask(&format!("XCLAIM s inflight inflight 0 {id}"));
     let _: redis::Value = server.ask("CLIENT KILL TYPE normal SKIPME yes");
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let waiting = source.clone();
-    std::thread::spawn(move || sender.send(number(&*waiting, 1)));
-    let found = receiver.recv_timeout(Duration::from_secs(20));
-    source.close();
-    assert_eq!(found, Ok(0));
+    assert_eq!(number_in_time(&source, 1), Ok(0));
 }
 
 #[test]
