@@ -210,9 +210,18 @@ impl std::error::Error for Error {
 /// The text with control characters written out, ends of lines too: what files say must not steer a terminal, nor
 /// take a line of its own.
 pub fn in_one_line(text: &str) -> String {
+    written_out(text, &[])
+}
+
+/// The text with all control characters written out but `kept`.
+pub fn written_out(text: &str, kept: &[char]) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        if c.is_control() && !kept.contains(&c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
     }
     out
 }

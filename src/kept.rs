@@ -1,7 +1,7 @@
 //! What is kept between runs makes room: of folders that can be made again, the oldest go.
 
 use std::fs::{DirEntry, File, Metadata};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::durable::{self, Temporary};
@@ -15,6 +15,8 @@ const MAKING: &str = ".making";
 
 /// A folder that is being made under another name, and goes again where it is not finished.
 pub(crate) struct Unfinished {
+    /// The name it is to have.
+    dir: PathBuf,
     folder: Temporary,
     lock: File,
 }
@@ -26,7 +28,7 @@ impl Unfinished {
     /// When the disk is full or fails.
     pub fn begin(dir: &Path) -> Result<Self> {
         durable::create_folders(durable::parent(dir))?;
-        let mut name = dir.to_path_buf().into_os_string();
+        let mut name = dir.as_os_str().to_os_string();
         name.push(format!(".tmp-{}", std::process::id()));
         let folder = Temporary::claim(name.into())?;
         durable::create_folders(folder.path())?;
@@ -35,7 +37,7 @@ impl Unfinished {
         let lock = File::create(&path).map_err(cannot)?;
         // Where there are no locks it stays, whatever becomes of it.
         let _ = lock.try_lock();
-        Ok(Self { folder, lock })
+        Ok(Self { dir: dir.to_path_buf(), folder, lock })
     }
 
     /// Where it is as long as it is not finished.
@@ -43,12 +45,12 @@ impl Unfinished {
         self.folder.path()
     }
 
-    /// Gives it its name, `dir`.
-    pub fn finish(self, dir: &Path) -> std::io::Result<()> {
-        let Self { folder, lock } = self;
+    /// Gives it its name.
+    pub fn finish(self) -> std::io::Result<()> {
+        let Self { dir, folder, lock } = self;
         std::fs::remove_file(folder.path().join(MAKING))?;
         drop(lock);
-        durable::rename(folder.path(), dir)
+        durable::rename(folder.path(), &dir)
     }
 
     /// Whether `dir` is one that somebody began and nobody finishes any more.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use inflight::batch::DType;
-use inflight::error::in_one_line;
+use inflight::error::{in_one_line, written_out};
 use inflight::report::words;
 pub use inflight::report::words::{bytes, duration};
 use inflight::{Error, Result};
@@ -72,15 +72,7 @@ pub fn text(part: &str) {
 
 /// Lines as a terminal may show them: what files say must not steer it.
 fn plain(lines: &str) -> String {
-    let mut out = String::with_capacity(lines.len());
-    for c in lines.chars() {
-        if c.is_control() && c != '\n' && c != '\t' {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    written_out(lines, &['\n', '\t'])
 }
 
 /// The same JSON, without the control characters that it may hold as they are: DEL, and those from U+0080 on.

@@ -48,7 +48,7 @@ impl Inputs {
     /// Those of a source.
     pub fn of(source: &dyn Source) -> Self {
         Self {
-            samples: Some(source.len()).filter(|&len| len != ENDLESS),
+            samples: samples(source),
             spec: source.spec().clone(),
             info: source.info().clone(),
             encoding: source.encoding(),
@@ -121,17 +121,17 @@ impl Inputs {
     /// When its samples are others than those of the run: in shape, in type, or in what their classes are.
     pub fn check_resumed(&self, source: &dyn Source) -> Result<Option<String>> {
         self.check_classes(source)?;
-        let name = &source.info().name;
+        let info = source.info();
+        let name = &info.name;
         if self.spec != *source.spec() {
             let message = format!("found {:?}, the run had {:?}", source.spec(), self.spec);
             return Err(Error::data(name, message).hint("the data that the run began with"));
         }
-        let now = Self::of(source);
-        let changed = match (self.samples, now.samples) {
+        let changed = match (self.samples, samples(source)) {
             (Some(before), Some(now)) if before != now => {
                 format!("{} samples instead of {}", print::count(now), print::count(before))
             }
-            _ if (&self.info.mean, &self.info.std) != (&now.info.mean, &now.info.std) => {
+            _ if (&self.info.mean, &self.info.std) != (&info.mean, &info.std) => {
                 "another mean or deviation".into()
             }
             _ => return Ok(None),
@@ -145,6 +145,11 @@ impl Inputs {
     pub fn class_name(&self, class: usize) -> String {
         self.info.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
     }
+}
+
+/// How many samples there are, where they have an end.
+fn samples(source: &dyn Source) -> Option<usize> {
+    Some(source.len()).filter(|&len| len != ENDLESS)
 }
 
 /// A trained model: its weights, and what belongs to them.

@@ -88,7 +88,7 @@ pub fn kept_shards(
         let new = Unfinished::begin(&dir)
             .map_err(|e| e.at(Stage::Source).hint("INFLIGHT_DATA set to a folder with space"))?;
         shards::fill(texts, tokenizer, None, new.path(), ShardOptions::default())?;
-        match new.finish(&dir) {
+        match new.finish() {
             // Another process was faster.
             Err(_) if dir.join(MANIFEST).is_file() => {}
             renamed => renamed.map_err(|e| io_error(&dir, e))?,
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!([&a, &b, &c, &d].map(|shard| shard.is_file()), [false, true, false, false]);
         let begun = begun.expect("begins");
         assert_eq!([left.exists(), begun.path().exists()], [false, true]);
-        begun.finish(&root.join("ff")).expect("ends");
+        begun.finish().expect("ends");
         assert!(root.join("ff").read_dir().expect("is there").next().is_none());
     }
 }
