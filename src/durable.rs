@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -98,15 +99,13 @@ pub(super) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
 /// # Errors
 /// When the disk is full or fails; what was there before is then still there.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().ok_or_else(|| {
-        Error::checkpoint(path.display(), "is not a file name").hint("a path that ends in a file")
-    })?;
+    if path.file_name().is_none() {
+        return Err(Error::checkpoint(path.display(), "is not a file name")
+            .hint("a path that ends in a file"));
+    }
     let folder = parent(path);
     create_folders(folder)?;
-    let mut temporary = OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".tmp-{}", std::process::id()));
-    let temporary = Temporary::claim(folder.join(temporary))?;
+    let temporary = Temporary::beside(path);
     write_new(temporary.path(), bytes)?;
     rename(temporary.path(), path).map_err(|cause| io_error(path, "cannot be replaced", cause))?;
     sync_folder(folder)
@@ -135,17 +134,20 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
+/// In the name of what is not finished.
+const TEMPORARY: &str = ".tmp-";
+
 /// A temporary file or folder: whatever is still under its name is removed when it is dropped.
 pub(super) struct Temporary(PathBuf);
 
 impl Temporary {
-    /// Claims a name; what an interrupted process left under it is removed.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
-    pub fn claim(path: PathBuf) -> Result<Self> {
-        remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
-        Ok(Self(path))
+    /// A name beside `path` that nobody else takes: no other thread, and no process in another container or on another
+    /// machine that shares the disk, where numbers of processes come again.
+    pub fn beside(path: &Path) -> Self {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!("{TEMPORARY}{:016x}", RandomState::new().build_hasher().finish()));
+        Self(path.with_file_name(name))
     }
 
     pub fn path(&self) -> &Path {
@@ -160,6 +162,25 @@ impl Drop for Temporary {
     }
 }
 
+/// Removes what interrupted processes left in a folder that nobody else writes.
+///
+/// # Errors
+/// When the folder cannot be read, or something in it not be removed.
+pub(super) fn remove_temporaries(folder: &Path) -> Result<()> {
+    let entries =
+        fs::read_dir(folder).map_err(|cause| io_error(folder, "cannot be read", cause))?;
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_temporary(path)) {
+        remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
+    }
+    Ok(())
+}
+
+/// Whether it is called as what is not finished.
+pub(super) fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') && name.contains(TEMPORARY)
+}
+
 /// Removes a file or a folder with all that is in it, if there is one.
 pub(super) fn remove(path: &Path) -> std::io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
@@ -172,5 +193,44 @@ pub(super) fn remove(path: &Path) -> std::io::Result<()> {
     match removed {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_several_replace_at_once_is_one_of_theirs() {
+        const LEN: usize = 100_000;
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("shared.json");
+        let replace = |byte: u8| {
+            for _ in 0..20 {
+                replace_file(&path, &vec![byte; LEN]).expect("replaces");
+                let found = fs::read(&path).expect("it is always there");
+                assert_eq!(found.len(), LEN);
+                assert!(found.iter().all(|&b| b == found[0]), "bytes of two");
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..4).for_each(|byte| drop(scope.spawn(move || replace(byte))));
+        });
+        assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn what_an_interrupted_process_left_is_removed() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let names = ["config.toml", ".config.toml.tmp-17", ".hidden", "a.tmp-1"];
+        for name in names {
+            fs::write(dir.path().join(name), "").expect("writes");
+        }
+        fs::create_dir(dir.path().join(".step-1.tmp-9")).expect("a folder");
+        remove_temporaries(dir.path()).expect("removes");
+        let mut left: Vec<OsString> =
+            fs::read_dir(dir.path()).expect("a folder").flatten().map(|e| e.file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".hidden", "a.tmp-1", "config.toml"]);
     }
 }

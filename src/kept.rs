@@ -1,11 +1,12 @@
 //! What is kept between runs makes room: of folders that can be made again, the oldest go.
 
-use std::fs::{DirEntry, File, Metadata};
+use std::fs::{DirEntry, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::durable::{self, Temporary};
 use crate::error::Result;
+use crate::lock::{self, Lock};
 
 /// Ends the name of a folder that is being removed: half of one is not to be found.
 const GONE: &str = ".gone";
@@ -13,12 +14,16 @@ const GONE: &str = ".gone";
 /// In a folder that is being made: held by whoever makes it, so that it is known when nobody does any more.
 const MAKING: &str = ".making";
 
+/// Beside the folders: held for moments, while one is begun or finished, or what is left of others is removed.
+const ORDER: &str = ".lock";
+
 /// A folder that is being made under another name, and goes again where it is not finished.
 pub(crate) struct Unfinished {
     /// The name it is to have.
     dir: PathBuf,
     folder: Temporary,
-    lock: File,
+    /// Nobody else can have it: this process made the folder.
+    making: Option<Lock>,
 }
 
 impl Unfinished {
@@ -27,17 +32,16 @@ impl Unfinished {
     /// # Errors
     /// When the disk is full or fails.
     pub fn begin(dir: &Path) -> Result<Self> {
-        durable::create_folders(durable::parent(dir))?;
-        let mut name = dir.as_os_str().to_os_string();
-        name.push(format!(".tmp-{}", std::process::id()));
-        let folder = Temporary::claim(name.into())?;
+        let cannot = |path: &Path, cause| durable::io_error(path, "cannot be made", cause);
+        let root = durable::parent(dir);
+        durable::create_folders(root)?;
+        let order = root.join(ORDER);
+        let _order = Lock::wait(&order).map_err(|cause| cannot(&order, cause))?;
+        let folder = Temporary::beside(dir);
         durable::create_folders(folder.path())?;
-        let path = folder.path().join(MAKING);
-        let cannot = |cause| durable::io_error(&path, "cannot be made", cause);
-        let lock = File::create(&path).map_err(cannot)?;
-        // Where there are no locks it stays, whatever becomes of it.
-        let _ = lock.try_lock();
-        Ok(Self { dir: dir.to_path_buf(), folder, lock })
+        let making = folder.path().join(MAKING);
+        let making = Lock::hold(&making).map_err(|cause| cannot(&making, cause))?;
+        Ok(Self { dir: dir.to_path_buf(), folder, making })
     }
 
     /// Where it is as long as it is not finished.
@@ -47,15 +51,18 @@ impl Unfinished {
 
     /// Gives it its name.
     pub fn finish(self) -> std::io::Result<()> {
-        let Self { dir, folder, lock } = self;
+        let Self { dir, folder, making } = self;
+        let _order = Lock::wait(&durable::parent(&dir).join(ORDER))?;
         std::fs::remove_file(folder.path().join(MAKING))?;
-        drop(lock);
+        drop(making);
         durable::rename(folder.path(), &dir)
     }
 
-    /// Whether `dir` is one that somebody began and nobody finishes any more.
-    fn is_left(dir: &Path) -> bool {
-        File::open(dir.join(MAKING)).is_ok_and(|lock| lock.try_lock().is_ok())
+    /// Whether `dir` is one that somebody began and nobody finishes any more; `ordered` if nobody begins or finishes one
+    /// meanwhile.
+    fn is_left(dir: &Path, ordered: bool) -> bool {
+        let making = dir.join(MAKING);
+        lock::is_free(&making) || (ordered && durable::is_temporary(dir) && !making.exists())
     }
 }
 
@@ -68,12 +75,7 @@ pub(crate) fn remove_oldest(
     used: impl Fn(&Path) -> Option<SystemTime>,
     free: impl Fn(&Path) -> bool,
 ) -> u64 {
-    for left in entries(root) {
-        let is_going = left.file_name().as_encoded_bytes().ends_with(GONE.as_bytes());
-        if is_going || Unfinished::is_left(&left.path()) {
-            let _ = durable::remove(&left.path());
-        }
-    }
+    remove_left(root);
     let kept = |entry: DirEntry| {
         let dir = entry.path();
         let bytes: u64 = metadata(&dir).map(|file| file.len()).sum();
@@ -97,6 +99,18 @@ pub(crate) fn remove_oldest(
     total
 }
 
+/// Removes what interrupted calls left, as far as that can be known.
+fn remove_left(root: &Path) {
+    let order = Lock::wait(&root.join(ORDER)).ok().flatten();
+    let ordered = order.as_ref().is_some_and(Lock::is_certain);
+    for left in entries(root) {
+        let is_going = left.file_name().as_encoded_bytes().ends_with(GONE.as_bytes());
+        if is_going || Unfinished::is_left(&left.path(), ordered) {
+            let _ = durable::remove(&left.path());
+        }
+    }
+}
+
 /// Of the files in a folder, as far as they can be read.
 pub(crate) fn metadata(dir: &Path) -> impl Iterator<Item = Metadata> {
     entries(dir).filter_map(|file| file.metadata().ok())
@@ -104,4 +118,25 @@ pub(crate) fn metadata(dir: &Path) -> impl Iterator<Item = Metadata> {
 
 fn entries(dir: &Path) -> impl Iterator<Item = DirEntry> {
     std::fs::read_dir(dir).into_iter().flatten().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_may_make_the_same_folder_at_once() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let dir = root.path().join("tokens");
+        let [first, second] = [(); 2].map(|()| Unfinished::begin(&dir).expect("begins"));
+        for (folder, by) in [(&second, "second"), (&first, "first")] {
+            std::fs::write(folder.path().join("shard"), by).expect("writes");
+        }
+        remove_left(root.path());
+        second.finish().expect("nobody was faster");
+        first.finish().expect_err("another one was");
+        assert_eq!(std::fs::read(dir.join("shard")).expect("reads"), b"second");
+        let folders = entries(root.path()).filter(|entry| entry.path().is_dir());
+        assert_eq!(folders.count(), 1, "what was not needed is gone");
+    }
 }

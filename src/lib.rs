@@ -47,6 +47,7 @@ pub mod gpu;
 pub mod graph;
 pub mod guide;
 mod kept;
+mod lock;
 pub mod nn;
 pub mod peaks;
 pub mod permutation;

@@ -1,7 +1,6 @@
 //! What a conversion is to make, written down before the first shard, so that another start goes on with the same.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use walkdir::WalkDir;
 use super::{content, manifest_path, write_json, writer};
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::lock::Lock;
 use crate::source::blob::Stamp;
 use crate::source::shard_manifest::{ShardEntry, ShardManifest, VERSION, hex};
 use crate::source::{Dataset, Source, SourceInfo};
@@ -253,7 +253,7 @@ fn fingerprint(dataset: &Dataset) -> Result<String> {
 pub(super) struct Folder {
     out: PathBuf,
     /// Held while a conversion runs, so that two do not write the same shards.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// How a conversion finds the folder.
@@ -298,11 +298,13 @@ impl Folder {
             }
         }
         std::fs::create_dir_all(&work).map_err(|e| writer::unwritable(&work).caused_by(e))?;
-        let lock = work.join("lock");
-        let lock = File::create(&lock).map_err(|e| writer::unwritable(&lock).caused_by(e))?;
-        if lock.try_lock().is_err() {
-            return Err(Error::config(out.display(), "another conversion is writing there"));
-        }
+        let lock_path = work.join("lock");
+        let lock =
+            Lock::hold(&lock_path).map_err(|e| writer::unwritable(&lock_path).caused_by(e))?;
+        let Some(lock) = lock else {
+            return Err(Error::config(out.display(), "another conversion is writing there")
+                .hint("waiting for that one, or another folder"));
+        };
         write_json(&plan_path, plan)?;
         for split in plan.splits.keys() {
             let folder = out.join(split);

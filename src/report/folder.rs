@@ -1,15 +1,16 @@
 //! The folder of a run: lines of JSON while it goes on, `metrics.jsonl` for steps, `epochs.jsonl` for epochs and
 //! `timeline.jsonl` for pulses; and `summary.json` and `verdict.json` at the end.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::pulse::{Pulse, Thinning};
-use crate::durable::{create_folders, replace_file};
+use crate::durable::{create_folders, remove_temporaries, replace_file};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::lock::Lock;
 use crate::train::event::{EpochReport, StepReport, Summary};
 
 /// Bytes of lines that may wait in memory: some hundred steps.
@@ -32,7 +33,7 @@ const LOCK: &str = ".lock";
 /// The open folder of a run under way.
 #[derive(Debug)]
 pub struct RunFolder {
-    _lock: File,
+    _lock: Lock,
     path: PathBuf,
     metrics: Lines,
     epochs: Lines,
@@ -85,6 +86,7 @@ impl RunFolder {
     pub fn open(path: &Path, first_step: u64) -> Result<Self> {
         create_folders(path)?;
         let lock = lock(path)?;
+        remove_temporaries(path)?;
         let lines = |name| Lines::open(path.join(name), first_step);
         Ok(Self {
             _lock: lock,
@@ -199,18 +201,13 @@ fn keep_steps(path: &Path, last: u64) -> Result<()> {
     }
 }
 
-/// Has the folder to itself until the file is dropped or the process ends, however it does.
-fn lock(dir: &Path) -> Result<File> {
+/// Has the folder to itself until the lock is dropped or the process ends, however it does.
+fn lock(dir: &Path) -> Result<Lock> {
     let path = dir.join(LOCK);
-    let file = File::create(&path).map_err(|e| unwritable(&path, e))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::config(dir.display(), "is the folder of a run that is still going on")
-                .hint("stopping that one first, or another --out"))
-        }
-        // Some file systems know no locks; training on them is possible all the same.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
-    }
+    Lock::hold(&path).map_err(|e| unwritable(&path, e))?.ok_or_else(|| {
+        Error::config(dir.display(), "is the folder of a run that is still going on")
+            .hint("stopping that one first, or another --out")
+    })
 }
 
 fn unwritable(path: &Path, error: std::io::Error) -> Error {

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::lock::{self, Lock};
 use crate::source::debian::Packages;
 use crate::source::manifest::{self, FileEntry, Manifest, Origin, Place};
 use crate::source::unpack::unpack;
@@ -28,9 +28,6 @@ pub struct Progress<'a> {
 
 /// Called now and then while bytes arrive.
 pub type OnProgress<'a> = &'a (dyn Fn(&Progress<'_>) + Sync);
-
-/// How long to wait for another process that fetches the same data set.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// Where fetched data sets lie: `$INFLIGHT_DATA`, or `inflight/datasets` in the user's cache folder.
 ///
@@ -96,25 +93,13 @@ fn is_whole(file: &FileEntry, dir: &Path) -> bool {
 }
 
 /// Held while a data set is fetched, so that two processes do not write the same partial file.
-fn lock(dir: &Path) -> Result<File> {
+fn lock(dir: &Path) -> Result<Lock> {
     let path = dir.join(".lock");
-    let file = File::create(&path).map_err(|e| unwritable(&path, e))?;
-    let start = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) if start.elapsed() < LOCK_WAIT_MAX => {
-                std::thread::sleep(Duration::from_millis(200));
-            }
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(fail(
-                    path.display(),
-                    "another process has been fetching for 10 minutes",
-                ));
-            }
-            Err(std::fs::TryLockError::Error(e)) => return Err(unwritable(&path, e)),
-        }
-    }
+    Lock::wait(&path).map_err(|e| unwritable(&path, e))?.ok_or_else(|| {
+        let waited_s = lock::WAIT_MAX.as_secs();
+        fail(path.display(), format!("another process has been fetching for {waited_s} s"))
+            .hint("ending that one")
+    })
 }
 
 /// What one fetch keeps from file to file.

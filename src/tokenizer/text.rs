@@ -172,6 +172,11 @@ mod tests {
         assert_eq!([&a, &b, &c, &d].map(|shard| shard.is_file()), [false, true, false, false]);
         let begun = begun.expect("begins");
         assert_eq!([left.exists(), begun.path().exists()], [false, true]);
+        // So does a folder that nobody had got as far as holding.
+        let bare = root.join(".gg.tmp-2");
+        std::fs::create_dir(&bare).expect("a folder");
+        assert_eq!(made("aa", 0), a);
+        assert!(!bare.exists() && begun.path().exists());
         begun.finish().expect("ends");
         assert!(root.join("ff").read_dir().expect("is there").next().is_none());
     }

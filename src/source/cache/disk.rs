@@ -15,8 +15,12 @@ use super::Budget;
 use super::table::Table;
 use crate::error::{Error, Result};
 use crate::kept;
+use crate::lock::{self, Lock};
 use crate::source::blob::read_exact_at;
 use crate::source::{Sample, Target};
+
+/// In a folder: held by the process that writes it.
+const LOCK: &str = "lock";
 
 /// Bytes of a line of the index.
 const LINE: usize = 40;
@@ -27,7 +31,7 @@ pub(crate) struct Folder {
     dir: PathBuf,
     budget: Arc<Budget>,
     /// Held locked for as long as the folder is in use; without it the folder is somebody else's and only read.
-    lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 /// Where a sample lies in its file.
@@ -66,10 +70,7 @@ impl Folder {
                 .caused_by(e)
         };
         std::fs::create_dir_all(&dir).map_err(wrong)?;
-        let path = dir.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-        let file = file.map_err(wrong)?;
-        let lock = file.try_lock().is_ok().then_some(file);
+        let lock = Lock::hold(&dir.join(LOCK)).map_err(wrong)?.filter(Lock::is_certain);
         let others = make_room(root, &dir, bytes / 2);
         Ok(Arc::new(Self { dir, budget: Budget::new(bytes.saturating_sub(others)), lock }))
     }
@@ -79,11 +80,11 @@ impl Folder {
 /// use stays.
 fn make_room(root: &Path, own: &Path, bytes_max: u64) -> u64 {
     let used = |dir: &Path| {
-        let other = dir != own && dir.join("lock").is_file();
+        let other = dir != own && dir.join(LOCK).is_file();
         let modified = || kept::metadata(dir).filter_map(|file| file.modified().ok());
         if other { modified().max() } else { None }
     };
-    let free = |dir: &Path| File::open(dir.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+    let free = |dir: &Path| lock::is_free(&dir.join(LOCK));
     kept::remove_oldest(root, bytes_max, used, free)
 }
 

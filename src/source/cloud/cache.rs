@@ -7,14 +7,14 @@
 //!            /files/cat/7.jpg
 //!            /tags/cat/7.jpg     what the object was when it was fetched: written after the file is whole
 //!            /parts/…            files that are not whole yet
-//!            /complete           what to open, once all is there
+//!            /complete           what to open and how much it is, once all is there
 //! ```
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -23,14 +23,10 @@ use walkdir::WalkDir;
 use super::address::Address;
 use super::listing::Object;
 use crate::error::{Error, Result};
-
-/// How long to wait for another process that fetches the same.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(600);
-
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
+use crate::lock::{self, Lock};
 
 /// Locks of what this process uses: held until it ends, since a source may read its files until then.
-static IN_USE: Mutex<Vec<File>> = Mutex::new(Vec::new());
+static IN_USE: Mutex<Vec<Lock>> = Mutex::new(Vec::new());
 
 /// The folder of one URL.
 pub(super) struct Cache {
@@ -40,9 +36,18 @@ pub(super) struct Cache {
     url: String,
     bytes_max: u64,
     /// Held from [`Cache::prepare`] on.
-    fetching: Option<File>,
-    /// Names of the objects, known from then on.
-    names: Vec<String>,
+    fetching: Option<Lock>,
+    /// What will be there, known from then on.
+    all_of_it: Complete,
+}
+
+/// All that was fetched, which may be less by the time it is opened without a network.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Complete {
+    /// What to open, below the folder.
+    open: PathBuf,
+    files: usize,
+    bytes: u64,
 }
 
 /// What a file was fetched from.
@@ -66,22 +71,35 @@ impl Cache {
         let own = all.join(hash);
         let made = fs::create_dir_all(all);
         made.map_err(|e| io(all, "the cache cannot be made", e))?;
-        let _order = lock(&all.join("lock"))?;
+        let _order = hold(&all.join("lock"))?;
         fs::create_dir_all(&own).map_err(|e| io(&own, "the cache cannot be made", e))?;
         let path = own.join("lock");
-        let in_use = open_lock(&path)?;
-        in_use.lock_shared().map_err(|e| io(&path, "cannot be locked", e))?;
-        in_use.set_modified(SystemTime::now()).map_err(|e| io(&path, "cannot be written", e))?;
+        // Only who evicts holds it alone, which is nobody now.
+        let in_use = Lock::share(&path).map_err(|e| io(&path, "cannot be opened", e))?;
+        let in_use = in_use.ok_or_else(|| taken(&path))?;
+        in_use.touch().map_err(|e| io(&path, "cannot be written", e))?;
         IN_USE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(in_use);
         let url = Address::shown(url);
-        Ok(Self { all: all.into(), own, url, bytes_max, fetching: None, names: Vec::new() })
+        Ok(Self {
+            all: all.into(),
+            own,
+            url,
+            bytes_max,
+            fetching: None,
+            all_of_it: Complete::default(),
+        })
     }
 
-    /// What to open, if all of it was fetched before.
+    /// What to open, if all of it was fetched before and nothing of it is gone.
     pub fn complete(&self) -> Option<PathBuf> {
-        let text = fs::read_to_string(self.own.join("complete")).ok()?;
-        let path = self.own.join(text);
-        path.exists().then_some(path)
+        let text = fs::read(self.own.join("complete")).ok()?;
+        let all_of_it: Complete = serde_json::from_slice(&text).ok()?;
+        let (mut files, mut bytes) = (0, 0);
+        for file in files_of(&self.own.join("files")) {
+            (files, bytes) = (files + 1, bytes + file.len());
+        }
+        ((files, bytes) == (all_of_it.files, all_of_it.bytes))
+            .then(|| self.own.join(all_of_it.open))
     }
 
     /// Makes room for `objects`, drops what is none of them any more, and returns those that are missing.
@@ -99,11 +117,15 @@ impl Cache {
             return Err(Error::data(&self.url, message)
                 .hint(format!("--cloud-cache-bytes {bytes}, or a part of the data")));
         }
-        self.fetching = Some(lock_patiently(&self.own.join("fetching"))?);
+        self.fetching = Some(hold(&self.own.join("fetching"))?);
         // What an earlier process left unfinished.
         let _ = fs::remove_dir_all(self.own.join("parts"));
         let _ = fs::remove_file(self.own.join("complete"));
-        self.names = objects.iter().map(|object| object.name.clone()).collect();
+        let open = match &objects[..] {
+            [object] if !object.name.contains('/') => Path::new("files").join(&object.name),
+            _ => "files".into(),
+        };
+        self.all_of_it = Complete { open, files: objects.len(), bytes };
         self.prune(&objects)?;
         self.make_room(bytes)?;
         for folder in ["files", "tags", "parts"] {
@@ -147,7 +169,7 @@ impl Cache {
     /// Evicts other folders, those unused for longest first, until `bytes` fit in beside the rest. One that a process
     /// uses is never evicted.
     fn make_room(&self, bytes: u64) -> Result<()> {
-        let _order = lock(&self.all.join("lock"))?;
+        let _order = hold(&self.all.join("lock"))?;
         let mut others: Vec<(SystemTime, PathBuf, u64)> = fs::read_dir(&self.all)
             .map_err(|e| io(&self.all, "cannot be read", e))?
             .flatten()
@@ -164,7 +186,9 @@ impl Cache {
             if sum <= self.bytes_max {
                 return Ok(());
             }
-            if open_lock(&path.join("lock"))?.try_lock().is_ok() {
+            let lock = path.join("lock");
+            let unused = Lock::hold(&lock).map_err(|e| io(&lock, "cannot be opened", e))?;
+            if unused.is_some_and(|lock| lock.is_certain()) {
                 fs::remove_dir_all(&path).map_err(|e| io(&path, "cannot be evicted", e))?;
                 sum -= freed;
             }
@@ -191,16 +215,13 @@ impl Cache {
 
     /// Notes that all is there; what to open.
     pub fn finish(&mut self) -> Result<PathBuf> {
-        let target = match &self.names[..] {
-            [name] if !name.contains('/') => format!("files/{name}"),
-            _ => "files".into(),
-        };
         let path = self.own.join("complete");
         let new = self.own.join("parts/complete");
-        let written = fs::write(&new, &target).and_then(|()| fs::rename(&new, &path));
+        let json = serde_json::to_vec(&self.all_of_it).expect("plain data are JSON");
+        let written = fs::write(&new, json).and_then(|()| fs::rename(&new, &path));
         written.map_err(|e| io(&path, "cannot be written", e))?;
         self.fetching = None;
-        Ok(self.own.join(target))
+        Ok(self.own.join(&self.all_of_it.open))
     }
 }
 
@@ -248,40 +269,25 @@ fn write_all_at(file: &File, mut at: u64, mut bytes: &[u8]) -> std::io::Result<(
 
 /// Bytes of the files in a folder of the cache, finished or not.
 fn bytes_of(folder: &Path) -> u64 {
-    let files = ["files", "parts"].map(|part| WalkDir::new(folder.join(part)));
-    let metas = files.into_iter().flatten().flatten().filter_map(|entry| entry.metadata().ok());
-    metas.filter(fs::Metadata::is_file).map(|meta| meta.len()).sum()
+    ["files", "parts"].iter().flat_map(|part| files_of(&folder.join(part))).map(|f| f.len()).sum()
 }
 
-fn open_lock(path: &Path) -> Result<File> {
-    let opened = File::options().create(true).truncate(false).write(true).open(path);
-    opened.map_err(|e| io(path, "cannot be opened", e))
+/// The files in a folder and those below it.
+fn files_of(folder: &Path) -> impl Iterator<Item = fs::Metadata> + use<> {
+    let metadata = WalkDir::new(folder).into_iter().flatten().filter_map(|e| e.metadata().ok());
+    metadata.filter(fs::Metadata::is_file)
 }
 
-/// Waits for a lock that is only held for moments.
-fn lock(path: &Path) -> Result<File> {
-    let file = open_lock(path)?;
-    file.lock().map_err(|e| io(path, "cannot be locked", e))?;
-    Ok(file)
+/// Waits for a file that another process may hold: for moments, or while it fetches.
+fn hold(path: &Path) -> Result<Lock> {
+    let lock = Lock::wait(path).map_err(|e| io(path, "cannot be opened", e))?;
+    lock.ok_or_else(|| taken(path))
 }
 
-/// Waits, but not for ever, for a lock that is held while something is fetched.
-fn lock_patiently(path: &Path) -> Result<File> {
-    let file = open_lock(path)?;
-    let began = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(e)) => return Err(io(path, "cannot be locked", e)),
-            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT_MAX => {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            Err(TryLockError::WouldBlock) => {
-                let message = "another process has been fetching the same for ten minutes";
-                return Err(Error::data(path.display(), message).hint("ending that one"));
-            }
-        }
-    }
+fn taken(path: &Path) -> Error {
+    let waited_s = lock::WAIT_MAX.as_secs();
+    Error::data(path.display(), format!("another process has been at it for {waited_s} s"))
+        .hint("ending that one, or another --cloud-cache-dir")
 }
 
 #[cfg(test)]
@@ -329,8 +335,8 @@ mod tests {
             listed.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
         folders.reverse();
         for (age, folder) in folders.iter().enumerate() {
-            let lock = open_lock(&folder.join("lock")).expect("opens");
-            let used = SystemTime::UNIX_EPOCH + Duration::from_secs(age as u64);
+            let lock = File::options().write(true).open(folder.join("lock")).expect("opens");
+            let used = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age as u64);
             lock.set_modified(used).expect("a time");
         }
         fill(&mut open("s3://e"), &[object("1", 60, "t")]);
@@ -353,8 +359,9 @@ mod tests {
         assert_eq!(fill(&mut again, &[object("2", 20, "other")]), ["2"]);
         assert!(!a.own.join("files/x/1").exists());
         assert_eq!(again.complete(), Some(a.own.join("files/2")), "one file is opened as such");
-        // A file that was cut, or was never whole.
+        // A file that was cut, or was never whole, is fetched again; meanwhile nobody opens it without a network.
         fs::write(a.own.join("files/2"), b"cut").expect("writes");
+        assert_eq!(again.complete(), None, "it was cut");
         assert_eq!(fill(&mut again, &[object("2", 20, "other")]), ["2"]);
         // In use, it is not evicted; unused, it is.
         let mut b = open("s3://b");

@@ -19,8 +19,6 @@ use crate::train::weights::{encode, model_tensors};
 /// Checkpoints that stay at least, and by default: the newest, and one more in case it is damaged.
 pub const KEEP_MIN: usize = 2;
 
-const TEMPORARY: &str = ".tmp-";
-
 /// Saves a checkpoint of `program` into `run_dir`, and then removes all but the newest `keep`, which are never fewer than
 /// [`KEEP_MIN`], and the [best](super::best).
 ///
@@ -37,7 +35,7 @@ pub fn save(
     let folder = checkpoints_dir(run_dir);
     durable::create_folders(&folder)?;
     let target = folder_of(&folder, progress.step);
-    let temporary = beside(&target)?;
+    let temporary = Temporary::beside(&target);
     let into = temporary.path();
     durable::create_folder(into)?;
     let bytes = write_files(into, run_dir, program, seed, snapshot, progress)?;
@@ -116,16 +114,9 @@ fn publish(finished: &Path, target: &Path) -> Result<()> {
     })
 }
 
-/// Claims a name beside a checkpoint by which none is found.
-fn beside(checkpoint: &Path) -> Result<Temporary> {
-    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
-    let name = format!(".{name}{TEMPORARY}{}", std::process::id());
-    Temporary::claim(checkpoint.with_file_name(name))
-}
-
 /// Gives a checkpoint that goes a name by which it is not found, for good: half of one would be found damaged.
 fn set_aside(checkpoint: &Path) -> Result<Temporary> {
-    let aside = beside(checkpoint)?;
+    let aside = Temporary::beside(checkpoint);
     durable::rename(checkpoint, aside.path())
         .map_err(|cause| io_error(checkpoint, "cannot be removed", cause))?;
     durable::sync_folder(durable::parent(checkpoint))?;
@@ -148,14 +139,5 @@ fn prune(folder: &Path, written: &Path, keep: usize) -> Result<()> {
         // Removed with the rest below, or when something fails before.
         aside.push(set_aside(&path)?);
     }
-    let entries =
-        fs::read_dir(folder).map_err(|cause| io_error(folder, "cannot be read", cause))?;
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') && name.contains(TEMPORARY) {
-            let path = entry.path();
-            durable::remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
-        }
-    }
-    Ok(())
+    durable::remove_temporaries(folder)
 }
