@@ -23,6 +23,7 @@ mod predict_rows;
 pub mod print;
 mod progress;
 mod report;
+mod resumed;
 mod runs;
 mod samples;
 mod sampling;

@@ -115,32 +115,6 @@ impl Inputs {
             .hint("data with the classes of the run, all of them and in their order"))
     }
 
-    /// Whether the run can go on with `source`; a line for people where it goes on otherwise than it would have.
-    ///
-    /// # Errors
-    /// When its samples are others than those of the run: in shape, in type, or in what their classes are.
-    pub fn check_resumed(&self, source: &dyn Source) -> Result<Option<String>> {
-        self.check_classes(source)?;
-        let info = source.info();
-        let name = &info.name;
-        if self.spec != *source.spec() {
-            let message = format!("found {:?}, the run had {:?}", source.spec(), self.spec);
-            return Err(Error::data(name, message).hint("the data that the run began with"));
-        }
-        let changed = match (self.samples, samples(source)) {
-            (Some(before), Some(now)) if before != now => {
-                format!("{} samples instead of {}", print::count(now), print::count(before))
-            }
-            _ if (&self.info.mean, &self.info.std) != (&info.mean, &info.std) => {
-                "another mean or deviation".into()
-            }
-            _ => return Ok(None),
-        };
-        Ok(Some(format!(
-            "{name} has {changed}: the run goes on, but not as it would have with what it began with"
-        )))
-    }
-
     /// The name of a class.
     pub fn class_name(&self, class: usize) -> String {
         self.info.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
@@ -148,7 +122,7 @@ impl Inputs {
 }
 
 /// How many samples there are, where they have an end.
-fn samples(source: &dyn Source) -> Option<usize> {
+pub fn samples(source: &dyn Source) -> Option<usize> {
     Some(source.len()).filter(|&len| len != ENDLESS)
 }
 

@@ -20,6 +20,7 @@ use inflight::{Error, ErrorKind, Result, Stage, Trainer};
 use super::flags::Flags;
 use super::interrupt::Interrupt;
 use super::progress::{FetchProgress, measures, text_measures, utilised};
+use super::resumed::Resumed;
 use super::runs::{self, Inputs};
 use super::samples::{SampleFlags, Samples};
 use super::verify::verify;
@@ -85,17 +86,17 @@ pub fn run(args: Args) -> Result<()> {
     let began = Instant::now();
     let (mut config, resumed) = configure(&args)?;
     config.validate()?;
-    let before = resumed.as_deref().map(Inputs::of_run).transpose()?.flatten();
-    let fitted = before.as_ref().and_then(|inputs| inputs.fitted.clone()).map(Arc::new);
+    let fitted = resumed.as_ref().and_then(Resumed::fitted);
     let dataset = open(&config, fitted.as_ref())?;
     let open_data = began.elapsed();
     let train = &dataset.train;
-    let changed = before.map(|inputs| inputs.check_resumed(&**train)).transpose()?.flatten();
-    changed.into_iter().for_each(print::note);
     let steps_per_epoch = steps_per_epoch(&config, &**train)?;
     let total_steps = config.total_steps(steps_per_epoch);
     args.flags.apply_schedule(&mut config, total_steps)?;
     config.validate()?;
+    let changes = resumed.as_ref().map(|before| before.check(&config, &**train)).transpose()?;
+    changes.iter().flatten().for_each(print::note);
+    let resumed = resumed.map(|before| before.dir);
     let model = config.model.build(train.spec())?;
     let samples = args.samples.samples(&mut config, &**train)?;
     let make_builder = || {
@@ -145,8 +146,8 @@ pub fn run(args: Args) -> Result<()> {
     conclude(&summary, &dataset, &run_dir, steps)
 }
 
-/// The configuration, and the folder of the run to go on with.
-fn configure(args: &Args) -> Result<(RunConfig, Option<PathBuf>)> {
+/// The configuration, and the run to go on with.
+fn configure(args: &Args) -> Result<(RunConfig, Option<Resumed>)> {
     let dataset = args.dataset.as_deref();
     let (mut config, resumed) = match &args.resume {
         Some(dir) => {
@@ -154,7 +155,8 @@ fn configure(args: &Args) -> Result<(RunConfig, Option<PathBuf>)> {
                 Some(dir) => dir.clone(),
                 None => newest(dataset, args.flags.model())?,
             };
-            (RunConfig::load(&dir.join("config.toml"))?, Some(dir))
+            let before = Resumed::load(dir)?;
+            (before.config.clone(), Some(before))
         }
         None => match dataset.filter(|path| is_toml(path)) {
             Some(path) => (RunConfig::load(Path::new(path))?, None),

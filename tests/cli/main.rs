@@ -10,6 +10,7 @@ mod pictures;
 #[path = "../common/program.rs"]
 mod program;
 mod report;
+mod resumed;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -253,23 +254,6 @@ fn a_config_repeats_a_run_and_flags_override_it() {
     assert_eq!(done(&again)["parameter_hash"], done(&first)["parameter_hash"]);
     let other = desk.json(&format!("train {dir}/config.toml --seed 6 --json"), 0);
     assert_ne!(done(&other)["parameter_hash"], done(&first)["parameter_hash"]);
-}
-
-#[test]
-fn a_resumed_run_goes_on_where_it_was() {
-    let desk = Desk::new();
-    let hash = |all: &[Value]| all.last().expect("events")["parameter_hash"].clone();
-    let whole = desk.train("--out whole");
-    let line = format!("train fashion-mnist-10k {SMALL} --steps 12 --out part");
-    desk.json(&line, 0);
-    desk.refused("train --resume part --out other", 2, &["--out"]);
-    desk.refused("train fashion-mnist --resume part", 2, &["fashion-mnist-10k"]);
-    let rest = desk.json("train --resume part --steps 20 --json", 0);
-    let steps = events(&rest, "step");
-    assert_eq!((steps.len(), &steps[0]["step"]), (8, &13.into()));
-    assert_eq!(hash(&rest), hash(&whole));
-    let metrics = std::fs::read_to_string(desk.path("part/metrics.jsonl")).expect("metrics");
-    assert_eq!(metrics.lines().count(), 20);
 }
 
 #[cfg(unix)]

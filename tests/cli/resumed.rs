@@ -1,0 +1,65 @@
+//! Runs that go on.
+
+use serde_json::Value;
+
+use super::{Desk, SMALL, events};
+
+#[test]
+fn a_resumed_run_goes_on_where_it_was() {
+    let desk = Desk::new();
+    let hash = |all: &[Value]| all.last().expect("events")["parameter_hash"].clone();
+    let whole = desk.train("--out whole");
+    let line = format!("train fashion-mnist-10k {SMALL} --steps 12 --out part");
+    desk.json(&line, 0);
+    desk.refused("train --resume part --out other", 2, &["--out"]);
+    desk.refused("train fashion-mnist --resume part", 2, &["fashion-mnist-10k"]);
+    let rest = desk.json("train --resume part --steps 20 --json", 0);
+    let steps = events(&rest, "step");
+    assert_eq!((steps.len(), &steps[0]["step"]), (8, &13.into()));
+    assert_eq!(hash(&rest), hash(&whole));
+    let metrics = std::fs::read_to_string(desk.path("part/metrics.jsonl")).expect("metrics");
+    assert_eq!(metrics.lines().count(), 20);
+}
+
+#[test]
+fn what_a_run_goes_on_with_otherwise_is_told() {
+    let desk = Desk::new();
+    let line = format!("train fashion-mnist-10k {SMALL} --out run");
+    desk.json(&format!("{line} --steps 4"), 0);
+    let told = |more: &str| {
+        let (_, told) = desk.run(&format!("train --resume run --json {more}"), 0);
+        let settings = told.lines().find_map(|l| l.split_once("goes on with other settings: "));
+        settings.map(|(_, settings)| settings.to_string())
+    };
+    assert_eq!(told("--steps 6").as_deref(), Some("steps 6 (was 4)"));
+    assert_eq!(told("--steps 6 --batch-size 50"), None, "they are its settings now");
+    let changed = "batch_size 100 (was 50), lr 0.01 (was 0.001), sampling.balance true (was false), seed 7 (was 0), steps 8 (was 6)";
+    let more = "--steps 8 --batch-size 100 --lr 0.01 --balance --seed 7";
+    assert_eq!(told(more).as_deref(), Some(changed));
+    assert_eq!(
+        told("--steps 9 --transforms horizontal-flip,pad-crop").as_deref(),
+        Some("steps 9 (was 8), transforms"),
+        "what is long is only called by its name"
+    );
+}
+
+#[test]
+fn a_run_is_not_validated_with_what_it_was_trained_on() {
+    let desk = Desk::new();
+    let line = format!("train fashion-mnist-10k {SMALL} --steps 2");
+    desk.json(&format!("{line} --val-split 0.1 --out split"), 0);
+    desk.json(&format!("{line} --out whole"), 0);
+    let refused = |line: &str, found: &str, had: &str| {
+        let parts = [found, had, "validated with samples it was trained on"];
+        desk.refused(&format!("train --resume {line}"), 2, &parts);
+    };
+    let had = "the run had --val-split 0.1 --seed 0";
+    refused("split --seed 7", "found --val-split 0.1 --seed 7", had);
+    refused("split --val-split 0.2", "found --val-split 0.2 --seed 0", had);
+    refused(
+        "whole --val-split 0.1",
+        "found --val-split 0.1 --seed 0",
+        "the run had no --val-split",
+    );
+    desk.json("train --resume split --steps 3 --json", 0);
+}
