@@ -116,8 +116,9 @@ fn line(summary: &Summary, seconds: f64) -> String {
         0 => String::new(),
         kept => format!(", {} of them there before", print::count(kept)),
     };
+    let noun = if shards == 1 { "shard" } else { "shards" };
     format!(
-        "{} samples in {} shards{kept} · {} in {}",
+        "{} samples in {} {noun}{kept} · {} in {}",
         print::count(samples),
         print::count(shards),
         print::bytes(bytes),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use clap::builder::NonEmptyStringValueParser;
 use inflight::generate::{Alternative, Finish, Generator, Sampling, TextPieces};
 use inflight::tokenizer::Tokenizer;
 use inflight::{Error, Result};
@@ -36,7 +37,7 @@ pub struct Args {
     #[command(flatten)]
     sampling: SamplingFlags,
     /// End a text before this string; may be given several times
-    #[arg(long, value_name = "STR")]
+    #[arg(long, value_name = "STR", value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Prompts that are continued at once
     #[arg(long, value_name = "N", default_value_t = 8)]

@@ -22,6 +22,9 @@ enum Value<'a> {
     Nested,
 }
 
+/// What to try where an object does not end in its line.
+const ONE_A_LINE: &str = "jq -c ., which puts each object into a line";
+
 /// The pairs of an object, in their order.
 struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
 
@@ -31,8 +34,9 @@ pub(super) fn head(path: &Path, sample: &[u8]) -> Result<Head> {
     let mut fields: Vec<Vec<Vec<u8>>> = Vec::new();
     let mut nested: Vec<bool> = Vec::new();
     for (row, line) in lines(sample).take(SAMPLE_ROWS).enumerate() {
-        let Object(pairs) = parse(line).map_err(|message| {
-            Error::data(format!("{} row {}", path.display(), row + 1), message)
+        let Object(pairs) = parse(line).map_err(|e| {
+            let error = Error::data(format!("{} row {}", path.display(), row + 1), no_object(&e));
+            if e.is_eof() { error.hint(ONE_A_LINE) } else { error }
         })?;
         for (name, value) in pairs {
             let at = places.get(&*name).copied().unwrap_or_else(|| {
@@ -67,12 +71,14 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
 }
 
-fn parse(line: &[u8]) -> Result<Object<'_>, String> {
-    // An error of serde_json ends in a line number, which is always 1 here.
-    serde_json::from_slice(line).map_err(|e| {
-        let text = e.to_string();
-        format!("is not a JSON object: {}", text.replace(" at line 1 column", " at byte"))
-    })
+fn parse(line: &[u8]) -> serde_json::Result<Object<'_>> {
+    serde_json::from_slice(line)
+}
+
+fn no_object(error: &serde_json::Error) -> String {
+    // It ends in a line number, which is always 1 here.
+    let text = error.to_string().replace(" at line 1 column", " at byte");
+    format!("is not a JSON object: {text}")
 }
 
 /// Reads the rows of a piece into a block.
@@ -89,7 +95,10 @@ pub(super) fn block(piece: &[u8], wanted: &[Wanted]) -> Result<Block, Wrong> {
             let column = column.map(|column| column.name.clone());
             Wrong { row, column, message, hint: None }
         };
-        let Object(pairs) = parse(line).map_err(|message| wrong(None, message))?;
+        let Object(pairs) = parse(line).map_err(|e| Wrong {
+            hint: e.is_eof().then(|| ONE_A_LINE.into()),
+            ..wrong(None, no_object(&e))
+        })?;
         let (start, mut next) = (cells.begin_row(), 0);
         for (name, value) in &pairs {
             // Keys mostly come in the same order: it is the one behind the last.

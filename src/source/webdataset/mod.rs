@@ -120,6 +120,7 @@ impl Shards {
         self.names.iter_mut().for_each(Vec::clear);
         let item = match &self.files[..] {
             [file] => file.name(),
+            [first, _] => format!("{} and another shard", first.name()),
             files => format!("{} and {} more shards", files[0].name(), files.len() - 1),
         };
         let labels: Vec<u32> = self.records.iter().map(|record| record.label).collect();
