@@ -45,29 +45,37 @@ impl Resumed {
     /// When samples are others than those of the run, in shape, in type, or in what their classes are; or when it would
     /// be validated with samples that it was trained on.
     pub fn check(&self, config: &RunConfig, source: &dyn Source) -> Result<Vec<String>> {
-        self.check_split(config)?;
+        self.check_split(config, source)?;
         let data = self.inputs.as_ref().map(|inputs| check_data(inputs, source)).transpose()?;
         Ok(data.flatten().into_iter().chain(self.changed_settings(config)).collect())
     }
 
-    /// What is held out is drawn by the seed: another share or seed holds out what was trained on.
-    fn check_split(&self, config: &RunConfig) -> Result<()> {
-        let split =
-            |config: &RunConfig| config.sampling.val_split.map(|share| (share, config.seed));
-        let (before, now) = (split(&self.config), split(config));
-        if now.is_none() || now == before {
+    /// What is held out is drawn by the seed from all samples: another share, seed or number of samples holds out what was
+    /// trained on.
+    fn check_split(&self, config: &RunConfig, source: &dyn Source) -> Result<()> {
+        let before = self.inputs.as_ref().and_then(|inputs| inputs.samples);
+        let split = |config: &RunConfig, samples: Option<usize>| {
+            config.sampling.val_split.map(|share| (share, config.seed, samples))
+        };
+        // A run that ended before it had saved its inputs was trained on nothing that is kept.
+        let (before, now) = (split(&self.config, before), split(config, samples(source)));
+        if now.is_none() || now == before || self.inputs.is_none() {
             return Ok(());
         }
-        let words = |split: Option<(f64, u64)>| match split {
-            Some((share, seed)) => format!("--val-split {share} --seed {seed}"),
+        let words = |split: Option<(f64, u64, Option<usize>)>| match split {
+            Some((share, seed, samples)) => {
+                let samples = samples.map_or("an unknown number of".into(), print::count);
+                format!("--val-split {share} --seed {seed} and {samples} samples beside it")
+            }
             None => "no --val-split".into(),
         };
-        let message = format!("found {}, the run had {}", words(now), words(before));
-        Err(Error::config(
-            "--resume",
-            format!("{message}: it would be validated with samples it was trained on"),
-        )
-        .hint("the split and seed of the run, or a new run"))
+        let message = format!(
+            "found {}, the run had {}: it would be validated with samples it was trained on",
+            words(now),
+            words(before)
+        );
+        Err(Error::config("--resume", message)
+            .hint("split, seed and data of the run, or a new run"))
     }
 
     fn changed_settings(&self, config: &RunConfig) -> Option<String> {
@@ -90,6 +98,7 @@ impl Resumed {
 
 fn check_data(inputs: &Inputs, source: &dyn Source) -> Result<Option<String>> {
     inputs.check_classes(source)?;
+    inputs.check_tokens(source)?;
     let info = source.info();
     let name = &info.name;
     if inputs.spec != *source.spec() {

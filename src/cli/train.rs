@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 use inflight::config::RunConfig;
 use inflight::nn::schedules::Schedule;
-use inflight::report::folder::rewrite_summary;
+use inflight::report::folder::{RunLock, SUMMARY, rewrite_summary};
 use inflight::report::tensorboard::TensorBoard;
 use inflight::source::table::Fitted;
 use inflight::source::{self, DataConfig, Dataset, ENDLESS, OpenOptions, Source};
@@ -114,13 +114,25 @@ pub fn run(args: Args) -> Result<()> {
         Some(dir) => dir.clone(),
         None => runs::create(&config)?,
     };
-    let mut builder = make_builder().run_dir(&run_dir).began(began, open_data);
+    // From before its checkpoint is read, so that no other process goes on with it meanwhile.
+    let lock = resumed.as_deref().map(RunLock::hold).transpose()?;
+    let make_builder = || match &lock {
+        Some(lock) => make_builder().locked(lock.clone()),
+        None => make_builder().run_dir(&run_dir),
+    };
+    let mut builder = make_builder().began(began, open_data);
     if let Some(steps) = args.trace {
         builder = builder.trace(steps);
     }
     let mut recovery = Recovery::new(config.on_nan);
     let done_steps;
     (builder, done_steps) = resume(builder, resumed.as_deref(), &mut recovery)?;
+    if resumed.is_some()
+        && done_steps == total_steps
+        && let Some(summary) = finished(&run_dir, total_steps)
+    {
+        return tell_finished(&run_dir, summary, &args);
+    }
     let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;
     config.save(&run_dir)?;
     let mut inputs = Inputs::of(&**train);
@@ -129,7 +141,7 @@ pub fn run(args: Args) -> Result<()> {
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
     let steps = trainer.steps().0;
     // A stream is not sent again.
-    let again = (train.len() != ENDLESS).then_some(|| make_builder().run_dir(&run_dir));
+    let again = (train.len() != ENDLESS).then_some(make_builder);
     let watchers = Watchers { samples, ..Watchers::new(&args, &run_dir)? };
     let mut summary = run_to_end(trainer, done_steps, &args, &run_dir, watchers, recovery, again)?;
     let verified = match args.verify && !summary.stopped {
@@ -151,6 +163,11 @@ fn configure(args: &Args) -> Result<(RunConfig, Option<Resumed>)> {
     let dataset = args.dataset.as_deref();
     let (mut config, resumed) = match &args.resume {
         Some(dir) => {
+            if let Some(path) = dataset.filter(|path| is_toml(path)) {
+                let message = format!("found {path} with --resume, which goes on by the run's own");
+                return Err(Error::config("DATASET", message)
+                    .hint("leaving it out, and flags for what is to change"));
+            }
             let dir = match dir {
                 Some(dir) => dir.clone(),
                 None => newest(dataset, args.flags.model())?,
@@ -266,6 +283,26 @@ fn resume(
     Ok((builder.resume(latest.checkpoint).rollbacks(recovery.rollbacks()), progress.step))
 }
 
+/// The summary of a run that has come to its end, after so many steps.
+fn finished(run_dir: &Path, steps: u64) -> Option<serde_json::Value> {
+    let text = std::fs::read(run_dir.join(SUMMARY)).ok()?;
+    let summary: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    (summary["steps"] == steps && summary["stopped"] == false).then_some(summary)
+}
+
+/// There is nothing to do: what was measured when there was stays.
+fn tell_finished(run_dir: &Path, mut summary: serde_json::Value, args: &Args) -> Result<()> {
+    let (run, steps) = (run_dir.display(), &summary["steps"]);
+    print::note(format!(
+        "{run} is finished after {steps} steps; to go on, more --epochs or --steps"
+    ));
+    if args.json {
+        summary["event"] = "done".into();
+        print::json(&summary)?;
+    }
+    Ok(())
+}
+
 fn introduce(config: &RunConfig, dataset: &Dataset, trainer: &Trainer, run_dir: &Path, done: u64) {
     print::note(plan::dataset_line(dataset));
     let program = trainer.program();
@@ -336,12 +373,15 @@ impl Watchers {
         })
     }
 
-    fn event(&mut self, event: &Event) -> Result<()> {
+    /// Tells them of an event; a line for people where one fails, who is then told no more: the run goes on.
+    fn event(&mut self, event: &Event) -> Option<String> {
         #[cfg(feature = "prometheus")]
         if let Some(scraped) = &self.scraped {
             scraped.event(event);
         }
-        self.board.as_mut().map_or(Ok(()), |board| board.event(event))
+        let error = self.board.as_mut()?.event(event).err()?;
+        self.board = None;
+        Some(format!("{error}: the run goes on without it"))
     }
 }
 
@@ -381,17 +421,19 @@ fn run_to_end(
             (Err(error), Some(_)) if !interrupt.was_pressed() => error,
             (followed, _) => return followed,
         };
+        // A device may need a while to come back; what happened first is what is told at last.
+        let mut cause = error.clone();
         trainer = loop {
-            let Some((how, again)) = recovery.after(&error).zip(again.as_ref()) else {
+            let Some((how, again)) = recovery.after(&cause).zip(again.as_ref()) else {
+                print::note(cause);
                 return Err(error);
             };
             let (builder, step) = resume(again(), Some(run_dir), &mut recovery)?;
-            tell_restart(&error, step, how, args.json)?;
+            tell_restart(&cause, step, how, args.json)?;
             done_steps = step;
             match builder.start() {
                 Ok(trainer) => break trainer,
-                // A device may need a while to come back; the loss of it is what is told at last.
-                Err(failed) if failed.kind() == ErrorKind::Device => print::note(failed),
+                Err(failed) if failed.kind() == ErrorKind::Device => cause = failed,
                 Err(failed) => return Err(failed),
             }
         };
@@ -440,10 +482,11 @@ fn follow(
                     if args.json && !matches!(event, Event::Pulse(_) | Event::Done(_)) {
                         print::json(&event)?;
                     }
-                    watchers.event(&event)?;
+                    let lost = watchers.event(&event);
                     view.event(&event)?;
+                    lost.into_iter().for_each(|line| view.line(line));
                     if let (Some(samples), Event::Checkpoint(saved)) = (&watchers.samples, &event)
-                        && let Some(line) = samples.after(saved, args.json)?
+                        && let Some(line) = samples.after(saved, args.json)
                     {
                         view.line(line);
                     }

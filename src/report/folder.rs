@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,10 +31,35 @@ pub const VERDICT: &str = "verdict.json";
 /// Held while a run goes on: two that wrote into one folder would remove each other's checkpoints.
 const LOCK: &str = ".lock";
 
+/// Has the folder of a run to itself, for this process, until all copies are dropped or the process ends, however it does.
+/// Whoever means to go on with a run holds this from before its checkpoint is read, so that no other process goes on with
+/// it meanwhile; one trainer after the other may write there under it.
+#[derive(Clone, Debug)]
+pub struct RunLock {
+    path: PathBuf,
+    _lock: Arc<Lock>,
+}
+
+impl RunLock {
+    /// Holds the folder `path`, which is made if needed.
+    ///
+    /// # Errors
+    /// When the folder cannot be made, or another run goes on there.
+    pub fn hold(path: &Path) -> Result<Self> {
+        create_folders(path)?;
+        Ok(Self { path: path.to_path_buf(), _lock: Arc::new(lock(path)?) })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// The open folder of a run under way.
 #[derive(Debug)]
 pub struct RunFolder {
-    _lock: Lock,
+    _lock: RunLock,
     path: PathBuf,
     metrics: Lines,
     epochs: Lines,
@@ -84,18 +110,19 @@ impl RunFolder {
     /// # Errors
     /// When the folder cannot be made, another run goes on there, or lines there cannot be read or replaced.
     pub fn open(path: &Path, first_step: u64) -> Result<Self> {
-        create_folders(path)?;
-        let lock = lock(path)?;
-        remove_temporaries(path)?;
+        Self::open_locked(RunLock::hold(path)?, first_step)
+    }
+
+    /// As [`RunFolder::open`], of a folder that is held already.
+    ///
+    /// # Errors
+    /// When lines there cannot be read or replaced.
+    pub fn open_locked(lock: RunLock, first_step: u64) -> Result<Self> {
+        let path = lock.path.clone();
+        remove_temporaries(&path)?;
         let lines = |name| Lines::open(path.join(name), first_step);
-        Ok(Self {
-            _lock: lock,
-            path: path.to_path_buf(),
-            metrics: lines(METRICS)?,
-            epochs: lines(EPOCHS)?,
-            timeline: lines(TIMELINE)?,
-            thinning: Thinning::default(),
-        })
+        let (metrics, epochs, timeline) = (lines(METRICS)?, lines(EPOCHS)?, lines(TIMELINE)?);
+        Ok(Self { _lock: lock, path, metrics, epochs, timeline, thinning: Thinning::default() })
     }
 
     /// Where it is.
@@ -264,6 +291,21 @@ mod tests {
         assert_eq!(steps_of(dir.path()), [1, 2, 3], "nothing was cut off");
         drop(folder);
         RunFolder::open(dir.path(), 1).expect("its end is known");
+    }
+
+    #[test]
+    fn one_folder_after_the_other_is_opened_under_one_lock() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let lock = RunLock::hold(dir.path()).expect("nobody has it");
+        for first_step in [0, 2] {
+            let mut folder = RunFolder::open_locked(lock.clone(), first_step).expect("is held");
+            record(&mut folder, first_step + 1..=3);
+            assert_eq!(steps_of(dir.path()), [1, 2, 3]);
+            RunFolder::open(dir.path(), 0).expect_err("it is held");
+        }
+        RunLock::hold(dir.path()).expect_err("it is held between two as well");
+        drop(lock);
+        RunLock::hold(dir.path()).expect("nobody has it any more");
     }
 
     #[test]

@@ -187,8 +187,8 @@ impl Tracer {
                 &json!({"name": "process_labels", "ph": "M", "pid": 3, "args": {"labels": text}}),
             );
         }
-        let Some(mut file) = inner.file.take() else { return Ok(()) };
-        let written = file.write_all(b"\n]\n").and_then(|()| file.flush());
+        let end = |mut file: BufWriter<File>| file.write_all(b"\n]\n").and_then(|()| file.flush());
+        let written = inner.file.take().map_or(Ok(()), end);
         match inner.failed.take().map_or(written, Err) {
             Ok(()) => Ok(()),
             Err(error) => Err(unwritable(Path::new(TRACE), error)),

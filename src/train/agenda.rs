@@ -1,6 +1,8 @@
 //! What a run does, in order: which pass over which samples. A pure function of the configuration, so that
 //! the prepare thread can run ahead across epochs and validation, and a resumed run goes on where it was.
 
+use std::ops::Range;
+
 use super::book::Progress;
 use crate::graph::plan::Pass;
 use crate::pipeline::{Split, Work};
@@ -56,6 +58,32 @@ impl Agenda {
         self.train.steps_per_epoch().div_ceil(self.accumulate) as u64
     }
 
+    /// The work before the first step whose samples do not all come, as `reaches` says of the samples of a step. The
+    /// beginning of a step that cannot be finished would be of no use, and leave its mark on running statistics.
+    pub fn while_steps(mut self, reaches: impl Fn(&[usize]) -> bool) -> impl Iterator<Item = Work> {
+        let next = move || {
+            let begins = self.validating.is_none() && self.micro_step == 0;
+            if begins && self.step < self.total_steps && !reaches(&self.step_indices()) {
+                return None;
+            }
+            self.next()
+        };
+        std::iter::from_fn(next).fuse()
+    }
+
+    /// The samples of the next step.
+    fn step_indices(&self) -> Vec<usize> {
+        let (epoch, batches) = self.step_batches();
+        batches.flat_map(|batch| self.train.indices(epoch, batch)).collect()
+    }
+
+    /// The epoch of the next step, and its batches in there.
+    fn step_batches(&self) -> (u64, Range<usize>) {
+        let epoch = self.step / self.steps_per_epoch();
+        let first = (self.step % self.steps_per_epoch()) as usize * self.accumulate;
+        (epoch, first..first + self.accumulate.min(self.train.steps_per_epoch() - first))
+    }
+
     fn epoch_ends_at(&self, step: u64) -> bool {
         step.is_multiple_of(self.steps_per_epoch()) || step == self.total_steps
     }
@@ -78,13 +106,11 @@ impl Agenda {
     }
 
     fn train_batch(&mut self) -> Work {
-        let epoch = self.step / self.steps_per_epoch();
-        let first = (self.step % self.steps_per_epoch()) as usize * self.accumulate;
-        let parts = self.accumulate.min(self.train.steps_per_epoch() - first);
-        let count = |part| self.train.indices(epoch, first + part).count();
-        let samples: usize = (0..parts).map(count).sum();
-        let indices: Vec<usize> = self.train.indices(epoch, first + self.micro_step).collect();
-        let complete = self.micro_step + 1 == parts;
+        let (epoch, batches) = self.step_batches();
+        let batch = batches.start + self.micro_step;
+        let complete = batch + 1 == batches.end;
+        let samples: usize = batches.map(|batch| self.train.indices(epoch, batch).count()).sum();
+        let indices: Vec<usize> = self.train.indices(epoch, batch).collect();
         let work = Work {
             pass: if complete { Pass::Train } else { Pass::Accumulate },
             split: Split::Train,
@@ -160,6 +186,27 @@ mod tests {
                 let steps = |work: &[Work]| work.iter().filter(|w| w.pass == Pass::Train).count();
                 assert_eq!(steps(&rest), 7 - step as usize);
             }
+        }
+    }
+
+    #[test]
+    fn a_step_begins_only_if_all_of_its_samples_come() {
+        let all: Vec<Work> = agenda(3, 7, 0).collect();
+        assert_eq!(agenda(3, 7, 0).while_steps(|_| true).collect::<Vec<_>>(), all);
+        // Ten samples by three: a step of nine and one of the one left, and then the next epoch.
+        for (come, steps) in [(0, 0), (8, 0), (9, 1), (10, 2), (18, 2), (19, 3)] {
+            let left = std::cell::Cell::new(come);
+            let reaches = |indices: &[usize]| {
+                let rest = left.get() as isize - indices.len() as isize;
+                left.set(rest.max(0) as usize);
+                rest >= 0
+            };
+            let part: Vec<Work> = agenda(3, 7, 0).while_steps(reaches).collect();
+            assert_eq!(part, all[..part.len()]);
+            let train: Vec<Pass> =
+                part.iter().filter(|w| w.split == Split::Train).map(|w| w.pass).collect();
+            let whole = train.iter().filter(|&&pass| pass == Pass::Train).count();
+            assert_eq!((whole, train.last()), (steps, [None, Some(&Pass::Train)][steps.min(1)]));
         }
     }
 

@@ -1,7 +1,7 @@
 //! How a trainer is made: data, model and configuration become a program, an executor, an agenda and the
 //! running pipeline.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crossbeam_channel::bounded;
 
 use super::agenda::Agenda;
 use super::book::{Book, Progress, Terms};
-use super::checkpoint::{Checkpoint, Metric};
+use super::checkpoint::{Checkpoint, Metric, checkpoints_dir};
 use super::compile::{Blueprint, Training, compile_with};
 use super::engine::{Engine, Sources};
 use super::event::{FirstStep, Input};
@@ -34,8 +34,9 @@ use crate::nn::Module;
 use crate::nn::init::initial_values;
 use crate::nn::losses::Loss;
 use crate::peaks;
-use crate::pipeline::{Pipeline, Preparation, Split};
+use crate::pipeline::{Pipeline, Preparation};
 use crate::quarantine::{OnBadSample, Quarantine};
+use crate::report::folder::RunLock;
 use crate::report::trace::Tracer;
 use crate::report::verdict::Settings;
 use crate::sampler::Sampler;
@@ -55,6 +56,7 @@ pub struct TrainerBuilder {
     config: RunConfig,
     loss: Option<Loss>,
     run_dir: Option<PathBuf>,
+    lock: Option<RunLock>,
     resume: Option<Checkpoint>,
     rollbacks: u32,
     traced_steps: Option<u64>,
@@ -73,6 +75,7 @@ impl TrainerBuilder {
             config: RunConfig::default(),
             loss: None,
             run_dir: None,
+            lock: None,
             resume: None,
             rollbacks: 0,
             traced_steps: None,
@@ -110,6 +113,14 @@ impl TrainerBuilder {
     /// Keeps metrics, verdict and checkpoints in this folder.
     pub fn run_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.run_dir = Some(dir.into());
+        self
+    }
+
+    /// As [`run_dir`](Self::run_dir), with the folder of a lock that the caller holds: what is read there before the start,
+    /// as the checkpoint to go on from, is then still what is there when the run begins.
+    pub fn locked(mut self, lock: RunLock) -> Self {
+        self.run_dir = Some(lock.path().to_path_buf());
+        self.lock = Some(lock);
         self
     }
 
@@ -272,12 +283,7 @@ impl TrainerBuilder {
         progress.rollbacks = progress.rollbacks.max(self.rollbacks);
         let device = executor.device();
         let (total_steps, steps_per_epoch) = (agenda.total_steps(), agenda.steps_per_epoch());
-        let saving = self.run_dir.clone().map(|dir| Saving {
-            dir,
-            every: config.checkpoint_every,
-            keep: config.keep,
-            best: self.metric(),
-        });
+        let saving = self.run_dir.clone().map(|dir| self.saving(dir));
         let run = Run::open(program.clone(), config.seed, total_steps, saving, progress.step)?;
         // Its lines may be cut off only once the folder is this run's alone.
         let quarantine = Arc::new(self.quarantine()?);
@@ -328,8 +334,7 @@ impl TrainerBuilder {
             waiting: Vec::new(),
         };
         let stream = self.train.clone();
-        let agenda = agenda
-            .take_while(move |work| work.split != Split::Train || stream.reaches(&work.indices));
+        let agenda = agenda.while_steps(move |indices| stream.reaches(indices));
         let preparation = Preparation {
             train: self.train,
             validation: self.validation,
@@ -391,6 +396,22 @@ impl TrainerBuilder {
     /// By what the best checkpoint is told, where there is a validation.
     fn metric(&self) -> Metric {
         self.validation.as_ref().map_or(Metric::Off, |_| self.config.keep_best)
+    }
+
+    /// Where and how often the run saves, and what stays.
+    fn saving(&self, dir: PathBuf) -> Saving {
+        let config = &self.config;
+        let every = match self.train.len() {
+            ENDLESS => config.checkpoint_every.of_stream(),
+            _ => config.checkpoint_every,
+        };
+        // By their names alone a folder and a way around to it differ.
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
+        let resumes_here = self.resume.as_ref().is_some_and(|checkpoint| {
+            real(&checkpoint.path).parent() == Some(&real(&checkpoints_dir(&dir)))
+        });
+        let lock = self.lock.clone().filter(|lock| real(lock.path()) == real(&dir));
+        Saving { dir, lock, resumes_here, every, keep: config.keep, best: self.metric() }
     }
 
     fn quarantine(&self) -> Result<Quarantine> {
@@ -470,4 +491,30 @@ fn load_variable(
         executor.load(Arena::Average, offset, values)?;
     }
     executor.load(arena, offset, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::Trainer;
+    use crate::nn::models;
+    use crate::source::{DataConfig, Stream};
+    use crate::train::checkpoint::Cadence;
+
+    #[test]
+    fn a_run_over_a_stream_saves_before_its_end() {
+        let line = "{\"input\": [1, 2], \"label\": 0}\n";
+        let data = DataConfig { classes: Some(2), ..Default::default() };
+        let stream = Stream::new("test", Cursor::new(line), &data, 0).expect("a stream");
+        let model = models::by_name("mlp", stream.spec()).expect("fits");
+        let every = |every: Cadence, source: Arc<dyn Source>| {
+            let config = RunConfig { checkpoint_every: every, ..Default::default() };
+            Trainer::builder(model.clone(), source).config(config).saving("run".into()).every
+        };
+        let stream: Arc<dyn Source> = Arc::new(stream);
+        assert!(matches!(every(Cadence::Epoch, stream.clone()), Cadence::Time(_)));
+        assert_eq!(every(Cadence::Steps(3), stream), Cadence::Steps(3));
+    }
 }

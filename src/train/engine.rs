@@ -16,7 +16,7 @@ use super::meter::Meter;
 use super::run::Run;
 use crate::batch::StepHeader;
 use crate::clock::{MEASURES, Stamp};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::executor::{Done, Executor, Snapshot, Wants};
 use crate::faults::{self, At};
 use crate::graph::Arena;
@@ -29,6 +29,10 @@ use crate::source::Source;
 
 /// How long the device thread waits for a result before it looks for the next batch and for messages.
 const PATIENCE: Duration = Duration::from_micros(500);
+
+/// How long a stopped run waits for the next batch of the step under way: longer than a disk or a network takes for one,
+/// and no longer than somebody waits who asked for the end. What sends samples may never send the rest.
+const REST_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The answer to a promised step: its report, or `None` when the run was over before it.
 pub(super) type StepReply = oneshot::Sender<Result<Option<StepReport>>>;
@@ -45,7 +49,7 @@ pub(super) enum Message {
     Listen(Listener),
     /// Save a checkpoint after the step under way.
     Checkpoint,
-    /// Submit nothing more, save, and end.
+    /// Finish the step under way, save, and end.
     Stop,
     /// Read the parameters when nothing is in flight.
     Read(Arena, oneshot::Sender<Result<Vec<f32>>>),
@@ -80,6 +84,8 @@ impl DeviceTimes {
 enum Phase {
     /// Passes are submitted as batches and credits allow.
     Running,
+    /// Stopped within an accumulated step, the rest of which is still submitted; since when nothing happened.
+    Finishing { since: Instant },
     /// Nothing more is submitted; what is in flight still comes back.
     Ending { stopped: bool },
     /// The summary is made; only questions are answered.
@@ -120,6 +126,12 @@ pub(super) struct Engine {
     book: Book,
     run: Run,
     phase: Phase,
+    /// Whether a step is submitted in part.
+    in_step: bool,
+    /// Why no batches come any more: told once what came back is saved.
+    cause: Option<Error>,
+    /// Why the trace could not be written: told once all else is.
+    untraced: Option<Error>,
     failure: Option<Error>,
     /// Steps that may still be submitted.
     credits: u64,
@@ -159,6 +171,9 @@ impl Engine {
             book,
             run,
             phase: Phase::Running,
+            in_step: false,
+            cause: None,
+            untraced: None,
             failure: None,
             credits: 0,
             promises: VecDeque::new(),
@@ -232,7 +247,10 @@ impl Engine {
             }
             Message::Checkpoint => self.checkpoint_asked = true,
             Message::Stop if self.phase == Phase::Running => {
-                self.phase = Phase::Ending { stopped: true };
+                self.phase = match self.in_step {
+                    true => Phase::Finishing { since: Instant::now() },
+                    false => Phase::Ending { stopped: true },
+                };
             }
             Message::Stop => {}
             Message::Read(arena, reply) => match &self.failure {
@@ -247,9 +265,9 @@ impl Engine {
     /// A promise that no step will keep: the failure, or nothing.
     fn answer(&self, reply: StepReply, report: Option<StepReport>) {
         // Whoever dropped the promise does not want the answer.
-        let _ = reply.send(match &self.failure {
-            Some(error) => Err(error.clone()),
-            None => Ok(report),
+        let _ = reply.send(match (self.failure.as_ref().or(self.cause.as_ref()), report) {
+            (Some(error), None) => Err(error.clone()),
+            (_, report) => Ok(report),
         });
     }
 
@@ -264,7 +282,7 @@ impl Engine {
                 None => break,
             }
         }
-        self.fetch()?;
+        self.fetch();
         if self.may_submit() {
             return self.submit();
         }
@@ -283,30 +301,59 @@ impl Engine {
         self.answer_questions();
         match self.phase {
             Phase::Ending { stopped } => self.end(stopped),
-            Phase::Running | Phase::Over => Ok(()),
+            Phase::Running | Phase::Finishing { .. } | Phase::Over => Ok(()),
         }
+    }
+
+    /// Whether batches are wanted.
+    fn submits(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Finishing { .. })
     }
 
     /// Takes the next batch from the queue if it is there.
-    fn fetch(&mut self) -> Result<()> {
-        if self.pending.is_some() || self.phase != Phase::Running {
-            return Ok(());
+    fn fetch(&mut self) {
+        if self.pending.is_some() || !self.submits() {
+            return;
         }
-        let Some(ends) = &self.ends else { return Ok(()) };
+        let Some(ends) = &self.ends else { return };
         match ends.full.try_recv() {
-            Ok(filled) => self.pending = Some(filled?),
-            Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => self.phase = Phase::Ending { stopped: false },
+            Ok(filled) => self.take(Some(filled)),
+            Err(TryRecvError::Empty) => self.tire(),
+            Err(TryRecvError::Disconnected) => self.take(None),
         }
-        Ok(())
     }
 
-    /// Validation and the rest of an accumulated step need no credit of their own. A step that is cut off
-    /// by a stop leaves no trace: its gradients are only sums so far, and a resumed run begins it again.
+    /// What came out of the queue: a batch, why there are no more, or its end. Nothing is wrong with what is in flight
+    /// when a batch fails, so that comes back and is saved before the failure is told.
+    fn take(&mut self, filled: Option<Result<Filled>>) {
+        match filled {
+            Some(Ok(filled)) => {
+                self.pending = Some(filled);
+                return;
+            }
+            Some(Err(error)) => self.cause = Some(error),
+            None => {}
+        }
+        // The epoch of a stream that ended is over; that of a run that goes on from here is not.
+        let stopped = self.cause.is_some() || matches!(self.phase, Phase::Finishing { .. });
+        self.phase = Phase::Ending { stopped };
+    }
+
+    /// A stopped run does not wait for the rest of its step for ever.
+    fn tire(&mut self) {
+        if let Phase::Finishing { since } = self.phase
+            && since.elapsed() >= REST_WAIT_MAX
+        {
+            self.phase = Phase::Ending { stopped: true };
+        }
+    }
+
+    /// Validation and the rest of an accumulated step need no credit of their own. That rest is submitted even after a
+    /// stop: its first passes have already moved the running statistics of batch norms.
     fn may_submit(&self) -> bool {
         let Some(Filled { work, .. }) = &self.pending else { return false };
         let free = work.split == Split::Validation || work.micro_step > 0;
-        self.phase == Phase::Running && (free || self.credits > 0)
+        self.submits() && (free || self.credits > 0)
     }
 
     fn submit(&mut self) -> Result<()> {
@@ -353,6 +400,13 @@ impl Engine {
         }
         self.times.launch_s += began.until(ended).as_secs_f64();
         self.times.passes += 1;
+        self.in_step = work.pass == Pass::Accumulate;
+        if let Phase::Finishing { since } = &mut self.phase {
+            *since = Instant::now();
+            if completes {
+                self.phase = Phase::Ending { stopped: true };
+            }
+        }
         self.flying.push_back(work);
         Ok(())
     }
@@ -369,7 +423,12 @@ impl Engine {
             self.first.total_s = self.book.terms.began.elapsed().as_secs_f64();
         }
         let snapshot = done.snapshot.take();
-        self.trace_finished(&work, done.slot.index)?;
+        if let Err(error) = self.trace_finished(&work, done.slot.index) {
+            self.untraced = Some(error);
+        }
+        if let Phase::Finishing { since } = &mut self.phase {
+            *since = Instant::now();
+        }
         self.run.finished(&work, &done, &self.sources);
         let epochs = self.book.epochs;
         let report = self.book.enter(&work, &done)?;
@@ -450,9 +509,9 @@ impl Engine {
         if self.executor.in_flight() > 0 || matches!(self.phase, Phase::Ending { .. }) {
             return None;
         }
-        match (self.phase, &self.pending) {
-            (Phase::Running, None) => Some(Idle::ForBatch),
-            (Phase::Running, Some(_)) if self.may_submit() => None,
+        match &self.pending {
+            None if self.submits() => Some(Idle::ForBatch),
+            Some(_) if self.may_submit() => None,
             _ => Some(Idle::ForMessage),
         }
     }
@@ -465,11 +524,7 @@ impl Engine {
         let message = select! {
             recv(self.mailbox) -> message => Some(message?),
             recv(ends.full) -> filled => {
-                match filled {
-                    Ok(Ok(filled)) => self.pending = Some(filled),
-                    Ok(Err(error)) => self.fail(error),
-                    Err(_) => self.phase = Phase::Ending { stopped: false },
-                }
+                self.take(filled.ok());
                 None
             }
             default(PULSE_EVERY) => None,
@@ -495,12 +550,32 @@ impl Engine {
         }
     }
 
+    /// The last checkpoint, and what was seen of the data; returns the hash of the parameters.
+    fn save_last(&mut self) -> Result<String> {
+        let mut snapshot = Snapshot::default();
+        for &arena in &self.run.arenas {
+            snapshot.arenas.push((arena, self.executor.store(arena)?));
+        }
+        let hash = self.run.parameter_hash(&snapshot);
+        let is_spoilt = self.in_step && self.run.keeps_statistics();
+        if !is_spoilt {
+            self.run.save_last(snapshot, self.book.progress())?;
+        }
+        self.tell_saved(true)?;
+        self.run.testify(&self.sources)?;
+        // The running statistics are of a step that never happened: what was saved before is the last that is exact.
+        if is_spoilt && !self.run.has_saved(self.book.steps) {
+            return Err(cut_off(self.book.steps + 1));
+        }
+        Ok(hash)
+    }
+
     /// The run is over: the last checkpoint, the summary, the answers.
     fn end(&mut self, stopped: bool) -> Result<()> {
         let wall_s = self.started.elapsed().as_secs_f64();
         self.take_pulse(true)?;
-        if let Some(tracer) = tracing(&self.ends) {
-            tracer.finish()?;
+        if let Some(Err(error)) = tracing(&self.ends).map(Tracer::finish) {
+            self.untraced = Some(error);
         }
         let gauges = self.ends.take().map(|ends| ends.gauges);
         let _span = info_span!("end", stopped).entered();
@@ -509,14 +584,12 @@ impl Engine {
         if !stopped {
             self.book.end_early();
         }
-        let mut snapshot = Snapshot::default();
-        for &arena in &self.run.arenas {
-            snapshot.arenas.push((arena, self.executor.store(arena)?));
+        let saved = self.save_last();
+        // What ended the run is told, rather than what came of it.
+        if let Some(cause) = self.cause.take() {
+            return Err(cause);
         }
-        let hash = self.run.parameter_hash(&snapshot);
-        self.run.save_last(snapshot, self.book.progress())?;
-        self.tell_saved(true)?;
-        self.run.testify(&self.sources)?;
+        let parameter_hash = saved?;
         let device = self.executor.device();
         let summary = self.run.summary(super::run::Closing {
             book: &self.book,
@@ -525,9 +598,12 @@ impl Engine {
             gauges: gauges.as_deref(),
             first: self.first,
             wall_s,
-            parameter_hash: hash,
+            parameter_hash,
             stopped,
         })?;
+        if let Some(error) = self.untraced.take() {
+            return Err(error);
+        }
         self.book.tell(&Event::Done(Box::new(summary.clone())));
         self.book.close(None);
         for reply in self.fits.drain(..) {
@@ -559,6 +635,14 @@ impl Engine {
             let _ = reply.send(Err(error.clone()));
         }
     }
+}
+
+/// Why there is no checkpoint of the steps before this one, which was begun and not finished.
+fn cut_off(step: u64) -> Error {
+    let message = "ended before all of its batches came, and batch norms have seen those that did: nothing was saved \
+                   after the last checkpoint";
+    Error::new(Stage::Checkpoint, ErrorKind::Stopped, format!("step {step}"), message)
+        .hint("going on from the last checkpoint, and a shorter --checkpoint-every")
 }
 
 /// The share of a pass in its step. A test may plan one that is NaN, which makes the gradients so where they are summed

@@ -14,11 +14,15 @@ use crate::error::Result;
 use crate::executor::Snapshot;
 use crate::graph::plan::Program;
 use crate::pipeline::Work;
-use crate::report::folder::RunFolder;
+use crate::report::folder::{RunFolder, RunLock};
 
 /// Where and how often a run saves, and what stays.
 pub(super) struct Saving {
     pub dir: PathBuf,
+    /// The folder, where somebody holds it already.
+    pub lock: Option<RunLock>,
+    /// Whether the checkpoint that the run goes on from lies in that folder.
+    pub resumes_here: bool,
     pub every: Cadence,
     /// Newest checkpoints that stay.
     pub keep: usize,
@@ -55,7 +59,7 @@ impl Keeper {
         first_step: u64,
     ) -> Result<Self> {
         let writer = CheckpointWriter::start(&saving.dir, program, seed, saving.keep)?;
-        let tells = saving.best != Metric::Off;
+        let tells = saving.best != Metric::Off && saving.resumes_here;
         let best = tells.then(|| Best::read(&checkpoints_dir(&saving.dir))).flatten();
         Ok(Self {
             writer,
@@ -68,8 +72,13 @@ impl Keeper {
             unsaved_best: None,
             perhaps: Vec::new(),
             held: None,
-            saved: (first_step > 0).then_some(first_step),
+            saved: saving.resumes_here.then_some(first_step),
         })
+    }
+
+    /// Whether the newest checkpoint is of this step.
+    pub fn has_saved(&self, step: u64) -> bool {
+        self.saved == Some(step)
     }
 
     /// Whether a snapshot is to be taken right after this step, which somebody `asked` for or not. The last step's is
@@ -125,6 +134,12 @@ impl Keeper {
         let held = self.held.take().filter(|(_, progress)| progress.step == epoch.step);
         let metric = self.metric;
         let Some(value) = metric.of(epoch) else { return Ok(()) };
+        // A run that went on from a checkpoint elsewhere, and validates that first, has none of it here.
+        let is_kept =
+            held.is_some() || self.has_saved(epoch.step) || epoch.step == self.total_steps;
+        if !is_kept {
+            return Ok(());
+        }
         if self.best.is_some_and(|best| !best.is_beaten(metric, value)) {
             return Ok(());
         }
@@ -135,7 +150,7 @@ impl Keeper {
                 self.unsaved_best = Some(best);
                 self.save(snapshot, progress, lines)
             }
-            None if self.saved == Some(epoch.step) => self.writer.mark(best),
+            None if self.has_saved(epoch.step) => self.writer.mark(best),
             // The end of the run saves it.
             None => {
                 self.unsaved_best = Some(best);
@@ -147,5 +162,60 @@ impl Keeper {
     /// The checkpoints that have reached the disk since the last call; with `wait` also what is being written.
     pub fn saved(&mut self, wait: bool) -> Result<Vec<CheckpointReport>> {
         self.writer.saved(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{DType, SampleSpec, TargetSpec};
+    use crate::nn::layers::Layer;
+    use crate::nn::sequential::Sequential;
+    use crate::source::Synthetic;
+    use crate::{RunConfig, Trainer};
+
+    fn program() -> Program {
+        let spec = SampleSpec {
+            input_shape: vec![3],
+            input_dtype: DType::F32,
+            target: TargetSpec::Class { classes: 2 },
+        };
+        let source = Arc::new(Synthetic::new(8, spec.clone(), 0).expect("a source"));
+        let model = Sequential::new(vec![Layer::classes()], &spec).expect("fits");
+        let config = RunConfig { batch_size: 4, device: "cpu".into(), ..Default::default() };
+        Trainer::builder(model, source).config(config).program().expect("compiles")
+    }
+
+    #[test]
+    fn a_checkpoint_that_lies_elsewhere_is_not_the_best_here() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let program = Arc::new(program());
+        let lines = RunFolder::open(dir.path(), 4).expect("opens");
+        // What another run has left here is not to be beaten either.
+        let checkpoints = checkpoints_dir(dir.path());
+        std::fs::create_dir_all(checkpoints.join("step-3")).expect("a folder");
+        let left = "{\"step\": 3, \"metric\": \"val_loss\", \"value\": 0.5}";
+        std::fs::write(checkpoints.join("best.json"), left).expect("writes");
+        assert!(Best::read(&checkpoints).is_some(), "it can be read");
+        let saving = Saving {
+            dir: dir.path().into(),
+            lock: None,
+            resumes_here: false,
+            every: Cadence::Steps(8),
+            keep: 2,
+            best: Metric::ValLoss,
+        };
+        let mut keeper = Keeper::start(&saving, program.clone(), 0, 100, 4).expect("starts");
+        let validated =
+            |step, loss| EpochReport { step, val_loss: Some(loss), ..Default::default() };
+        keeper.judge(&validated(4, 1.0), &lines).expect("nothing to save");
+        let arenas = program.persistent_arenas();
+        let arenas = arenas.map(|arena| (arena, vec![0.0; program.arenas[&arena]])).collect();
+        let progress = Progress { step: 8, ..Default::default() };
+        keeper.save(Snapshot { arenas }, progress, &lines).expect("accepted");
+        keeper.judge(&validated(8, 2.0), &lines).expect("accepted");
+        keeper.saved(true).expect("saved");
+        let best = Best::read(&checkpoints).expect("one is noted, and there");
+        assert_eq!((best.step, best.value), (8, 2.0));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::book::{Book, Progress};
+use super::checkpoint;
 use super::engine::{DeviceTimes, Sources};
 use super::event::{CheckpointReport, EpochReport, FirstStep, Input, StepReport, Summary};
 use super::keeper::{Keeper, Saving};
@@ -14,10 +15,10 @@ use crate::error::Result;
 use crate::executor::{DeviceInfo, Done, Snapshot};
 use crate::gauges::Gauges;
 use crate::graph::Arena;
-use crate::graph::plan::Program;
+use crate::graph::plan::{CONTROL_NAME, Program};
 use crate::pipeline::Work;
 use crate::quarantine::Quarantine;
-use crate::report::folder::RunFolder;
+use crate::report::folder::{RunFolder, RunLock};
 use crate::report::memory::{peak_memory_bytes, processor_time_s};
 use crate::report::pulse::Pulse;
 use crate::report::verdict::{Settings, StageTimes, Verdict};
@@ -59,7 +60,8 @@ pub(super) struct Closing<'a> {
 }
 
 impl Run {
-    /// Opens the run folder, where there is to be one; metrics after `first_step` are cut off.
+    /// Opens the run folder, where there is to be one; metrics after `first_step` are cut off, checkpoints of later steps
+    /// set aside. A run that nobody locked the folder for does it here.
     pub fn open(
         program: Arc<Program>,
         seed: u64,
@@ -69,7 +71,12 @@ impl Run {
     ) -> Result<Self> {
         let kept = saving
             .map(|saving| -> Result<Kept> {
-                let folder = RunFolder::open(&saving.dir, first_step)?;
+                let lock = match saving.lock.clone() {
+                    Some(lock) => lock,
+                    None => RunLock::hold(&saving.dir)?,
+                };
+                let folder = RunFolder::open_locked(lock, first_step)?;
+                checkpoint::settle(&saving.dir, first_step)?;
                 let program = program.clone();
                 let keeper = Keeper::start(&saving, program, seed, total_steps, first_step)?;
                 Ok(Kept { folder, witness: None, keeper })
@@ -179,6 +186,16 @@ impl Run {
         let Some(kept) = self.kept.as_mut().filter(|_| progress.step > 0) else { return Ok(()) };
         kept.folder.flush()?;
         kept.keeper.save(snapshot, progress, &kept.folder)
+    }
+
+    /// Whether a checkpoint keeps what passes move besides the optimizer: running statistics.
+    pub fn keeps_statistics(&self) -> bool {
+        self.kept.is_some() && self.program.states.iter().any(|state| state.name != CONTROL_NAME)
+    }
+
+    /// Whether the newest checkpoint is of this step, or there is nothing to save yet.
+    pub fn has_saved(&self, step: u64) -> bool {
+        step == 0 || self.kept.as_ref().is_some_and(|kept| kept.keeper.has_saved(step))
     }
 
     /// The checkpoints that have reached the disk since the last call.

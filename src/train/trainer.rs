@@ -253,7 +253,9 @@ impl Commands {
         self.0.send(Message::Checkpoint).is_ok()
     }
 
-    /// Finishes the steps in flight, saves, and ends the run.
+    /// Finishes the steps in flight, and the one that is submitted in part, saves, and ends the run. Where the rest of that
+    /// one does not come, and the model has running statistics, which its beginning has moved, nothing more is saved and
+    /// the run ends with an error of kind [`ErrorKind::Stopped`].
     pub fn stop(&self) -> bool {
         self.0.send(Message::Stop).is_ok()
     }

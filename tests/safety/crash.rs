@@ -98,7 +98,10 @@ fn killed_at_every_operation_on_a_file_it_is_the_same_run() {
             assert_eq!(losses(&desk.path(&out)), losses(&desk.path("whole")), "{operation}");
             assert!(desk.has_no_leftovers(&out), "{:?}", desk.checkpoints(&out));
         }
-        std::fs::remove_dir_all(desk.path(&out)).expect("removable");
+        // The first operations make its folder.
+        if desk.path(&out).exists() {
+            std::fs::remove_dir_all(desk.path(&out)).expect("removable");
+        }
     }
     assert!(resumable > 50, "only {resumable} were resumed");
 }

@@ -213,7 +213,10 @@ fn tokens_that_are_half_removed_are_made_again() {
         let armed = arm("").expect("a plan");
         for name in ["old", "new"] {
             let shards = tokens_of(name).expect("the disk works again");
-            assert!(shards.iter().all(|shard| shard.is_file()), "{operation}: {name}: {shards:?}");
+            assert!(
+                shards.files.iter().all(|shard| shard.is_file()),
+                "{operation}: {name}: {shards:?}"
+            );
         }
         drop(armed);
         let names = std::fs::read_dir(&root).expect("a folder").flatten();

@@ -1,6 +1,6 @@
 //! Samples that cannot be decoded, and transforms that panic over one.
 
-use super::Desk;
+use super::{Desk, losses};
 
 #[test]
 fn a_corrupt_sample_is_an_error_or_replaced_the_same_way_each_time() {
@@ -18,6 +18,20 @@ fn a_corrupt_sample_is_an_error_or_replaced_the_same_way_each_time() {
     let line = "train --resume part --epochs 3 --json";
     let resumed = desk.run(line, "corrupt@37,corrupt@40", 0);
     assert_eq!(resumed.hash(), whole.hash());
+}
+
+#[test]
+fn a_corrupt_sample_costs_no_step_before_it() {
+    let desk = Desk::new();
+    let whole = desk.train("whole", "--steps 14 --no-shuffle", "", 0);
+    let ended = desk.train("out", "--steps 14 --no-shuffle", "corrupt@61", 3);
+    assert!(ended.error().contains("sample 61"), "{}", ended.error());
+    assert_eq!((ended.all("step").len(), ended.all("checkpoint").len()), (7, 1), "{ended:?}");
+    assert_eq!(desk.checkpoints("out"), ["step-7"]);
+    let resumed = desk.run("train --resume out --json", "", 0);
+    assert_eq!(resumed.hash(), whole.hash());
+    assert_eq!(losses(&desk.path("out")), losses(&desk.path("whole")));
+    assert_eq!(resumed.all("epoch")[0]["loss"], whole.all("epoch")[0]["loss"]);
 }
 
 #[test]

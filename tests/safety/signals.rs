@@ -97,7 +97,8 @@ fn a_run_that_goes_on_cannot_be_resumed_beside_itself() {
     };
     let _ = lines.find(saved).expect("a checkpoint");
     // Who does not read its events holds it up, and it cannot end meanwhile.
-    let second = desk.run("train --resume out --json", "", 2);
+    // Before it looks for a device, since before it looks for a checkpoint: the first one may save another meanwhile.
+    let second = desk.run("train --resume out --json --device no-such-device", "", 2);
     assert!(second.stderr.contains("is the folder of a run that is still going on"), "{second:?}");
     let last = lines.last().expect("events").expect("a line");
     assert_eq!(child.wait().expect("ends").code(), Some(0), "{last}");

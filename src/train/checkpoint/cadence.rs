@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// or `epoch`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cadence {
-    /// At the end of every epoch.
+    /// At the end of every epoch; of a stream, which has none, every ten minutes.
     #[default]
     Epoch,
     /// Every so many steps, at least one.
@@ -21,6 +21,10 @@ pub enum Cadence {
     Time(Duration),
 }
 
+/// Between two saves of a run over a stream that is to save at the end of every epoch, of which a stream has none: little
+/// enough to lose where what was used is not sent again, and long against what a save takes.
+const STREAM_EVERY: Duration = Duration::from_secs(600);
+
 /// Far above any run: what a second is for.
 const TIME_MAX_S: u64 = 365 * 86_400;
 
@@ -28,6 +32,14 @@ impl Cadence {
     /// Every so many steps; 0 stands for every epoch, as it always has.
     pub fn steps(steps: u64) -> Self {
         if steps == 0 { Self::Epoch } else { Self::Steps(steps) }
+    }
+
+    /// The same for a run over a stream, whose one epoch never ends.
+    pub(crate) fn of_stream(self) -> Self {
+        match self {
+            Self::Epoch => Self::Time(STREAM_EVERY),
+            every => every,
+        }
     }
 }
 
@@ -107,6 +119,14 @@ impl<'de> Deserialize<'de> for Cadence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_without_epochs_is_saved_by_time() {
+        assert_eq!(Cadence::Epoch.of_stream(), Cadence::Time(STREAM_EVERY));
+        for every in [Cadence::Steps(7), Cadence::Time(Duration::from_secs(5))] {
+            assert_eq!(every.of_stream(), every, "what was asked for stays");
+        }
+    }
 
     #[test]
     fn steps_times_and_epochs_come_back_as_they_were() {

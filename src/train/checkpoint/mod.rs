@@ -6,7 +6,8 @@
 //! ([`Manifest`]: progress, seed, a hash of each file). A save writes all three into a temporary folder
 //! beside it, syncs the files and the folder, renames it, and syncs `checkpoints/`; so a process killed at
 //! any moment leaves either the checkpoint before or the new one. `checkpoints/best.json` names the one that validation
-//! liked best ([`Best`]), which stays whatever comes after it.
+//! liked best ([`Best`]), which stays whatever comes after it. What a run went back behind is kept as `step-N.abandoned`,
+//! where nothing looks for checkpoints.
 
 mod best;
 mod cadence;
@@ -32,6 +33,7 @@ use manifest::Unread;
 pub use best::{Best, Metric};
 pub use cadence::Cadence;
 pub use manifest::{FORMAT, FileEntry, Manifest, TensorEntry};
+pub(crate) use save::settle;
 pub use save::{KEEP_MIN, save};
 pub use survey::{Difference, Differences, Listed, diff, survey};
 pub use writer::{CheckpointWriter, Save};
@@ -177,6 +179,9 @@ fn folder_of(checkpoints: &Path, step: u64) -> PathBuf {
 
 /// Suffix of a checkpoint that is being replaced by another of the same step.
 const OLD: &str = ".old";
+
+/// Suffix of a checkpoint of a later step than the one that a run went on from, which is no part of the run any more.
+const ABANDONED: &str = ".abandoned";
 
 /// The checkpoints in a folder, newest first, one being replaced after its replacement. Empty if there is no
 /// such folder.

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::best::Best;
 use super::contents::state_tensors;
 use super::manifest::{self, FORMAT, FileEntry, Manifest, TensorEntry, sha256};
-use super::{MODEL_FILE, OLD, STATE_FILE, checkpoints_dir, folder_of, list};
+use super::{ABANDONED, MODEL_FILE, OLD, STATE_FILE, best, checkpoints_dir, folder_of, list};
 use crate::durable::{self, Temporary, io_error};
 use crate::error::{Error, Result};
 use crate::executor::Snapshot;
@@ -112,6 +112,39 @@ fn publish(finished: &Path, target: &Path) -> Result<()> {
         let _ = durable::rename(old, target);
         cannot(cause)
     })
+}
+
+/// Makes the checkpoints in `run_dir` those of a run that goes on after `first_step`, and has the folder to itself: what a
+/// killed save had stepped aside gets its name back, and what is of later steps is set aside, since it would count as
+/// newer than all that the run saves. It is not removed: somebody may have gone back by mistake.
+///
+/// # Errors
+/// When something cannot be renamed.
+pub(crate) fn settle(run_dir: &Path, first_step: u64) -> Result<()> {
+    let folder = checkpoints_dir(run_dir);
+    let mut renamed = false;
+    let mut rename = |from: &Path, to: &Path| {
+        renamed = true;
+        durable::rename(from, to).map_err(|cause| io_error(from, "cannot be renamed", cause))
+    };
+    for (step, path) in list(&folder)? {
+        let named = folder_of(&folder, step);
+        if path.to_string_lossy().ends_with(OLD) && !named.exists() {
+            rename(&path, &named)?;
+        }
+    }
+    if Best::read(&folder).is_some_and(|best| best.step > first_step) {
+        let path = folder.join(best::FILE);
+        durable::remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
+    }
+    for (_, path) in list(&folder)?.into_iter().filter(|&(step, _)| step > first_step) {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(ABANDONED);
+        let aside = Path::new(&aside);
+        durable::remove(aside).map_err(|cause| io_error(aside, "cannot be removed", cause))?;
+        rename(&path, aside)?;
+    }
+    if renamed { durable::sync_folder(&folder) } else { Ok(()) }
 }
 
 /// Gives a checkpoint that goes a name by which it is not found, for good: half of one would be found damaged.

@@ -424,6 +424,63 @@ fn the_best_stays_and_can_be_named() {
 }
 
 #[test]
+fn what_was_not_saved_is_not_noted_as_the_best() {
+    let run = run_dir();
+    let program = Arc::new(program());
+    let mut writer = CheckpointWriter::start(run.path(), program.clone(), 9, 2).expect("starts");
+    writer.save(saved(&program, 1)).expect("accepted");
+    writer.mark(Best { step: 2, metric: Metric::ValLoss, value: 1.0 }).expect("accepted");
+    writer.saved(true).expect("saved");
+    expect_names(run.path(), &["step-1"]);
+}
+
+#[test]
+fn what_a_run_went_back_behind_is_set_aside() {
+    let run = run_dir();
+    settle(run.path(), 0).expect("there is nothing yet");
+    let best = |step| {
+        let best = Best { step, metric: Metric::ValLoss, value: 1.0 };
+        best.write(&checkpoints_dir(run.path())).expect("writable");
+    };
+    save_noise(run.path(), 9);
+    save_noise(run.path(), 10);
+    best(10);
+    settle(run.path(), 10).expect("nothing is later");
+    expect_names(run.path(), &["best.json", "step-9", "step-10"]);
+    settle(run.path(), 9).expect("renames");
+    expect_names(run.path(), &["step-9", "step-10.abandoned"]);
+    assert_eq!(latest(run.path()).expect("one is left").checkpoint.progress.step, 9);
+    // They take nobody's place, and a later one of the same step takes theirs.
+    let newer = noise(&program(), 77);
+    save(run.path(), &program(), 9, &newer, at(10), 2).expect("saves");
+    save_noise(run.path(), 11);
+    expect_names(run.path(), &["step-10", "step-10.abandoned", "step-11"]);
+    best(10);
+    settle(run.path(), 0).expect("renames");
+    expect_names(run.path(), &["step-10.abandoned", "step-11.abandoned"]);
+    let kept = Checkpoint::open(checkpoints_dir(run.path()).join("step-10.abandoned"));
+    let kept = kept.expect("whole").restore(&program()).expect("fits");
+    assert_same_bits(&kept, &newer, "the later one");
+}
+
+#[test]
+fn a_checkpoint_that_had_stepped_aside_gets_its_name_back() {
+    let run = run_dir();
+    let folder = checkpoints_dir(run.path());
+    let snapshot = save_noise(run.path(), 4);
+    Best { step: 4, metric: Metric::ValLoss, value: 1.0 }.write(&folder).expect("writable");
+    fs::rename(folder.join("step-4"), folder.join("step-4.old")).expect("a rename");
+    settle(run.path(), 4).expect("renames");
+    // It is the best again, and stays.
+    for step in [5, 6, 7] {
+        save_noise(run.path(), step);
+    }
+    expect_names(run.path(), &["best.json", "step-4", "step-6", "step-7"]);
+    let found = find(folder.join("best")).expect("is there").checkpoint;
+    assert_same_bits(&found.restore(&program()).expect("fits"), &snapshot, "the best");
+}
+
+#[test]
 fn a_model_that_is_not_finite_is_never_saved() {
     let run = run_dir();
     for (arena, program) in [

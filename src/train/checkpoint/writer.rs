@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::best::Best;
 use super::save::save;
-use super::{checkpoints_dir, finite};
+use super::{checkpoints_dir, finite, folder_of};
 use crate::error::{Error, Result};
 use crate::executor::Snapshot;
 use crate::graph::plan::Program;
@@ -70,7 +70,14 @@ impl CheckpointWriter {
                 best.map_or(Ok(()), |best| best.write(&checkpoints_dir(&run_dir)))?;
                 Ok(Some(report))
             }
-            Job::Mark(best) => best.write(&checkpoints_dir(&run_dir)).map(|()| None),
+            Job::Mark(best) => {
+                let folder = checkpoints_dir(&run_dir);
+                // The save before it may have failed, and what is not there is not the best.
+                if folder_of(&folder, best.step).exists() {
+                    best.write(&folder)?;
+                }
+                Ok(None)
+            }
         };
         let work = move || {
             for job in todo {
