@@ -18,7 +18,7 @@ use crate::clock::Stamp;
 use crate::error::{Error, Result};
 use crate::gauges::Gauges;
 use crate::pipeline::{Filled, Work};
-use crate::prepare::{Filler, chunk_len};
+use crate::prepare::{Filler, chunk_len, guarded};
 use crate::quarantine::{Faults, Quarantine};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, last};
 
@@ -154,51 +154,61 @@ impl<'a> Assembly<'a> {
                 let traced = self.gauges.tracing().map(|tracer| (tracer, batch.number));
                 let stages = &self.gauges.stages;
                 let span = trace_span!("fill", batch = batch.number, samples = indices.len());
-                let fill = || batch.filler.fill_chunk(&mut windows, indices, stages, traced);
-                let filled = span.in_scope(fill);
-                if let Err((at, error)) = filled {
+                let name = format_args!("batch {}", batch.number);
+                let fill = || Ok(batch.filler.fill_chunk(&mut windows, indices, stages, traced));
+                let filled = span.in_scope(|| guarded(name, fill));
+                if let Err((at, error)) = filled.unwrap_or_else(|error| Err((0, error))) {
                     self.failed.fetch_min(batch.number, Ordering::Relaxed);
                     batch.fail(first + at, error);
                 }
                 break;
             }
         }
-        self.let_go(&mut self.desk(), batch);
+        // Two who let go at the same time do so one after the other.
+        let desk = self.desk();
+        let whole = last(batch);
+        drop(desk);
+        if let Some(batch) = whole {
+            self.complete(batch);
+        }
         scope.spawn_fifo(|scope| self.work(scope));
     }
 
     /// The earliest batch with samples left; without one, or if too many are at work, a task less is.
     fn earliest(&self) -> Option<Arc<Batch<'a>>> {
-        let mut desk = self.desk();
-        if desk.working > self.workers_now() {
-            desk.working -= 1;
-            return None;
-        }
-        if desk.over {
-            desk.open.clear();
-        }
-        while let Some(batch) = desk.open.front() {
+        loop {
+            let mut desk = self.desk();
+            if desk.working > self.workers_now() {
+                desk.working -= 1;
+                return None;
+            }
+            if desk.over {
+                desk.open.clear();
+            }
+            let Some(batch) = desk.open.front() else {
+                desk.working -= 1;
+                return None;
+            };
             if batch.slot.is_open() {
                 return Some(batch.clone());
             }
-            if let Some(batch) = desk.open.pop_front() {
-                self.let_go(&mut desk, batch);
+            let whole = desk.open.pop_front().and_then(last);
+            drop(desk);
+            if let Some(batch) = whole {
+                self.complete(batch);
             }
         }
-        desk.working -= 1;
-        None
     }
 
-    /// Whoever lets go of a batch as the last finishes it.
-    fn let_go(&self, desk: &mut Desk<'a>, batch: Arc<Batch<'a>>) {
-        if let Some(batch) = last(batch) {
-            if let Some(tracer) = self.gauges.tracing() {
-                let args = json!({ "batch": batch.number, "step": batch.work.step });
-                tracer.slot(batch.slot.index(), "fill", args);
-            }
-            let (number, result) = batch.into_result();
-            self.finish(desk, number, result);
+    /// Finishes a batch, for whoever let go of it as the last. The list of batches is free meanwhile: the gaps of
+    /// samples that are left out are closed by reading others, which takes its time and may use the pool.
+    fn complete(&self, batch: Batch<'a>) {
+        if let Some(tracer) = self.gauges.tracing() {
+            let args = json!({ "batch": batch.number, "step": batch.work.step });
+            tracer.slot(batch.slot.index(), "fill", args);
         }
+        let (number, result) = batch.into_result();
+        self.finish(&mut self.desk(), number, result);
     }
 
     /// Enters a finished batch, and sends on all whose turn it is.
@@ -210,7 +220,8 @@ impl<'a> Assembly<'a> {
         {
             desk.next += 1;
             let result = result.and_then(|(filled, faults)| {
-                self.quarantine.settle(&filled.work, faults)?;
+                let name = format_args!("batch {number}");
+                guarded(name, || self.quarantine.settle(&filled.work, faults))?;
                 Ok(filled)
             });
             let failed = result.is_err();
@@ -241,7 +252,9 @@ impl Batch<'_> {
             return (number, Err(error));
         }
         let mut slot = slot.into_slot();
-        let finished = filler.finish(&mut slot, &mut work.indices).map(|faults| {
+        let name = format_args!("batch {number}");
+        let finished = guarded(name, || filler.finish(&mut slot, &mut work.indices));
+        let finished = finished.map(|faults| {
             work.bad = faults.missing();
             (Filled { work, slot }, faults)
         });

@@ -10,7 +10,6 @@
 //! Stopping is dropping an end of a channel: the other side sees it at its next send or receive. An error
 //! travels the same way as a batch.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -26,12 +25,12 @@ use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::foresight::{Autotune, Foresight};
 use crate::gauges::Gauges;
 use crate::graph::plan::Pass;
-use crate::prepare::{Filler, Keys, panicked};
+use crate::prepare::{Filler, Keys, guarded};
 use crate::quarantine::Quarantine;
 use crate::report::trace::{Tracer, Track};
 use crate::ring::Ring;
 use crate::source::supply::{READERS_MAX, Supply};
-use crate::source::{ReadAhead, Source};
+use crate::source::{ENDLESS, ReadAhead, Source};
 use crate::transform::Transform;
 use crate::tuner::{Free, Sizes, Tuner};
 
@@ -181,13 +180,22 @@ impl Pipeline {
         let pool = pipeline.pool(preparation.workers)?;
         let ahead = &gauges.stores.ahead;
         let tuner = tuner(&preparation, slots.len(), ahead);
-        let depth = if ahead.is_empty() { 0 } else { depth(&preparation) };
+        // Of a stream no batch is asked for before its turn: whoever sends it may wait until the one before is applied.
+        let streams = preparation.train.len() == ENDLESS;
+        let depth = if ahead.is_empty() || streams { 0 } else { depth(&preparation) };
         let autotune = Autotune::new(tuner, gauges.clone());
         pipeline.spawn("prepare", move || {
             let announce = |work: &Work| source_of(work, &preparation).0.announce(&work.indices);
             let foresight = Foresight::new(agenda, depth, announce, autotune);
             let ring = Ring::new(slots, &empty_out, &gauges.at_work.slots);
-            prepare_loop(foresight, &preparation, &pool, ring, &full_in, &gauges);
+            let ended = guarded("the next batch", || {
+                prepare_loop(foresight, &preparation, &pool, ring, &full_in, &gauges);
+                Ok(())
+            });
+            if let Err(error) = ended {
+                // There is room for it after all batches, unless an error before it is there already.
+                let _ = full_in.try_send(Err(error));
+            }
         })?;
         pipeline.spawn("device", move || device(ends))?;
         Ok(pipeline)
@@ -295,8 +303,7 @@ fn tuner(preparation: &Preparation, ring: usize, ahead: &[Arc<ReadAhead>]) -> Tu
 /// A panic becomes an error, so that it reaches whoever waits for the batch.
 fn prefetch(work: &Work, preparation: &Preparation) -> Result<()> {
     let source = source_of(work, preparation).0;
-    let caught = catch_unwind(AssertUnwindSafe(|| source.prefetch(&work.indices)));
-    caught.unwrap_or_else(|panic| Err(panicked(&source.info().name, &*panic)))
+    guarded(&source.info().name, || source.prefetch(&work.indices))
 }
 
 fn filler<'a>(work: &Work, preparation: &'a Preparation) -> Result<Filler<'a>> {

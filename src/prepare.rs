@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::fmt::Display;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -310,7 +311,10 @@ impl Filler<'_> {
         let mut filled = Ok(());
         for (at, (window, &index)) in windows.iter_mut().zip(indices).enumerate() {
             let timed = at.is_multiple_of(TIMED_EVERY).then_some(&mut laps);
-            if let Err(error) = self.fill_window(window, index, &mut scratch, timed) {
+            // A source may panic over a sample's name, too.
+            let name = format_args!("sample {index} of {}", self.source.info().name);
+            let fill = || self.fill_window(window, index, &mut scratch, timed);
+            if let Err(error) = guarded(name, fill) {
                 filled = Err((at, error));
                 break;
             }
@@ -356,6 +360,9 @@ impl Filler<'_> {
                 self.faults().replaced += 1;
             }
             if bad.is_known(tried) {
+                if i == 0 {
+                    self.source.skip(tried);
+                }
                 continue;
             }
             match self.fill_guarded(window, tried, scratch, laps.take()) {
@@ -597,8 +604,16 @@ fn expect_bytes(bytes: &[u8], expected: usize, what: &str) -> Result<()> {
     Err(Error::data("input", format!("found {} bytes {what}, expected {expected}", bytes.len())))
 }
 
+/// Has a panic in `run` become an error of `what`. Whoever waits for a batch is then told, where a thread that panics
+/// would leave it waiting, or take the end of its channel for the end of the data.
+pub(crate) fn guarded<T>(what: impl Display, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What a panic leaves half done is a batch, which ends with this error.
+    let caught = catch_unwind(AssertUnwindSafe(run));
+    caught.unwrap_or_else(|panic| Err(panicked(what, &*panic)))
+}
+
 /// The error that a panic in `what` becomes.
-pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> Error {
+fn panicked(what: impl Display, panic: &(dyn Any + Send)) -> Error {
     let message = format!("panicked: {}", panic_message(panic));
     Error::new(Stage::Prepare, ErrorKind::Data, what, message)
 }

@@ -2,13 +2,19 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use common::{Rows, config, devices, model, rows};
 use crossbeam_channel::RecvTimeoutError;
-use inflight::source::Source;
-use inflight::{ErrorKind, RunConfig, Trainer};
+use inflight::batch::SampleSpec;
+use inflight::quarantine::{Budget, OnBadSample};
+use inflight::sampler::SamplingConfig;
+use inflight::source::{ENDLESS, Sample, Source, SourceInfo};
+use inflight::{Error, ErrorKind, Result, RunConfig, Trainer};
+
+/// Far longer than anything here takes, so that a hang fails a test instead of stopping it.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn trainer(source: Arc<dyn Source>, config: RunConfig) -> Trainer {
     Trainer::builder(model(source.spec()), source).config(config).start().expect("the run starts")
@@ -67,6 +73,196 @@ fn a_panicking_source_is_an_error_with_the_sample() {
     assert!(text.contains("sample 31") && text.contains("planted panic"), "{text}");
 }
 
+/// What a source is asked, beside for its samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Asked {
+    Origin,
+    Reaches,
+    Announce,
+}
+
+/// Rows of which sample 31 makes one question panic.
+struct Panicking {
+    rows: Rows,
+    over: Asked,
+}
+
+impl Panicking {
+    fn panic(&self, asked: Asked, indices: &[usize]) {
+        assert!(asked != self.over || !indices.contains(&31), "planted panic");
+    }
+}
+
+impl Source for Panicking {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn spec(&self) -> &SampleSpec {
+        self.rows.spec()
+    }
+
+    fn info(&self) -> &SourceInfo {
+        self.rows.info()
+    }
+
+    fn origin(&self, index: usize) -> Option<String> {
+        self.panic(Asked::Origin, &[index]);
+        None
+    }
+
+    fn reaches(&self, indices: &[usize]) -> bool {
+        self.panic(Asked::Reaches, indices);
+        true
+    }
+
+    fn announce(&self, indices: &[usize]) {
+        self.panic(Asked::Announce, indices);
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
+        self.rows.read(index, scratch)
+    }
+}
+
+/// Rows that are read ahead.
+struct Waiting(Rows);
+
+impl Source for Waiting {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn spec(&self) -> &SampleSpec {
+        self.0.spec()
+    }
+
+    fn info(&self) -> &SourceInfo {
+        self.0.info()
+    }
+
+    fn waits(&self) -> bool {
+        true
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
+        self.0.read(index, scratch)
+    }
+}
+
+/// The error that a run ends with.
+fn failure_of(trainer: &Trainer) -> Error {
+    let events = trainer.queue(100);
+    let _finished = trainer.fit();
+    loop {
+        match events.recv_timeout(PATIENCE) {
+            Ok(event) => {
+                if let Err(error) = event {
+                    return error;
+                }
+            }
+            Err(end) => panic!("found no error: {end}"),
+        }
+    }
+}
+
+#[test]
+fn a_panic_over_where_a_bad_sample_is_from_is_an_error_with_the_sample() {
+    for on_bad_sample in [OnBadSample::Error, OnBadSample::Skip] {
+        for workers in [1, 4] {
+            let rows = Rows { fails_at: Some(31), ..Rows::new(100) };
+            let bad_sample_budget = Budget::Samples(5);
+            let sampling =
+                SamplingConfig { on_bad_sample, bad_sample_budget, ..Default::default() };
+            let config = RunConfig { workers, sampling, ..config("cpu") };
+            let trainer = trainer(Arc::new(Panicking { rows, over: Asked::Origin }), config);
+            let text = failure_of(&trainer).to_string();
+            assert!(text.contains("sample 31") && text.contains("planted panic"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_panic_over_what_comes_next_is_an_error_and_no_end_of_the_data() {
+    for over in [Asked::Reaches, Asked::Announce] {
+        for workers in [1, 4] {
+            let source = Arc::new(Panicking { rows: Rows::new(100), over });
+            // What is held out waits, so that batches are announced.
+            let trainer = Trainer::builder(model(source.spec()), source)
+                .validation(Arc::new(Waiting(Rows::new(20))))
+                .config(RunConfig { workers, ..config("cpu") })
+                .start()
+                .expect("the run starts");
+            let text = failure_of(&trainer).to_string();
+            assert!(text.contains("planted panic"), "{over:?}: {text}");
+        }
+    }
+}
+
+/// A stream whose writer sends a batch of 16 once the one before is applied.
+struct Pipe {
+    rows: Rows,
+    /// How many samples have come, and whether nobody wants more.
+    sent: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Source for Pipe {
+    fn len(&self) -> usize {
+        ENDLESS
+    }
+
+    fn spec(&self) -> &SampleSpec {
+        self.rows.spec()
+    }
+
+    fn info(&self) -> &SourceInfo {
+        self.rows.info()
+    }
+
+    fn reaches(&self, indices: &[usize]) -> bool {
+        let last = indices.iter().copied().max().unwrap_or(0);
+        let sent = self.sent.lock().expect("no panic");
+        let missing = |(sent, closed): &mut (usize, bool)| *sent <= last && !*closed;
+        self.changed.wait_while(sent, missing).expect("no panic").0 > last
+    }
+
+    fn applied(&self, indices: &[usize]) {
+        self.sent.lock().expect("no panic").0 += indices.len();
+        self.changed.notify_all();
+    }
+
+    fn close(&self) {
+        self.sent.lock().expect("no panic").1 = true;
+        self.changed.notify_all();
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
+        self.rows.read(index, scratch)
+    }
+}
+
+#[test]
+fn a_stream_that_waits_for_its_step_goes_on_where_what_is_held_out_is_read_ahead() {
+    let sent = Mutex::new((16, false));
+    let pipe = Pipe { rows: Rows::new(0), sent, changed: Condvar::new() };
+    let trainer = Trainer::builder(model(pipe.spec()), Arc::new(pipe))
+        .validation(Arc::new(Waiting(Rows::new(20))))
+        .config(RunConfig { steps: Some(3), ..config("cpu") })
+        .start()
+        .expect("the run starts");
+    let events = trainer.queue(100);
+    let finished = trainer.fit();
+    loop {
+        match events.recv_timeout(PATIENCE) {
+            Ok(event) => drop(event.expect("no failure")),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => panic!("the run waits for what waits for it"),
+        }
+    }
+    assert_eq!(pollster::block_on(finished).expect("the run succeeds").steps, 3);
+}
+
 #[test]
 fn a_label_out_of_range_never_reaches_the_device() {
     let source = Rows { label_at: Some((5, 4)), ..Rows::new(100) };
@@ -83,11 +279,10 @@ fn who_listens_after_the_end_is_told_so_at_once() {
         let trainer = trainer(source, config("cpu"));
         assert_eq!(pollster::block_on(trainer.fit()).is_err(), fails);
         let late = trainer.queue(2);
-        let patience = Duration::from_secs(10);
         if fails {
-            late.recv_timeout(patience).expect("an answer").expect_err("the failure of the run");
+            late.recv_timeout(PATIENCE).expect("an answer").expect_err("the failure of the run");
         }
-        assert_eq!(late.recv_timeout(patience).err(), Some(RecvTimeoutError::Disconnected));
+        assert_eq!(late.recv_timeout(PATIENCE).err(), Some(RecvTimeoutError::Disconnected));
     }
 }
 

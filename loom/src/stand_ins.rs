@@ -146,6 +146,11 @@ pub mod prepare {
         1
     }
 
+    /// No panic is caught here: in a model all of them are mistakes.
+    pub fn guarded<T>(_what: impl std::fmt::Display, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        run()
+    }
+
     /// Writes numbers, or fails where it is told to.
     pub struct Filler<'a> {
         pub number: u64,

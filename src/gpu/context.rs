@@ -4,11 +4,12 @@
 //! the first fault in the context, and every call of the executor that follows returns it as an error.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::adapters::{self, kind_name};
 use super::kernel::DeviceCaps;
 use super::memory_size::device_memory_bytes;
+use super::readback::{Arrivals, Arrived};
 use crate::error::{Error, Result};
 use crate::executor::DeviceInfo;
 
@@ -22,6 +23,10 @@ pub(super) const USED: wgpu::Features = wgpu::Features::SUBGROUP
 /// What matrix units take, where an adapter has such as kernels use.
 const COOPERATIVE: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+
+/// A pass that takes longer than this means that the device hangs: drivers reset one long before, and
+/// the slowest step of any model that fits a software adapter takes a fraction of it.
+pub(super) const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An opened device.
 #[derive(Debug)]
@@ -198,6 +203,8 @@ impl Context {
 
     /// Destroys the device: everything on it is lost, and every later call returns an error.
     pub fn destroy(&self) {
+        // wgpu would tell of it only when it is next waited for.
+        self.fault.set("the device was lost: it was destroyed".into());
         self.device.destroy();
     }
 
@@ -207,6 +214,46 @@ impl Context {
         let message = self.fault.get().unwrap_or_else(|| symptom.to_string());
         Error::device(&self.info.name, message)
             .hint("running again with --resume, with a smaller --batch-size, or with --device cpu")
+    }
+
+    /// The error of a device that did not answer for so long. It is never closed from now on.
+    pub(super) fn hangs(self: &Arc<Self>, waited: Duration) -> Error {
+        // Closing a queue waits without a bound for all that it was given, so that whoever let go of the last reference
+        // would wait for ever, after having told of the hang. One reference that nobody lets go of prevents it.
+        std::mem::forget(Arc::clone(self));
+        let waited_s = waited.as_secs();
+        self.broken(format!("the device hangs: a pass did not end within {waited_s} s"))
+    }
+
+    /// Waits for a submission and for the mappings that came with it, at most `patience`.
+    ///
+    /// # Errors
+    /// When the device is lost, or hangs.
+    pub(super) fn finish(
+        self: &Arc<Self>,
+        submission: wgpu::SubmissionIndex,
+        arrivals: &Arrivals,
+        patience: Duration,
+    ) -> Result<()> {
+        let began = Instant::now();
+        let submission_index = Some(submission);
+        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(patience) };
+        self.poll(wait).map_err(|failure| match failure {
+            PollFailure::Broken(error) => error,
+            PollFailure::Timeout => self.hangs(patience),
+        })?;
+        // Another thread may have polled first, and be about to run our callbacks.
+        while arrivals.state() == Arrived::NotYet {
+            if began.elapsed() > patience {
+                return Err(self.hangs(patience));
+            }
+            std::thread::yield_now();
+        }
+        self.check()?;
+        match arrivals.state() {
+            Arrived::Failed => Err(self.broken("results cannot be read back")),
+            _ => Ok(()),
+        }
     }
 
     /// Runs `make` and returns the error that it caused on the device, if any: out of memory, beyond a
@@ -227,6 +274,8 @@ impl Context {
     /// Polls the device. Where wgpu would panic, because the device was lost while waiting, this
     /// returns an error.
     pub(super) fn poll(&self, how: wgpu::PollType) -> Result<(), PollFailure> {
+        // Polling a device that is lost frees its buffers, also those that workers are writing into.
+        self.check().map_err(PollFailure::Broken)?;
         // wgpu turns a lost device into a panic here, whatever handlers are set; nothing of ours is
         // on the stack inside, so nothing is left half done.
         let polled =
@@ -273,5 +322,50 @@ impl Fault {
 
     fn get(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device of its own, since each test makes it unusable.
+    fn context() -> Option<Arc<Context>> {
+        Context::open("llvmpipe").unwrap_or_else(|error| {
+            let required = std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1");
+            assert!(!required, "REQUIRE_GPU=1 and {error}");
+            eprintln!("SKIPPED: no adapter to open");
+            None
+        })
+    }
+
+    #[test]
+    fn a_device_that_is_destroyed_is_lost_at_once_and_polled_no_more() {
+        let Some(context) = context() else { return };
+        context.check().expect("nothing has happened");
+        context.destroy();
+        let error = context.check().expect_err("before anybody waits for it");
+        assert!(error.to_string().contains("the device was lost"), "{error}");
+        let polled = context.poll(wgpu::PollType::Poll);
+        assert!(matches!(polled, Err(PollFailure::Broken(_))), "{polled:?}");
+    }
+
+    #[test]
+    fn a_device_that_hangs_is_told_of_and_never_closed() {
+        let Some(context) = context() else { return };
+        let held = Arc::strong_count(&context);
+        let submission = context.queue.submit([]);
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let waiting = context.clone();
+        std::thread::spawn(move || {
+            let waited = waiting.finish(submission, &Arrivals::never(), Duration::from_millis(200));
+            drop(waiting);
+            let _ = sender.send(waited);
+        });
+        // Far longer than it takes, so that waiting for ever fails the test instead of stopping it.
+        let waited = receiver.recv_timeout(Duration::from_secs(60)).expect("an end");
+        let error = waited.expect_err("nothing arrives");
+        assert!(error.to_string().contains("the device hangs"), "{error}");
+        assert_eq!(Arc::strong_count(&context), held + 1, "one reference is nobody's");
     }
 }

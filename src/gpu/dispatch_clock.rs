@@ -12,9 +12,9 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::compute::Compiled;
-use super::context::Context;
+use super::context::{Context, HANG_TIMEOUT};
 use super::objects::Objects;
-use super::readback::{Arrivals, Arrived};
+use super::readback::Arrivals;
 use super::timestamps::Pairs;
 use crate::error::Result;
 use crate::graph::plan::Pass;
@@ -70,7 +70,7 @@ impl DispatchClock {
     }
 
     /// Finds a moment on both clocks.
-    fn compare(&mut self, context: &Context) -> Result<()> {
+    fn compare(&mut self, context: &Arc<Context>) -> Result<()> {
         let mut best_us = f64::INFINITY;
         for _ in 0..TRIALS {
             let slot = &self.slots[0];
@@ -82,16 +82,9 @@ impl DispatchClock {
             slot.resolve(1, &mut encoder, &arrivals);
             let commands = encoder.finish();
             let before = Instant::now();
-            context.queue.submit([commands]);
-            while arrivals.state() == Arrived::NotYet {
-                if context.poll(wgpu::PollType::wait_indefinitely()).is_err() {
-                    return Err(context.broken("the device does not answer"));
-                }
-            }
+            let submission = context.queue.submit([commands]);
+            context.finish(submission, &arrivals, HANG_TIMEOUT)?;
             let after = Instant::now();
-            if arrivals.state() == Arrived::Failed {
-                return Err(context.broken("results cannot be read back"));
-            }
             let pairs = slot.read().map_err(|error| context.broken(error))?;
             let [before_us, after_us] = [before, after].map(|at| self.tracer.us(at));
             if after_us - before_us < best_us {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::compute::Compiled;
-use super::context::{Context, PollFailure};
+use super::context::{Context, HANG_TIMEOUT, PollFailure};
 use super::dispatch_clock::DispatchClock;
 use super::lowering::Lowering;
 use super::objects::Objects;
@@ -22,10 +22,6 @@ use crate::graph::Arena;
 use crate::graph::op::{CONTROL_LEN, METRICS_LEN};
 use crate::graph::plan::{Pass, Program};
 use crate::report::trace::Tracer;
-
-/// A pass that takes longer than this means that the device hangs: drivers reset one long before, and
-/// the slowest step of any model that fits a software adapter takes a fraction of it.
-const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Bytes of a report: control, metrics, and two timestamps.
 pub(super) const REPORT_BYTES: usize = 4 * (CONTROL_LEN + METRICS_LEN) + TIMESTAMP_BYTES;
@@ -437,7 +433,7 @@ impl executor::Executor for Executor {
         if !self.wait(&oldest.arrivals, &oldest.submission, patience)? {
             let waited = self.oldest_since.elapsed();
             return match waited > self.hang_timeout {
-                true => Err(self.context().broken(hang_message(waited))),
+                true => Err(self.objects.context.hangs(waited)),
                 false => Ok(None),
             };
         }
@@ -482,7 +478,7 @@ impl executor::Executor for Executor {
         let submission = self.context().queue.submit([encoder.finish()]);
         let patience = HANG_TIMEOUT * (1 + self.in_flight.len() as u32);
         if !self.wait(&arrivals, &submission, patience)? {
-            return Err(self.context().broken(hang_message(patience)));
+            return Err(self.objects.context.hangs(patience));
         }
         let context = Arc::clone(&self.objects.context);
         self.pool.finish(read).map_err(|error| context.broken(error))
@@ -497,8 +493,4 @@ impl executor::Executor for Executor {
     fn objects_created(&self) -> usize {
         self.objects.created
     }
-}
-
-fn hang_message(waited: Duration) -> String {
-    format!("the device hangs: a pass did not end within {} s", waited.as_secs())
 }

@@ -2,21 +2,19 @@
 //! around whole passes. Nothing of a run is touched, and what does not fit is left out, not tried.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::context::{Context, PollFailure};
+use super::context::{Context, HANG_TIMEOUT};
 use super::kernel::{Binding, Dispatch, Lowered};
 use super::objects::Objects;
 use super::pipeline_cache::PipelineCache;
 use super::pipelines::Pipelines;
-use super::readback::{Arrivals, Arrived, map_on_submit};
+use super::readback::{Arrivals, map_on_submit};
 use super::timestamps::Pairs;
 use crate::batch::DType;
 use crate::error::Result;
 use crate::graph::Tensor;
 
-/// A measurement that takes longer means that the device hangs; see the executor's own bound.
-const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 /// What a measured pass should take at least, so that the clock's own grain and the beginning and end of a
 /// pass do not count: a short operation is recorded so often in a row.
 const PASS_S: f64 = 1e-3;
@@ -343,25 +341,9 @@ impl Stopwatch {
 
     /// Submits, and waits for the end and for the mappings asked for.
     fn finish(&self, encoder: wgpu::CommandEncoder, arrivals: &Arrivals) -> Result<()> {
-        let context = self.context();
+        let context = &self.objects.context;
         let submission = context.queue.submit([encoder.finish()]);
-        let wait = wgpu::PollType::Wait {
-            submission_index: Some(submission),
-            timeout: Some(HANG_TIMEOUT),
-        };
-        context.poll(wait).map_err(|failure| match failure {
-            PollFailure::Broken(error) => error,
-            PollFailure::Timeout => context.broken("the device does not answer"),
-        })?;
-        // Another thread may have polled first, and be about to run our callbacks.
-        while arrivals.state() == Arrived::NotYet {
-            std::thread::yield_now();
-        }
-        context.check()?;
-        match arrivals.state() {
-            Arrived::Failed => Err(context.broken("results cannot be read back")),
-            _ => Ok(()),
-        }
+        context.finish(submission, arrivals, HANG_TIMEOUT)
     }
 }
 

@@ -51,7 +51,8 @@ impl Ring {
         let ptr: NonNull<u8> = view.slice(..).as_raw_element_ptr();
         let owner = Box::new(Lease { buffer, _view: view });
         // SAFETY: the view keeps its range of the mapped buffer valid and exclusive: wgpu gives out no
-        // second view of it, and panics rather than unmap it while the view lives.
+        // second view of it, and panics rather than unmap it while the view lives. Polling a device that
+        // is lost would free it, which `Context::poll` does not do.
         Ok(unsafe { Slot::from_raw(index, ptr, len, owner) })
     }
 

@@ -18,7 +18,7 @@ pub use ledger::{Entry, LEDGER_FILE};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::permutation::Permutation;
 use crate::pipeline::{Split, Work};
-use crate::prepare::Keys;
+use crate::prepare::{Keys, guarded};
 use crate::source::Source;
 use ledger::Ledger;
 
@@ -120,15 +120,21 @@ impl BadSamples {
     }
 
     /// Enters what was met; what is new comes back with its origin, in ascending order.
-    fn enter(&self, mut bad: Vec<(usize, Error)>) -> Vec<(usize, String, Error)> {
+    ///
+    /// # Errors
+    /// When the source panics over an origin.
+    fn enter(&self, mut bad: Vec<(usize, Error)>) -> Result<Vec<(usize, String, Error)>> {
         let mut met = self.met.write().unwrap_or_else(PoisonError::into_inner);
         bad.sort_by_key(|(sample, _)| *sample);
         bad.retain(|(sample, _)| met.samples.insert(*sample));
-        let fresh: Vec<_> =
-            bad.into_iter().map(|(sample, error)| (sample, self.origin(sample), error)).collect();
+        let told = |(sample, error): (usize, Error)| {
+            let name = format_args!("sample {sample} of {}", self.name());
+            Ok((sample, guarded(name, || Ok(self.origin(sample)))?, error))
+        };
+        let fresh = bad.into_iter().map(told).collect::<Result<Vec<_>>>()?;
         let room = NAMED.saturating_sub(met.origins.len());
         met.origins.extend(fresh.iter().take(room).map(|(_, origin, _)| origin.clone()));
-        fresh
+        Ok(fresh)
     }
 
     /// Enters a line of the ledger. A sample that is not there is of other data.
@@ -239,13 +245,14 @@ impl Quarantine {
     /// Enters what was met while a batch was filled. Batches are settled in their order.
     ///
     /// # Errors
-    /// When there are more bad samples than there may be, or the ledger cannot be written.
+    /// When there are more bad samples than there may be, the ledger cannot be written, or the source panics over where
+    /// a sample is from.
     pub fn settle(&self, work: &Work, faults: Faults) -> Result<()> {
         if faults.bad.is_empty() {
             return Ok(());
         }
         let part = self.part(work.split);
-        let fresh = part.enter(faults.bad);
+        let fresh = part.enter(faults.bad)?;
         if let Some(ledger) = &self.ledger {
             let entry = |(sample, origin, error): (usize, String, Error)| Entry {
                 event: "quarantine".into(),

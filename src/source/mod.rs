@@ -18,6 +18,7 @@ mod file;
 pub mod folder;
 #[cfg(feature = "fetch")]
 mod http;
+pub(crate) mod identity;
 pub mod idx;
 mod image_set;
 pub mod manifest;
@@ -59,7 +60,7 @@ pub use synthetic::{Cost, Synthetic};
 pub use viewer::Viewer;
 pub use with_info::WithInfo;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::SampleSpec;
@@ -175,6 +176,13 @@ pub trait Source: Send + Sync {
         self.behind()?.origin(index)
     }
 
+    /// The file that a sample is read from, and its place there (a byte, a row), each place that of one sample alone: by
+    /// these it shows that a sample is another one now, or has changed. Asking reads nothing. None for what lies in
+    /// memory.
+    fn file_of(&self, index: usize) -> Option<(PathBuf, u64)> {
+        self.behind()?.file_of(index)
+    }
+
     /// What the encoding of the samples was fitted to, for a table; a model trained on them is of no use without it.
     fn fitted(&self) -> Option<&Arc<Fitted>> {
         self.behind()?.fitted()
@@ -215,10 +223,18 @@ pub trait Source: Send + Sync {
     }
 
     /// Told of samples that are going to be read soon, in the order in which they will be, long before
-    /// [`prefetch`](Self::prefetch) is called for them. Never waits.
+    /// [`prefetch`](Self::prefetch) is called for them; of each that is not, [`skip`](Self::skip) tells. Never waits.
     fn announce(&self, indices: &[usize]) {
         if let Some(source) = self.behind() {
             source.announce(indices);
+        }
+    }
+
+    /// Told of a sample that was announced and is not going to be read this time, so that nothing is kept for it. Never
+    /// waits.
+    fn skip(&self, index: usize) {
+        if let Some(source) = self.behind() {
+            source.skip(index);
         }
     }
 

@@ -76,13 +76,15 @@ struct Shared {
     /// Workers wait here for a sample that is being read.
     ready: Condvar,
     room: Arc<Room>,
+    /// No fewer than there are entries, so that with a cache that has all nobody locks to find none.
+    entries: AtomicUsize,
     /// Readers reading, summed over them.
     busy: TimeSum,
 }
 
 #[derive(Default)]
 struct Desk {
-    /// What is to be read, in order; what a worker has taken meanwhile has no entry any more.
+    /// What is to be read, in order: the entries that are queued, and no others.
     queue: VecDeque<usize>,
     entries: HashMap<usize, Entry>,
     /// Bytes that wait for a worker.
@@ -126,6 +128,7 @@ impl ReadAhead {
             work: Condvar::new(),
             ready: Condvar::new(),
             room,
+            entries: AtomicUsize::new(0),
             busy: TimeSum::default(),
         });
         let desks = &desk.room.desks;
@@ -198,7 +201,7 @@ impl Shared {
             let mut desk = self.lock();
             match held {
                 Some(held) => desk.enter(index, held, &self.room),
-                None => drop(desk.entries.remove(&index)),
+                None => drop(desk.remove(index)),
             }
             drop(desk);
             self.ready.notify_all();
@@ -231,9 +234,7 @@ impl Shared {
 
     fn announce(&self, indices: &[usize]) {
         let mut desk = self.lock();
-        if desk.active == 0 {
-            return;
-        }
+        let indices = if desk.active == 0 { &[] } else { indices };
         for &index in indices {
             let Desk { entries, queue, .. } = &mut *desk;
             let entry = entries.entry(index).or_insert_with(|| {
@@ -242,8 +243,25 @@ impl Shared {
             });
             entry.wanted += 1;
         }
+        self.entries.store(desk.entries.len(), SeqCst);
         drop(desk);
         self.work.notify_all();
+    }
+
+    /// Lets go of a sample that was announced and is not asked for.
+    fn skip(&self, index: usize) {
+        if self.entries.load(SeqCst) == 0 {
+            return;
+        }
+        let mut desk = self.lock();
+        let Some(entry) = desk.entries.get_mut(&index) else { return };
+        if entry.wanted > 1 {
+            entry.wanted -= 1;
+            return;
+        }
+        let held = desk.remove(index);
+        drop(desk);
+        self.room.give_back(held.map_or(0, |held| held.bytes()));
     }
 
     /// The sample, if it was announced; waits for one that is being read, which takes no longer than reading it.
@@ -260,7 +278,7 @@ impl Shared {
                 State::Queued => {
                     entry.wanted -= 1;
                     if last {
-                        desk.entries.remove(&index);
+                        desk.remove(index);
                     }
                     return None;
                 }
@@ -272,11 +290,8 @@ impl Shared {
                 }
                 State::Ready(_) => {}
             }
-            let Some(Entry { state: State::Ready(held), .. }) = desk.entries.remove(&index) else {
-                return None;
-            };
+            let held = desk.remove(index)?;
             desk.hits += 1;
-            desk.bytes -= held.bytes();
             drop(desk);
             self.room.give_back(held.bytes());
             return Some(held);
@@ -304,6 +319,23 @@ impl Desk {
             self.bytes += held.bytes();
             room.bytes.fetch_add(held.bytes(), SeqCst);
             entry.state = State::Ready(held);
+        }
+    }
+
+    /// Forgets a sample that nobody wants any more; what is held of it. What is being read finds no entry when it is done.
+    fn remove(&mut self, index: usize) -> Option<Held> {
+        match self.entries.remove(&index)?.state {
+            State::Ready(held) => {
+                self.bytes -= held.bytes();
+                Some(held)
+            }
+            State::Queued => {
+                // One of the first: what is announced first is asked for first.
+                let at = self.queue.iter().position(|queued| *queued == index)?;
+                self.queue.remove(at);
+                None
+            }
+            State::Reading => None,
         }
     }
 }
@@ -347,6 +379,10 @@ impl Source for ReadAhead {
 
     fn announce(&self, indices: &[usize]) {
         self.desk.announce(indices);
+    }
+
+    fn skip(&self, index: usize) {
+        self.desk.skip(index);
     }
 
     fn close(&self) {
@@ -393,4 +429,32 @@ pub(super) fn lend<'a>(
         _ => Target::Tokens(bytes),
     };
     Sample { input, target }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{DType, TargetSpec};
+    use crate::source::Synthetic;
+
+    #[test]
+    fn what_workers_read_themselves_or_skip_is_no_longer_queued() {
+        let target = TargetSpec::Class { classes: 2 };
+        let spec = SampleSpec { input_shape: vec![4], input_dtype: DType::U8, target };
+        let source = Arc::new(Synthetic::new(64, spec, 7).expect("can be made"));
+        // Without room its reader reads nothing.
+        let ahead = ReadAhead::start(source, 1, Room::new(0)).expect("a thread");
+        let queued = || ahead.desk.lock().queue.iter().copied().collect::<Vec<_>>();
+        let mut scratch = Vec::new();
+        for _ in 0..3 {
+            ahead.announce(&[3, 4, 5, 4]);
+            ahead.read(3, &mut scratch).expect("a sample");
+            ahead.skip(4);
+            assert_eq!(queued(), [4, 5], "4 is wanted once more");
+            ahead.read(5, &mut scratch).expect("a sample");
+            ahead.skip(4);
+            assert!(queued().is_empty());
+            assert!(ahead.desk.lock().entries.is_empty());
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Some of the samples of another source: how one file becomes a training and a test part.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::batch::SampleSpec;
@@ -110,12 +111,22 @@ impl Source for Subset {
         self.inner.origin(place).or_else(numbered)
     }
 
+    fn file_of(&self, index: usize) -> Option<(PathBuf, u64)> {
+        self.inner.file_of(self.place(index)?)
+    }
+
     fn waits(&self) -> bool {
         self.inner.waits()
     }
 
     fn announce(&self, indices: &[usize]) {
         self.inner.announce(&self.places(indices));
+    }
+
+    fn skip(&self, index: usize) {
+        if let Some(place) = self.place(index) {
+            self.inner.skip(place);
+        }
     }
 
     fn fitted(&self) -> Option<&Arc<Fitted>> {

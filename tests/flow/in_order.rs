@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use inflight::Error;
-use inflight::pipeline::{Find, Pipeline, Preparation};
+use inflight::pipeline::{Find, Pipeline, Preparation, Split};
+use inflight::quarantine::{Budget, OnBadSample, Quarantine};
 use inflight::source::Source;
 
 use crate::bed::{Arrived, Happened, Hooked, PATIENCE, agenda, preparation, receive, ring, run};
@@ -22,6 +23,38 @@ fn a_later_batch_is_filled_while_an_earlier_one_waits() {
     };
     let source: Arc<dyn Source> = Arc::new(Hooked::new(64).on_read(hook));
     let arrived = run(agenda(64, 8, 8), preparation(source, 8, 2), 3, |_| ());
+    assert_eq!((arrived.error, arrived.steps), (None, (0..8).collect()));
+}
+
+#[test]
+fn other_batches_are_filled_while_the_gaps_of_one_are_closed() {
+    let happened = Happened::default();
+    let reads = AtomicUsize::new(0);
+    let hook = move |index: usize| match index {
+        0 => Err(Error::data("here", "is bad")),
+        // The second time it is read into the place of sample 0, which waits for what another worker can only come to
+        // if it is free to take samples meanwhile.
+        7 if reads.fetch_add(1, SeqCst) == 1 => {
+            happened.note("a gap is closed");
+            happened.wait_for("read 10")
+        }
+        9 => happened.wait_for("a gap is closed"),
+        10 => {
+            happened.note("read 10");
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    let source: Arc<dyn Source> = Arc::new(Hooked::new(64).on_read(hook));
+    let mut agenda = agenda(64, 8, 8);
+    agenda.iter_mut().for_each(|work| work.split = Split::Validation);
+    let (budget, held_out) = (Budget::Samples(1), Some(source.clone()));
+    let books = Quarantine::new(OnBadSample::Skip, budget, source.clone(), held_out.clone());
+    let quarantine = Arc::new(books);
+    let preparation = Preparation { validation: held_out, quarantine, ..preparation(source, 8, 2) };
+    let arrived = run(agenda, preparation, 3, |filled| {
+        assert_eq!(filled.work.bad, usize::from(filled.work.step == 0));
+    });
     assert_eq!((arrived.error, arrived.steps), (None, (0..8).collect()));
 }
 

@@ -9,7 +9,8 @@ use inflight::batch::{DType, SampleSpec, TargetSpec};
 use inflight::pipeline::Preparation;
 use inflight::source::cache::{Budget, CacheCounts, CacheKind, Cached};
 use inflight::source::supply::Supply;
-use inflight::source::{Encoding, Sample, Source, SourceInfo, Target};
+use inflight::source::{DataConfig, Dataset, Encoding, OpenOptions, open};
+use inflight::source::{Sample, Source, SourceInfo, Target};
 use inflight::transform::{HorizontalFlip, PadCrop, RandomResizedCrop, Transform};
 use inflight::{Error, Result};
 
@@ -132,9 +133,83 @@ fn data_that_changed_are_decoded_again() {
     assert_eq!(epochs(supply, false, 3, 2).1, LEN);
 }
 
+/// Eight pictures of two classes in a folder, and a list of them beside it.
+fn pictures(dir: &Path) {
+    let mut list = String::from("path,label\n");
+    for i in 0..8 {
+        let path = format!("photos/{}/{i}.bmp", ["cat", "dog"][i % 2]);
+        fs::create_dir_all(dir.join(&path).parent().unwrap()).unwrap();
+        picture(&dir.join(&path), i as u8);
+        list += &format!("{path},{}\n", ["cat", "dog"][i % 2]);
+    }
+    fs::write(dir.join("list.csv"), list).unwrap();
+}
+
+/// A picture of one colour; of whichever, its file is as long.
+fn picture(path: &Path, grey: u8) {
+    image::GrayImage::from_pixel(6, 6, image::Luma([grey])).save(path).unwrap();
+}
+
+/// The batches of an epoch over the training part of a data set, as they come with a cache.
+fn batches(dataset: Dataset, path: &Path, dir: &Path, cache: CacheKind) -> Arrived {
+    let len = dataset.train.len();
+    let supply = Supply {
+        origin: Some((path.into(), String::new())),
+        readers: Some(0),
+        ..supply(cache, 1 << 30, dir)
+    };
+    let source = preparation(dataset.train, 2, 2);
+    let preparation = Preparation { validation: dataset.validation, supply, ..source };
+    let arrived = run(agenda(len, 2, len / 2), preparation, 3, |_| ());
+    assert_eq!((&arrived.error, arrived.steps.len()), (&None, len / 2));
+    arrived
+}
+
+fn opened(path: &Path) -> Dataset {
+    let data = DataConfig { image_size: Some(6), ..Default::default() };
+    let options = OpenOptions { data: Some(&data), offline: true, ..Default::default() };
+    open(path.to_str().unwrap(), &options).unwrap()
+}
+
+#[test]
+fn what_is_kept_is_not_taken_for_other_samples_of_the_same_files() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(dir.path());
+    for name in ["photos", "list.csv"] {
+        let path = dir.path().join(name);
+        let split = |seed| opened(&path).split(0.25, seed).unwrap();
+        let all = [opened(&path), split(1), split(2), split(3)];
+        let epoch = |dataset: &Dataset, cache| batches(dataset.clone(), &path, dir.path(), cache);
+        let expected = all.each_ref().map(|dataset| epoch(dataset, CacheKind::Off));
+        assert!(expected[1..].iter().any(|split| *split != expected[1]), "splits differ");
+        let found = all.each_ref().map(|dataset| epoch(dataset, CacheKind::Disk));
+        assert!(found == expected, "{name}");
+    }
+}
+
+#[test]
+fn pictures_of_a_list_that_changed_are_decoded_again() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(dir.path());
+    let list = dir.path().join("list.csv");
+    let epoch = |cache| batches(opened(&list), &list, dir.path(), cache);
+    let before = epoch(CacheKind::Disk);
+    assert!(before == epoch(CacheKind::Off));
+    let path = dir.path().join("photos/cat/4.bmp");
+    let meta = fs::metadata(&path).unwrap();
+    picture(&path, 200);
+    // The time of a change may be told in coarse steps.
+    let later = meta.modified().unwrap() + std::time::Duration::from_secs(1);
+    fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), meta.len());
+    let after = epoch(CacheKind::Disk);
+    assert!(after != before && after == epoch(CacheKind::Off));
+}
+
 fn files(dir: &Path, ending: &str) -> Vec<std::path::PathBuf> {
-    let folders = fs::read_dir(dir.join("decoded")).unwrap();
-    folders.map(|folder| folder.unwrap().path().join(format!("train.{ending}"))).collect()
+    let entries = fs::read_dir(dir.join("decoded")).unwrap().map(|entry| entry.unwrap().path());
+    let folders = entries.filter(|path| path.is_dir());
+    folders.map(|folder| folder.join(format!("train.{ending}"))).collect()
 }
 
 #[test]

@@ -251,11 +251,8 @@ fn a_lost_device_is_an_error_and_no_panic() {
     executor.submit(Pass::Train, first, Wants::default()).expect("submit");
     context.destroy();
     let second = slots.next().expect("a slot");
-    // The device may tell only when it is waited for.
-    let error = match executor.submit(Pass::Train, second, Wants::default()) {
-        Err(error) => error,
-        Ok(()) => executor.collect(LONG).expect_err("the device is gone"),
-    };
+    let error = executor.submit(Pass::Train, second, Wants::default());
+    let error = error.expect_err("the device is gone, before anybody waits for it");
     assert_eq!(error.kind().exit_code(), 4, "{error}");
     assert!(error.to_string().contains("lost"), "{error}");
     assert!(executor.collect(LONG).is_err());

@@ -230,12 +230,14 @@ impl Source for Cached {
         match &self.kept {
             Kept::Ram(ram) => {
                 if let Some(kept) = ram.get(index) {
+                    self.inner.skip(index);
                     self.hits.fetch_add(1, Relaxed);
                     return Ok(kept.lend());
                 }
             }
             Kept::Disk(disk) => {
                 if let Some(class) = disk.get(index, scratch) {
+                    self.inner.skip(index);
                     self.hits.fetch_add(1, Relaxed);
                     return Ok(Sample { input: scratch, target: Target::Class(class) });
                 }
