@@ -35,8 +35,7 @@ impl Unfinished {
         let cannot = |path: &Path, cause| durable::io_error(path, "cannot be made", cause);
         let root = durable::parent(dir);
         durable::create_folders(root)?;
-        let order = root.join(ORDER);
-        let _order = Lock::wait(&order).map_err(|cause| cannot(&order, cause))?;
+        let _order = order(root).map_err(|cause| cannot(&root.join(ORDER), cause))?;
         let folder = Temporary::beside(dir);
         durable::create_folders(folder.path())?;
         let making = folder.path().join(MAKING);
@@ -49,13 +48,14 @@ impl Unfinished {
         self.folder.path()
     }
 
-    /// Gives it its name.
-    pub fn finish(self) -> std::io::Result<()> {
+    /// Gives it its name. Until what is returned is dropped, nobody removes it.
+    pub fn finish(self) -> std::io::Result<Option<Lock>> {
         let Self { dir, folder, making } = self;
-        let _order = Lock::wait(&durable::parent(&dir).join(ORDER))?;
+        let order = order(durable::parent(&dir))?;
         std::fs::remove_file(folder.path().join(MAKING))?;
         drop(making);
-        durable::rename(folder.path(), &dir)
+        durable::rename(folder.path(), &dir)?;
+        Ok(order)
     }
 
     /// Whether `dir` is one that somebody began and nobody finishes any more; `ordered` if nobody begins or finishes one
@@ -64,6 +64,12 @@ impl Unfinished {
         let making = dir.join(MAKING);
         lock::is_free(&making) || (ordered && durable::is_temporary(dir) && !making.exists())
     }
+}
+
+/// Keeps folders of `root` from being begun, finished and removed, which is to be for moments alone: who wants to use one
+/// has the time to say so.
+pub(crate) fn order(root: &Path) -> std::io::Result<Option<Lock>> {
+    Lock::wait(&root.join(ORDER))
 }
 
 /// Removes folders of `root`, the oldest first, until those that are left take at most `bytes_max`; how much that is.
@@ -90,7 +96,10 @@ pub(crate) fn remove_oldest(
         }
         let mut gone = dir.clone().into_os_string();
         gone.push(GONE);
-        if free(&dir) && durable::rename(&dir, gone.as_ref()).is_ok() {
+        let order = order(root).ok().flatten();
+        let is_gone = order.is_some() && free(&dir) && durable::rename(&dir, gone.as_ref()).is_ok();
+        drop(order);
+        if is_gone {
             total -= bytes;
             // If this fails, the next call tries again.
             let _ = durable::remove(gone.as_ref());
@@ -101,7 +110,7 @@ pub(crate) fn remove_oldest(
 
 /// Removes what interrupted calls left, as far as that can be known.
 fn remove_left(root: &Path) {
-    let order = Lock::wait(&root.join(ORDER)).ok().flatten();
+    let order = order(root).ok().flatten();
     let ordered = order.as_ref().is_some_and(Lock::is_certain);
     for left in entries(root) {
         let is_going = left.file_name().as_encoded_bytes().ends_with(GONE.as_bytes());

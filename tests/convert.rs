@@ -240,6 +240,74 @@ fn what_is_not_its_own_is_left_alone() {
     assert!(!out.join("again").exists());
 }
 
+/// Writes a file anew. Its time becomes a later one for certain, since it may be told in coarse steps.
+fn overwrite(path: &Path, bytes: &[u8]) {
+    let later = fs::metadata(path).unwrap().modified().unwrap() + Duration::from_secs(1);
+    fs::write(path, bytes).unwrap();
+    fs::File::options().write(true).open(path).unwrap().set_modified(later).unwrap();
+}
+
+/// Converts what lies at `path`, changes `file`, and expects that the shards are no longer those of the same data.
+fn refused_after_change(path: &Path, file: &Path, bytes: &[u8], out: &Path) {
+    let open = || open_path(path).unwrap();
+    let made = run(&open(), out, &of(2)).unwrap();
+    assert_eq!(run(&open(), out, &of(2)).unwrap().kept, made.shards);
+    overwrite(file, bytes);
+    let error = run(&open(), out, &of(2)).unwrap_err().to_string();
+    assert!(error.contains("holds shards of other data"), "{}: {error}", file.display());
+}
+
+#[test]
+fn files_beside_what_is_converted_are_part_of_it() {
+    let dir = tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let idx = |kind: u8, dims: &[u32], data: &[u8]| -> Vec<u8> {
+        let dims = dims.iter().flat_map(|dim| dim.to_be_bytes());
+        [0, 0, 8, kind].into_iter().chain(dims).chain(data.iter().copied()).collect()
+    };
+    let (images, labels) = (path("a-images-idx3-ubyte"), path("a-labels-idx1-ubyte"));
+    fs::write(&images, idx(3, &[4, 2, 2], &[7; 16])).unwrap();
+    fs::write(&labels, idx(1, &[4], &[0, 1, 2, 1])).unwrap();
+    refused_after_change(&images, &labels, &idx(1, &[4], &[0, 1, 2, 2]), &path("of-labels"));
+    // Images of a test part from elsewhere, of the same length, with the same labels and the same mean.
+    let elsewhere = path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let test = elsewhere.join("b-images-idx3-ubyte");
+    let mut pixels: [u8; 16] = std::array::from_fn(|i| i as u8);
+    fs::write(&test, idx(3, &[4, 2, 2], &pixels)).unwrap();
+    fs::write(elsewhere.join("b-labels-idx1-ubyte"), idx(1, &[4], &[0, 1, 2, 1])).unwrap();
+    let both = || {
+        let test = Some(open_path(&test).unwrap().train);
+        Dataset { test, ..open_path(&images).unwrap() }
+    };
+    run(&both(), &path("of-both"), &of(2)).unwrap();
+    run(&both(), &path("of-both"), &of(2)).unwrap();
+    pixels.swap(0, 1);
+    overwrite(&test, &idx(3, &[4, 2, 2], &pixels));
+    let error = run(&both(), &path("of-both"), &of(2)).unwrap_err().to_string();
+    assert!(error.contains("holds shards of other data"), "{error}");
+    // A list, whose own file stays as it is.
+    let bmp = |grey: u8| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let picture = image::GrayImage::from_pixel(2, 2, image::Luma([grey]));
+        picture.write_to(&mut bytes, image::ImageFormat::Bmp).unwrap();
+        bytes.into_inner()
+    };
+    let mut list = String::from("path,label\n");
+    for i in 0..4 {
+        fs::write(path(&format!("{i}.bmp")), bmp(i)).unwrap();
+        list += &format!("{i}.bmp,{}\n", ["cat", "dog"][usize::from(i % 2)]);
+    }
+    fs::write(path("list.csv"), list).unwrap();
+    refused_after_change(&path("list.csv"), &path("2.bmp"), &bmp(9), &path("of-list"));
+    // Shards that a pattern stands for.
+    let shards = path("of-list").join("train");
+    let pattern = shards.join("shard-{000000..000001}.tar");
+    let shard = shards.join("shard-000001.tar");
+    let bytes = fs::read(&shard).unwrap();
+    refused_after_change(&pattern, &shard, &bytes, &path("of-pattern"));
+}
+
 #[test]
 fn the_reader_holds_shards_against_the_manifest() {
     let dir = tempdir().unwrap();

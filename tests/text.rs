@@ -53,6 +53,7 @@ fn refused(output: &Output, code: i32) -> String {
 mod tokens {
     use inflight::source::{self, DataConfig, Dataset, OpenOptions, Source, Target};
     use inflight::tokenizer::Tokenizer;
+    use inflight::tokenizer::text::{Text, kept_shards};
 
     use super::*;
 
@@ -190,6 +191,32 @@ mod tokens {
     }
 
     #[test]
+    fn tokens_stay_as_long_as_a_data_set_is_open() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (cache, texts) = (folder.path().join("cache"), folder.path().join("texts"));
+        fs::create_dir(&texts).expect("creates");
+        let text = fs::read_to_string(SHAKESPEARE).expect("is in-tree");
+        let other = folder.path().join("other.txt");
+        for (path, range) in [
+            (texts.join("train.txt"), 0..6000),
+            (texts.join("val.txt"), 6000..9000),
+            (other.clone(), 9000..12_000),
+        ] {
+            fs::write(path, &text[range]).expect("writes");
+        }
+        let opened = open(&texts, Some("gpt2"), &cache).expect("opens");
+        let all = || {
+            [&opened.train, opened.validation.as_ref().expect("is held out")]
+                .map(|source| windows(&**source))
+        };
+        let before = all();
+        let gpt2 = Tokenizer::open("gpt2").expect("in-tree");
+        let root = cache.join("tokens");
+        kept_shards(&[Text::whole(&other)], &gpt2, &root, 0).expect("tokens");
+        assert!(all() == before);
+    }
+
+    #[test]
     fn text_without_shards_gives_the_samples_that_shards_give() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let cache = folder.path().join("cache");
@@ -217,14 +244,14 @@ mod tokens {
         // What was tokenized once is there; what has changed is tokenized anew.
         let kept = || -> Vec<PathBuf> {
             let entries = fs::read_dir(cache.join("tokens")).expect("is there");
-            entries.map(|entry| entry.expect("reads").path()).collect()
+            entries.map(|entry| entry.expect("reads").path()).filter(|path| path.is_dir()).collect()
         };
         let before = kept();
         assert_eq!(before.len(), 2);
         // Of a file of tokens: the manifest's time tells when they were used last.
         let modified = |path: &PathBuf| {
             let files = fs::read_dir(path).expect("is there").map(|entry| entry.expect("reads"));
-            let mut shards = files.filter(|file| file.file_name() != "manifest.json");
+            let mut shards = files.filter(|file| file.path().extension() == Some("bin".as_ref()));
             shards.next().expect("a shard").metadata().and_then(|metadata| metadata.modified())
         };
         let times: Vec<_> = before.iter().map(|path| modified(path).expect("is there")).collect();

@@ -20,6 +20,7 @@ use crate::sampler::{Sampler, SamplingConfig};
 use crate::source::cache::CacheKind;
 use crate::source::fetch::default_cache_dir;
 use crate::source::supply::Supply;
+use crate::source::tokens;
 use crate::source::{DataConfig, ENDLESS, Source};
 use crate::train::book::SKIPPED_IN_A_ROW_MAX;
 use crate::train::checkpoint::{Cadence, KEEP_MIN, Metric};
@@ -294,10 +295,25 @@ impl RunConfig {
         self.validate_pipeline()?;
         self.data.validate()?;
         self.sampling.validate()?;
+        self.validate_split()?;
         let mut transforms = self.transforms.iter().chain(&self.eval_transforms);
         transforms.try_for_each(TransformConfig::validate)?;
         self.optimizer.validate()?;
         self.schedule().validate()
+    }
+
+    /// Windows that overlap are no samples to hold some of out: the others show what is in them.
+    fn validate_split(&self) -> Result<()> {
+        let context = self.data.context.unwrap_or(tokens::CONTEXT);
+        let stride = self.data.stride.unwrap_or(context);
+        if self.sampling.val_split.is_none() || stride >= context {
+            return Ok(());
+        }
+        let message = format!(
+            "found it with --stride {stride}, below the context of {context}: what is held out would be trained on"
+        );
+        Err(Error::config("--val-split", message)
+            .hint("inflight tokenize --val-share 0.1, or a folder with train.txt and val.txt"))
     }
 
     fn validate_length(&self) -> Result<()> {

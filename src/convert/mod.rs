@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::permutation::Permutation;
 use crate::source::shard_manifest::{self, ShardEntry, ShardManifest};
 use crate::source::{Dataset, Source};
+pub(crate) use plan::WORK;
 use plan::{Folder, Plan, SplitPlan, State};
 #[cfg(feature = "parquet")]
 use table::RawTable;

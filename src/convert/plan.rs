@@ -14,8 +14,9 @@ use crate::durable;
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::source::blob::Stamp;
+use crate::source::identity::add_samples;
 use crate::source::shard_manifest::{ShardEntry, ShardManifest, VERSION, hex};
-use crate::source::{Dataset, Source, SourceInfo};
+use crate::source::{Dataset, Encoding, Source, SourceInfo, Target};
 
 /// How shards are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,7 +210,24 @@ fn expect_outside(dataset: &Dataset, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A hash of what the data set is: of its files the names, lengths and times of change.
+/// Adds the samples of a source that lie in memory: files that they came from, as labels beside images, are not known any
+/// more.
+fn add_memory(source: &dyn Source, add: &mut impl FnMut(&[u8])) -> Result<()> {
+    if source.encoding() != Encoding::Raw || source.waits() {
+        return Ok(());
+    }
+    let mut scratch = Vec::new();
+    for index in (0..source.len()).filter(|&index| source.file_of(index).is_none()) {
+        let sample = source.read(index, &mut scratch)?;
+        add(sample.input);
+        if let Target::Values(values) = sample.target {
+            values.iter().for_each(|value| add(&value.to_le_bytes()));
+        }
+    }
+    Ok(())
+}
+
+/// A hash of what the data set is: its samples, and of its files the names, lengths and times of change.
 fn fingerprint(dataset: &Dataset) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
@@ -218,6 +236,8 @@ fn fingerprint(dataset: &Dataset) -> Result<String> {
     };
     for (name, source) in splits(dataset) {
         add(name.as_bytes());
+        add_samples(&**source, &dataset.path, &mut add);
+        add_memory(&**source, &mut add)?;
         add(&serde_json::to_vec(source.spec()).expect("plain data are JSON"));
         // Not the name: the same path can be written in several ways.
         let SourceInfo { class_names, mean, std, .. } = source.info();
@@ -265,7 +285,7 @@ pub(super) enum State {
 }
 
 /// What a conversion keeps for itself until it is finished: its plan, and a line on each shard that is.
-const WORK: &str = ".convert";
+pub(crate) const WORK: &str = ".convert";
 
 impl Folder {
     /// Makes the folder, or finds there what a conversion by the same plan has left.

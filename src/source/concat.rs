@@ -1,5 +1,6 @@
 //! Sources one after the other, as one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::batch::SampleSpec;
@@ -85,6 +86,11 @@ impl Source for Concat {
     fn origin(&self, index: usize) -> Option<String> {
         let (part, index) = self.place(index)?;
         part.origin(index)
+    }
+
+    fn file_of(&self, index: usize) -> Option<(PathBuf, u64)> {
+        let (part, index) = self.place(index)?;
+        part.file_of(index)
     }
 
     fn prefetch(&self, indices: &[usize]) -> Result<()> {

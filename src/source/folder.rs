@@ -117,6 +117,10 @@ impl Source for Folder {
         (index < self.len()).then(|| self.path(index).display().to_string())
     }
 
+    fn file_of(&self, index: usize) -> Option<(PathBuf, u64)> {
+        (index < self.len()).then(|| (self.path(index), 0))
+    }
+
     fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
         let stamp = self
             .stamps

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::cache::{Budget, CACHE_BYTES, CacheCounts, CacheKind, Cached, Folder};
+use super::identity::add_samples;
 use super::read_ahead::{ReadAhead, Room};
 use super::{Encoding, Source};
 use crate::batch::TargetSpec;
@@ -130,7 +131,7 @@ impl Supply {
         }
         let ram = Budget::new(bytes);
         let folder = match self.cache {
-            CacheKind::Disk => Some(self.folder(&*train, bytes)?),
+            CacheKind::Disk => Some(self.folder(&*train, validation.as_deref(), bytes)?),
             CacheKind::Off | CacheKind::Ram => None,
         };
         let mut cache = |source: Arc<dyn Source>, name: &str| -> Result<Arc<dyn Source>> {
@@ -149,7 +150,12 @@ impl Supply {
         Ok((train, validation.transpose()?))
     }
 
-    fn folder(&self, source: &dyn Source, bytes: u64) -> Result<Arc<Folder>> {
+    fn folder(
+        &self,
+        source: &dyn Source,
+        validation: Option<&dyn Source>,
+        bytes: u64,
+    ) -> Result<Arc<Folder>> {
         let refuse = |message: String| Err(Error::config("--cache", message).hint("--cache ram"));
         if !matches!(source.spec().target, TargetSpec::Class { .. }) {
             return refuse("disk keeps samples with a class, found other targets".into());
@@ -162,12 +168,20 @@ impl Supply {
         let mut hash = Sha256::new();
         let info = source.info();
         hash.update(format!(
-            "1 {settings} {} {:?} {:?}",
+            "2 {settings} {} {:?} {:?}",
             info.name,
             info.class_names,
             source.spec()
         ));
         hash_files(path, &mut hash)?;
+        // Samples are kept by their numbers, which are others where others are held out.
+        let mut add = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        for part in std::iter::once(source).chain(validation) {
+            add_samples(part, path, &mut add);
+        }
         let key: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         Folder::open(root, &key, bytes)
     }

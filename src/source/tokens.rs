@@ -6,11 +6,13 @@
 //! at most once. Either way the order is a function of (seed, epoch, index), and nothing is read but the windows.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::error::{Error, Result};
+use crate::lock::Lock;
 use crate::source::blob::{Blob, LocalFile};
 use crate::source::resident::no_such_sample;
 use crate::source::{Sample, Source, SourceInfo, Target};
@@ -54,6 +56,8 @@ pub struct TokenFile {
     width: Width,
     /// Number of different tokens, where the file says.
     vocabulary: Option<usize>,
+    /// Keeps the file from being removed, where it is one that can be made again.
+    _in_use: Option<Arc<Lock>>,
 }
 
 /// How long the header of llm.c's files is.
@@ -79,6 +83,7 @@ impl TokenFile {
                 tokens: file.len(),
                 width: Width::U8,
                 vocabulary: Some(256),
+                _in_use: None,
                 file,
             }),
         }
@@ -90,6 +95,11 @@ impl TokenFile {
         self.offset += skip * self.width.bytes() as u64;
         self.tokens = (self.tokens - skip).min(take.unwrap_or(u64::MAX));
         self
+    }
+
+    /// The same file, which `in_use` keeps where it is for as long as this is there.
+    pub(crate) fn used_by(self, in_use: Option<Arc<Lock>>) -> Self {
+        Self { _in_use: in_use, ..self }
     }
 
     fn bin(file: LocalFile) -> Result<Self> {
@@ -120,7 +130,7 @@ impl TokenFile {
             return Err(Error::data(file.name(), message).hint("tokenizing or copying it again"));
         }
         let (offset, vocabulary) = (LLM_C_HEADER_BYTES, Some(vocabulary));
-        Ok(Self { file, offset, tokens, width, vocabulary })
+        Ok(Self { file, offset, tokens, width, vocabulary, _in_use: None })
     }
 
     /// Tokens and nothing else from `offset` on.
@@ -131,7 +141,8 @@ impl TokenFile {
             return Err(Error::data(file.name(), message)
                 .hint("tokens as little-endian u16, or llm.c's header before others"));
         }
-        Ok(Self { tokens: bytes / size, file, offset, width, vocabulary: None })
+        let tokens = bytes / size;
+        Ok(Self { tokens, file, offset, width, vocabulary: None, _in_use: None })
     }
 
     fn npy(file: LocalFile) -> Result<Self> {
@@ -147,7 +158,7 @@ impl TokenFile {
                 format!("found {} bytes, expected {tokens} tokens from byte {offset}", file.len());
             return Err(Error::data(file.name(), message).hint("saving it again with np.save"));
         }
-        Ok(Self { file, offset, tokens, width, vocabulary: None })
+        Ok(Self { file, offset, tokens, width, vocabulary: None, _in_use: None })
     }
 }
 

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Tokenizer;
 use super::text::{Text, io_error};
-use crate::durable::replace_file;
+use crate::durable::{self, replace_file};
 use crate::error::{Error, Result};
+use crate::lock::{self, Lock};
 
 /// The file that says what the shards are.
 pub const MANIFEST: &str = "manifest.json";
@@ -85,9 +86,11 @@ pub fn write(
     out: &Path,
     options: ShardOptions,
 ) -> Result<TokenManifest> {
-    prepare(out, options)?;
+    let making = prepare(out, options)?;
     let name = Some(kept(name, out)?);
-    fill(&whole(files), tokenizer, name, out, options)
+    let manifest = fill(&whole(files), tokenizer, name, out, options)?;
+    finish(making, out)?;
+    Ok(manifest)
 }
 
 /// Learns a byte-pair encoding of `tokens` tokens from what `files` hold for training, leaves it as `tokenizer.json` in the
@@ -103,7 +106,7 @@ pub fn write_with_new_bpe(
 ) -> Result<TokenManifest> {
     #[cfg(feature = "tokenizers")]
     {
-        prepare(out, options)?;
+        let making = prepare(out, options)?;
         let texts = whole(files);
         let kept = out.join(TOKENIZER);
         let learned = texts.iter().map(|text| {
@@ -113,7 +116,9 @@ pub fn write_with_new_bpe(
         });
         super::train::train(learned, tokens, &kept)?;
         let tokenizer = Tokenizer::open(&kept.display().to_string())?;
-        fill(&texts, &tokenizer, Some(TOKENIZER.into()), out, options)
+        let manifest = fill(&texts, &tokenizer, Some(TOKENIZER.into()), out, options)?;
+        finish(making, out)?;
+        Ok(manifest)
     }
     #[cfg(not(feature = "tokenizers"))]
     {
@@ -123,17 +128,34 @@ pub fn write_with_new_bpe(
     }
 }
 
-/// Checks the settings and makes the folder, which must hold nothing.
-fn prepare(out: &Path, options: ShardOptions) -> Result<()> {
+/// In a folder that is being written: what is there without it is whole.
+pub(crate) const MAKING: &str = ".tokenize";
+
+/// Checks the settings and makes the folder, which must hold nothing but what an earlier call had begun.
+fn prepare(out: &Path, options: ShardOptions) -> Result<Lock> {
     if !(0.0..1.0).contains(&options.val_share) {
         let message = format!("found {}, expected 0 up to, not including, 1", options.val_share);
         return Err(Error::config("--val-share", message));
     }
+    let making = out.join(MAKING);
+    if lock::is_free(&making) {
+        durable::remove(out).map_err(|e| io_error(out, e))?;
+    }
     if out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        let message = format!("{} holds something already", out.display());
+        let found = if making.exists() { "what is being written" } else { "something already" };
+        let message = format!("{} holds {found}", out.display());
         return Err(Error::config("--out", message).hint("a folder of another name"));
     }
-    std::fs::create_dir_all(out).map_err(|e| io_error(out, e))
+    std::fs::create_dir_all(out).map_err(|e| io_error(out, e))?;
+    let lock = Lock::hold(&making).map_err(|e| io_error(&making, e))?;
+    lock.ok_or_else(|| Error::config("--out", format!("{} is being written", out.display())))
+}
+
+/// Lets the folder be opened.
+fn finish(making: Lock, out: &Path) -> Result<()> {
+    let path = out.join(MAKING);
+    drop(making);
+    std::fs::remove_file(&path).map_err(|e| io_error(&path, e))
 }
 
 fn whole(files: &[PathBuf]) -> Vec<Text> {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
@@ -11,6 +12,7 @@ use super::Tokenizer;
 use super::shards::{self, MANIFEST, ShardOptions};
 use crate::error::{Error, Result, Stage};
 use crate::kept::{self, Unfinished};
+use crate::lock::Lock;
 
 /// A document: a file or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,10 +70,22 @@ pub(super) fn io_error(path: &Path, error: std::io::Error) -> Error {
 /// Bytes that the tokens of all texts together may take where they are kept.
 pub const KEPT_BYTES: u64 = 4 << 30;
 
+/// In a folder of tokens: held, shared, by whoever uses them.
+const LOCK: &str = "lock";
+
+/// Shards that nobody removes for as long as this is there.
+#[derive(Debug)]
+pub struct KeptShards {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// None where nothing can be written, so that they are read as they are.
+    pub(crate) in_use: Option<Arc<Lock>>,
+}
+
 /// The shards of `texts`, which lie below `root` in a folder of their own: made now, or by an earlier call with the same
 /// texts and tokenizer. They are the same as [`shards::write`] makes of the same texts, and as little is in memory at once.
 /// Before new ones are made, those of other texts are removed that were used the longest ago, until they take no more than
-/// `bytes_max`; who has them open reads on.
+/// `bytes_max`; those in use stay.
 ///
 /// # Errors
 /// When a text cannot be read or is no UTF-8, or the folder cannot be written.
@@ -80,20 +94,12 @@ pub fn kept_shards(
     tokenizer: &Tokenizer,
     root: &Path,
     bytes_max: u64,
-) -> Result<Vec<PathBuf>> {
+) -> Result<KeptShards> {
     let dir = root.join(key(texts, tokenizer)?);
-    if !dir.join(MANIFEST).is_file() {
-        let used = |dir: &Path| std::fs::metadata(dir.join(MANIFEST)).ok()?.modified().ok();
-        kept::remove_oldest(root, bytes_max, used, |_| true);
-        let new = Unfinished::begin(&dir)
-            .map_err(|e| e.at(Stage::Source).hint("INFLIGHT_DATA set to a folder with space"))?;
-        shards::fill(texts, tokenizer, None, new.path(), ShardOptions::default())?;
-        match new.finish() {
-            // Another process was faster.
-            Err(_) if dir.join(MANIFEST).is_file() => {}
-            renamed => renamed.map_err(|e| io_error(&dir, e))?,
-        }
-    }
+    let in_use = match find(root, &dir) {
+        Some(in_use) => in_use,
+        None => make(texts, tokenizer, root, &dir, bytes_max)?,
+    };
     let manifest = dir.join(MANIFEST);
     // When it was used last is a matter of tidiness alone.
     let _ = File::options()
@@ -104,7 +110,44 @@ pub fn kept_shards(
     let manifest: shards::TokenManifest = serde_json::from_slice(&json).map_err(|e| {
         Error::data(manifest.display(), "is damaged").hint("removing its folder").caused_by(e)
     })?;
-    Ok(manifest.shards.into_iter().map(|shard| dir.join(shard.file)).collect())
+    let files = manifest.shards.into_iter().map(|shard| dir.join(shard.file)).collect();
+    Ok(KeptShards { files, in_use: in_use.map(Arc::new) })
+}
+
+/// Finds the tokens in `dir`, and keeps them from being removed.
+fn find(root: &Path, dir: &Path) -> Option<Option<Lock>> {
+    // Where nothing is, nothing is to be made for looking.
+    dir.join(MANIFEST).is_file().then_some(())?;
+    let _order = kept::order(root);
+    dir.join(MANIFEST).is_file().then(|| hold(dir))
+}
+
+/// Makes tokens in `dir`, and keeps them from being removed.
+fn make(
+    texts: &[Text],
+    tokenizer: &Tokenizer,
+    root: &Path,
+    dir: &Path,
+    bytes_max: u64,
+) -> Result<Option<Lock>> {
+    let used = |dir: &Path| std::fs::metadata(dir.join(MANIFEST)).ok()?.modified().ok();
+    // Folders of earlier versions have no such file until somebody asks for it.
+    let is_free = |lock: Lock| lock.is_certain();
+    let free = |dir: &Path| Lock::hold(&dir.join(LOCK)).is_ok_and(|lock| lock.is_some_and(is_free));
+    kept::remove_oldest(root, bytes_max, used, free);
+    let new = Unfinished::begin(dir)
+        .map_err(|e| e.at(Stage::Source).hint("INFLIGHT_DATA set to a folder with space"))?;
+    shards::fill(texts, tokenizer, None, new.path(), ShardOptions::default())?;
+    match new.finish() {
+        Ok(_order) => Ok(hold(dir)),
+        // Another process was faster.
+        Err(e) => find(root, dir).ok_or_else(|| io_error(dir, e)),
+    }
+}
+
+/// Says that a folder is in use, while folders are kept in order so that nobody removes it meanwhile.
+fn hold(dir: &Path) -> Option<Lock> {
+    Lock::share(&dir.join(LOCK)).ok().flatten()
 }
 
 /// A name for the tokens of texts: they change with the files' paths, lengths and times, and with the tokenizer.
@@ -137,6 +180,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tokens_in_use_stay() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let root = dir.path().join("tokens");
+        let tokenizer = Tokenizer::open("bytes").expect("is known");
+        let made = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, name.repeat(5_000)).expect("writes");
+            kept_shards(&[Text::whole(&path)], &tokenizer, &root, 0).expect("tokens")
+        };
+        let is_there = |shards: &KeptShards| shards.files.iter().all(|file| file.is_file());
+        // The tokens of a data set's training part, then those of the part that it is validated with.
+        let [train, held] = ["train", "held"].map(made);
+        assert!(is_there(&train) && is_there(&held));
+        // Found again, they are in use as those that were made.
+        let text = [Text::whole(&dir.path().join("train"))];
+        let again = kept_shards(&text, &tokenizer, &root, 0).expect("tokens");
+        assert_eq!(again.files, train.files);
+        drop((train, held));
+        let other = made("other");
+        assert!(is_there(&again) && is_there(&other));
+        // A folder of an earlier version has no file that could be held, and nobody uses it.
+        let folder = |shards: &KeptShards| shards.files[0].parent().map(Path::to_path_buf);
+        let [again, other] = [again, other].map(|shards| folder(&shards).expect("a folder"));
+        std::fs::remove_file(other.join(LOCK)).expect("is there");
+        let last = made("last");
+        assert!(is_there(&last) && !again.exists() && !other.exists());
+    }
+
+    #[test]
     fn tokens_used_the_longest_ago_make_room() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let root = dir.path().join("tokens");
@@ -147,7 +219,7 @@ mod tests {
                 std::fs::write(&path, name.repeat(5_000)).expect("writes");
             }
             let shards = kept_shards(&[Text::whole(&path)], &tokenizer, &root, bytes_max);
-            shards.expect("tokens").remove(0)
+            shards.expect("tokens").files.remove(0)
         };
         // Folders of other things are left alone.
         std::fs::create_dir_all(root.join("mine")).expect("writes");

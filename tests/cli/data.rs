@@ -206,3 +206,48 @@ fn samples_can_be_drawn_in_other_ways() {
     let line = "train line.csv --target y --task regress --model mlp --device cpu --balance";
     desk.refused(line, 2, &["--balance", "expected classes"]);
 }
+
+#[test]
+fn what_is_not_finished_is_no_data_set() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("a.txt"), "the cat sat on the mat ".repeat(100)).expect("writes");
+    std::fs::write(desk.path("bad.txt"), b"caf\xe9").expect("writes");
+    let tokenize = "tokenize a.txt bad.txt --tokenizer bytes --shard-tokens 1000 --out tok";
+    desk.refused(tokenize, 3, &["bad.txt"]);
+    let train = |path: &str| {
+        format!(
+            "train {path} --model gpt-nano --context 16 --steps 1 --no-eval --device cpu --dry-run"
+        )
+    };
+    let unfinished = ["tok: holds what an inflight tokenize has not finished", "once more"];
+    desk.refused(&train("tok"), 3, &unfinished);
+    desk.refused(&train("tok/train-00000.bin"), 3, &unfinished);
+    std::fs::write(desk.path("bad.txt"), "good again").expect("writes");
+    desk.ok(tokenize);
+    desk.run(&train("tok"), 0);
+    desk.refused(tokenize, 2, &["holds something already"]);
+
+    std::fs::create_dir_all(desk.path("sh/.convert")).expect("a folder");
+    std::fs::create_dir_all(desk.path("sh/train")).expect("a folder");
+    std::fs::write(desk.path("sh/train/shard-000000.tar"), [0; 1024]).expect("writes");
+    let unfinished = ["sh: holds what an inflight convert has not finished"];
+    for path in ["sh", "sh/train", "sh/train/shard-000000.tar"] {
+        desk.refused(&train(path), 3, &unfinished);
+    }
+}
+
+#[test]
+fn what_is_shown_of_a_text_is_checked_before_the_training() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("a.txt"), "the cat sat on the mat ".repeat(100)).expect("writes");
+    let gpt = "train a.txt --model gpt-nano --context 16 --steps 2 --device cpu --out run";
+    let long = "x".repeat(17);
+    let prompt = ["--sample-prompt: found 17 tokens, expected at most the 16"];
+    desk.refused(&format!("{gpt} --sample-prompt {long}"), 2, &prompt);
+    let tokens = ["--sample-tokens: found 0, expected at least 1"];
+    desk.refused(&format!("{gpt} --sample-prompt x --sample-tokens 0"), 2, &tokens);
+    assert!(!desk.path("run").exists(), "no folder was made");
+    // Windows that overlap show what is in each other.
+    let parts = ["--val-split: found it with --stride 4, below the context of 16"];
+    desk.refused(&format!("{gpt} --stride 4 --val-split 0.1"), 2, &parts);
+}

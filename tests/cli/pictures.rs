@@ -40,6 +40,20 @@ fn a_run_meets_no_classes_that_mean_something_else() {
 }
 
 #[test]
+fn more_pictures_would_hold_out_others() {
+    let desk = Desk::new();
+    write_pictures(&desk, "pictures", ["cat", "dog"], 10);
+    let fast = "--device cpu --json";
+    let split = "--model mlp --batch-size 5 --steps 2 --val-split 0.2 --out run";
+    desk.json(&format!("train pictures {split} {fast}"), 0);
+    write_pictures(&desk, "pictures", ["cat", "dog"], 15);
+    let parts = ["24 samples", "the run had", "16 samples", "samples it was trained on"];
+    desk.refused(&format!("train --resume run --steps 3 {fast}"), 2, &parts);
+    let parts = ["found 24 samples beside those held out, the run had 16"];
+    desk.refused(&format!("eval run --split val {fast}"), 3, &parts);
+}
+
+#[test]
 fn damaged_pictures_are_replaced_within_a_budget() {
     let desk = Desk::new();
     for class in ["dark", "light"] {

@@ -53,13 +53,60 @@ fn a_run_is_not_validated_with_what_it_was_trained_on() {
         let parts = [found, had, "validated with samples it was trained on"];
         desk.refused(&format!("train --resume {line}"), 2, &parts);
     };
-    let had = "the run had --val-split 0.1 --seed 0";
+    let had = "the run had --val-split 0.1 --seed 0 and 7,200 samples";
     refused("split --seed 7", "found --val-split 0.1 --seed 7", had);
-    refused("split --val-split 0.2", "found --val-split 0.2 --seed 0", had);
+    refused("split --val-split 0.2", "found --val-split 0.2 --seed 0 and 6,400 samples", had);
     refused(
         "whole --val-split 0.1",
         "found --val-split 0.1 --seed 0",
         "the run had no --val-split",
     );
     desk.json("train --resume split --steps 3 --json", 0);
+}
+
+#[test]
+fn a_finished_run_keeps_what_was_measured() {
+    let desk = Desk::new();
+    desk.json(&format!("train fashion-mnist-10k {SMALL} --steps 4 --out run"), 0);
+    let files = ["summary.json", "verdict.json", "metrics.jsonl", "config.toml"];
+    let read = || files.map(|name| std::fs::read(desk.path(&format!("run/{name}"))).expect(name));
+    let before = read();
+    let (stdout, told) = desk.run("train --resume run --json", 0);
+    assert!(told.contains("run is finished after 4 steps"), "{told}");
+    let done: Value = serde_json::from_str(&stdout).expect("a line of JSON");
+    assert_eq!((&done["event"], &done["steps"]), (&"done".into(), &4.into()));
+    assert!(done["samples_per_s"].as_f64() > Some(0.0), "{done}");
+    assert!(read() == before, "a file has changed");
+    let more = desk.json("train --resume run --steps 5 --json", 0);
+    assert_eq!(events(&more, "step").len(), 1);
+}
+
+#[test]
+fn a_configuration_is_not_passed_over() {
+    let desk = Desk::new();
+    desk.json(&format!("train fashion-mnist-10k {SMALL} --steps 2 --out run"), 0);
+    for line in ["train nowhere.toml --resume run", "train nowhere.toml --resume"] {
+        desk.refused(line, 2, &["found nowhere.toml with --resume", "flags for what is to change"]);
+    }
+}
+
+#[cfg(feature = "tokenizers")]
+#[test]
+fn a_run_meets_no_tokens_that_mean_something_else() {
+    let desk = Desk::new();
+    for (name, words) in [("a", "the cat sat on the mat "), ("b", "a dog dug in some mud, ")] {
+        std::fs::write(desk.path(&format!("{name}.txt")), words.repeat(100)).expect("writes");
+        desk.ok(&format!("tokenize {name}.txt --train-bpe 260 --val-share 0.2 --out {name}"));
+    }
+    let fast = "--device cpu --json";
+    let gpt = "--model gpt-nano --context 16 --batch-size 2 --steps 2";
+    desk.json(&format!("train a {gpt} --out run {fast}"), 0);
+    desk.json(&format!("eval run --dataset a {fast}"), 0);
+    let kept = std::fs::read(desk.path("run/tokenizer.json")).expect("a tokenizer");
+    desk.refused(&format!("eval run --dataset b {fast}"), 3, &["found tokens of", "the run had"]);
+    std::fs::remove_dir_all(desk.path("a")).expect("removes");
+    std::fs::rename(desk.path("b"), desk.path("a")).expect("renames");
+    let resume = format!("train --resume run --steps 3 {fast}");
+    desk.refused(&resume, 3, &["found tokens of", "the run had"]);
+    assert_eq!(std::fs::read(desk.path("run/tokenizer.json")).expect("a tokenizer"), kept);
 }

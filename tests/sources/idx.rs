@@ -88,6 +88,51 @@ fn statistics_of_the_training_split_normalise_both() {
     }
 }
 
+/// Adds a pair of files with images of one shade, one for each label.
+fn add_pair(folder: &Path, name: &str, shade: u8, labels: &[u8]) {
+    let count = labels.len() as u32;
+    let images = [header(3, &[count, 2, 3]), vec![shade; 6 * labels.len()]].concat();
+    fs::write(folder.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
+    let labels = [header(1, &[count]), labels.to_vec()].concat();
+    fs::write(folder.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
+}
+
+#[test]
+fn names_tell_the_split_of_a_pair() {
+    let dir = tempdir().unwrap();
+    add_pair(dir.path(), "latest", 1, &[1, 2, 3]);
+    add_pair(dir.path(), "t10k", 2, &[4]);
+    add_pair(dir.path(), "my-Validation", 3, &[5, 6]);
+    let found = open_path(dir.path()).unwrap();
+    let shades = |source: &dyn Source| {
+        let samples = read_all(source);
+        (samples[0].0[0], samples.len())
+    };
+    assert_eq!(shades(&*found.train), (1, 3));
+    assert_eq!(shades(&**found.test.as_ref().unwrap()), (2, 1));
+    let validation = found.validation.expect("a part to validate with");
+    assert_eq!(shades(&*validation), (3, 2));
+    assert_eq!(validation.info().mean, found.train.info().mean);
+    // One file alone is still opened alone.
+    let path = dir.path().join("my-Validation-images-idx3-ubyte");
+    assert_eq!(shades(&*open_path(&path).unwrap().train), (3, 2));
+}
+
+#[test]
+fn a_second_pair_of_a_split_is_refused() {
+    let dir = tempdir().unwrap();
+    add_pair(dir.path(), "emnist-letters-train", 1, &[1, 2]);
+    add_pair(dir.path(), "emnist-digits-train", 1, &[1, 2]);
+    let path = |name: &str| dir.path().join(format!("emnist-{name}-train-images-idx3-ubyte"));
+    let message = format!(
+        "{{}}: found a second pair of files of the train split beside {}, expected one; \
+         try a folder for each data set, or the path of one images file",
+        path("digits").display()
+    );
+    assert_refusal(dir.path(), &path("letters"), &message);
+    assert_eq!(open_path(&path("letters")).unwrap().train.len(), 2);
+}
+
 #[test]
 fn a_file_cut_short_is_refused() {
     let (dir, images_path, _) = folder(&images()[..40], &labels(), "");

@@ -78,6 +78,35 @@ fn classes_and_files_have_a_stable_order() {
 }
 
 #[test]
+fn folders_of_parts_are_told_by_their_names() {
+    let root_of = |names: &[&str]| {
+        let dir = tempfile::tempdir().expect("a folder");
+        names.iter().for_each(|name| picture(&dir.path().join(name), 8, 6, 100));
+        dir
+    };
+    let opened = |names: &[&str]| {
+        let dir = root_of(names);
+        open_with(dir.path(), DataConfig::default()).expect("a folder of images")
+    };
+    let found =
+        opened(&["Training/cat/1.png", "Training/dog/1.png", "Testing/dog/1.png", "VAL/cat/1.png"]);
+    assert_eq!(found.train.info().class_names, ["cat", "dog"]);
+    assert_eq!((found.train.len(), found.test.map(|test| test.len())), (2, Some(1)));
+    assert_eq!(found.validation.map(|validation| validation.len()), Some(1));
+    // Among others such a name may be that of a class.
+    let found = opened(&["exam/1.png", "test/1.png"]);
+    assert_eq!(found.train.info().class_names, ["exam", "test"]);
+    let found = opened(&["Bus/1.png", "Train/1.png"]);
+    assert_eq!(found.train.info().class_names, ["Bus", "Train"]);
+    let dir = root_of(&["test/cat/1.png", "val/cat/1.png"]);
+    let error = refusal(dir.path());
+    assert!(error.contains("found only ") && error.contains("expected a folder train"), "{error}");
+    let dir = root_of(&["train/cat/1.png", "test/cat/1.png", "Testing/cat/1.png"]);
+    let error = refusal(dir.path());
+    assert!(error.contains("found a second folder of the part "), "{error}");
+}
+
+#[test]
 fn the_shape_is_what_is_asked_for_or_what_the_files_have() {
     let dir = tempfile::tempdir().expect("a folder");
     let root = dir.path();

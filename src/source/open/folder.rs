@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::splits::Splits;
 use super::{Candidate, Dataset, Format, OpenOptions};
 use crate::error::{Error, Result};
 use crate::source::Source;
@@ -12,52 +13,58 @@ use crate::source::folder::{Folder, has_images, subfolders};
 pub(super) const FORMAT: Format =
     Format { what: "a folder with a folder of images for each class", claims, open };
 
-/// What the folder of the training part may be called.
-const TRAIN: [&str; 2] = ["train", "training"];
-/// What the folder of the part to validate with may be called.
-const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
-/// What the folder of the part to test with may be called.
-const TEST: [&str; 2] = ["test", "testing"];
-
 fn claims(candidate: &Candidate) -> Result<bool> {
     if !candidate.is_folder {
         return Ok(false);
     }
-    let parts = Parts::find(&candidate.path);
-    Ok(subfolders(&parts.train)?.iter().any(|name| has_images(&parts.train.join(name))))
+    let parts = parts(&candidate.path)?;
+    holds_classes(parts.train.first().unwrap_or(&candidate.path))
 }
 
-/// The folders of all parts.
-struct Parts {
-    train: PathBuf,
-    validation: Option<PathBuf>,
-    test: Option<PathBuf>,
+/// Whether there is a folder with an image in a folder.
+fn holds_classes(folder: &Path) -> Result<bool> {
+    Ok(subfolders(folder)?.iter().any(|name| has_images(&folder.join(name))))
 }
 
-impl Parts {
-    /// The parts of a folder; without a folder for training, all of it is trained on.
-    fn find(root: &Path) -> Self {
-        let first =
-            |names: &[&str]| names.iter().map(|name| root.join(name)).find(|path| path.is_dir());
-        match first(&TRAIN) {
-            Some(train) => Self { train, validation: first(&VALIDATION), test: first(&TEST) },
-            None => Self { train: root.into(), validation: None, test: None },
-        }
-    }
+/// The folders of the parts of a folder: all of it is trained on where it has none. Nothing is trained on where it has only
+/// parts to hold out.
+fn parts(root: &Path) -> Result<Splits> {
+    let folders = subfolders(root)?;
+    let parts = Splits::of_folders(folders.iter().map(|name| root.join(name)));
+    let held_out = parts.validation.len() + parts.test.len();
+    let is_parted = match parts.train.first() {
+        // One called `train` beside others may be a class.
+        Some(train) => held_out > 0 || holds_classes(train)?,
+        // So may one called `test`, but not all there are.
+        None => held_out > 0 && held_out == folders.len(),
+    };
+    Ok(if is_parted { parts } else { Splits { train: vec![root.into()], ..Default::default() } })
+}
+
+/// The folder of a part, if there is one.
+fn only(folders: &[PathBuf]) -> Result<Option<&PathBuf>> {
+    let [first, second, ..] = folders else { return Ok(folders.first()) };
+    let message = format!("found a second folder of the part {}, expected one", first.display());
+    Err(Error::data(second.display(), message).hint("putting them together"))
 }
 
 fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
-    let root = &candidate.path;
-    let (parts, data) = (Parts::find(root), options.data());
-    let classes = classes(&parts.train)?;
+    let (root, data) = (&candidate.path, options.data());
+    let parts = parts(root)?;
+    let Some(train_folder) = only(&parts.train)? else {
+        let found: Vec<_> = parts.all().map(|folder| folder.display().to_string()).collect();
+        let message = format!("found only {}, expected a folder train", found.join(", "));
+        return Err(Error::data(root.display(), message).hint("the path of one of them"));
+    };
+    let classes = classes(train_folder)?;
     let name = |part: &str| format!("{} ({part})", root.display());
-    let train = Folder::open(&parts.train, &classes, data, name("train"))?;
+    let train = Folder::open(train_folder, &classes, data, name("train"))?;
     if let Some(class) = train.empty_class() {
         let message = "found no image in it or below, expected some of each class to train on";
-        return Err(Error::data(parts.train.join(class).display(), message)
+        return Err(Error::data(train_folder.join(class).display(), message)
             .hint("removing the folder, if it is no class"));
     }
-    let held_out = |folder: &Option<PathBuf>, part| match folder {
+    let held_out = |folders: &[PathBuf], part| match only(folders)? {
         None => Ok(None),
         Some(folder) => {
             expect_known(folder, &classes)?;

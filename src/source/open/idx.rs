@@ -1,12 +1,14 @@
 //! IDX files: a folder of them, or an images file with its labels beside it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::splits::split_named;
 use super::{
     Candidate, Dataset, Format, OpenOptions, class_names, files_with, info, with_statistics,
 };
 use crate::error::{Error, Result};
-use crate::source::idx;
+use crate::source::{Source, SourceInfo, idx};
 
 pub(super) const FORMAT: Format =
     Format { what: "a folder with IDX files (train-images-idx3-ubyte, …)", claims, open };
@@ -43,6 +45,24 @@ struct Pair {
     prefix: String,
 }
 
+impl Pair {
+    /// The split that its name says; `t10k` is the test split of MNIST.
+    fn split(&self) -> &'static str {
+        if self.prefix.contains("t10k") { "test" } else { split_named(&self.prefix) }
+    }
+
+    /// The error of two pairs of one split, one of which would otherwise be left out in silence.
+    fn beside(&self, other: &Self) -> Error {
+        let message = format!(
+            "found a second pair of files of the {} split beside {}, expected one",
+            self.split(),
+            self.images.display()
+        );
+        Error::data(other.images.display(), message)
+            .hint("a folder for each data set, or the path of one images file")
+    }
+}
+
 /// All pairs of IDX files in a folder, in the order of their names.
 fn idx_pairs(folder: &Path) -> Result<Vec<Pair>> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -73,14 +93,21 @@ fn idx_pairs(folder: &Path) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// Opens pairs of IDX files: `t10k` or `test` is the test split, the other one is trained on.
+/// Opens pairs of IDX files, each of the split that its name says.
 fn open_pairs(path: &Path, pairs: &[Pair], options: &OpenOptions<'_>) -> Result<Dataset> {
-    let is_test = |pair: &&Pair| pair.prefix.contains("t10k") || pair.prefix.contains("test");
-    let test = pairs.iter().find(is_test);
-    let (train, test) = match pairs.iter().find(|pair| !is_test(pair)) {
-        Some(train) => (train, test),
-        // A test split alone is still something to train on.
-        None => (&pairs[0], None),
+    let only = |split: &str| {
+        let mut found = pairs.iter().filter(|pair| pair.split() == split);
+        match (found.next(), found.next()) {
+            (Some(first), Some(second)) => Err(first.beside(second)),
+            (first, _) => Ok(first),
+        }
+    };
+    let (validation, test) = (only("validation")?, only("test")?);
+    let (train, validation, test) = match (only("train")?, test) {
+        (Some(train), test) => (train, validation, test),
+        // Splits to hold out alone are still something to train on.
+        (None, Some(test)) => (test, validation, None),
+        (None, None) => (&pairs[0], None, None),
     };
     let folder = train.images.parent().unwrap_or(Path::new("."));
     let class_names = class_names(folder)?;
@@ -90,5 +117,16 @@ fn open_pairs(path: &Path, pairs: &[Pair], options: &OpenOptions<'_>) -> Result<
         idx::open(&pair.images, &pair.labels, classes, info(path, split, &class_names))
     };
     let (train, test) = (read(train, "train")?, test.map(|t| read(t, "test")).transpose()?);
-    with_statistics(path, train, test)
+    let dataset = with_statistics(path, train, test)?;
+    let Some(pair) = validation else { return Ok(dataset) };
+    let (found, spec, of_train) = (read(pair, "val")?, dataset.train.spec(), dataset.train.info());
+    if found.spec() != spec {
+        let (found, expected) = (&found.spec().input_shape, &spec.input_shape);
+        let message =
+            format!("found shape {found:?}, expected that of the training split, {expected:?}");
+        return Err(Error::data(pair.images.display(), message));
+    }
+    let (mean, std) = (of_train.mean.clone(), of_train.std.clone());
+    let info = SourceInfo { mean, std, ..found.info().clone() };
+    Ok(Dataset { validation: Some(Arc::new(found.with_info(info))), ..dataset })
 }

@@ -18,15 +18,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use crate::batch::DType;
+use crate::convert::WORK;
 use crate::error::{Error, Result};
 #[cfg(feature = "cloud")]
 use crate::source::cloud;
 use crate::source::fetch::OnProgress;
 use crate::source::file::io_error;
-use crate::source::manifest;
 use crate::source::resident::Resident;
 use crate::source::table::Fitted;
 use crate::source::{DataConfig, Source, SourceInfo, WithInfo, statistics, stream};
+use crate::source::{manifest, shard_manifest};
+use crate::tokenizer::shards::MAKING;
 
 pub use named::open_manifest;
 pub use table::open_rows;
@@ -248,6 +250,7 @@ fn open_url(url: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
 }
 
 fn open_path(path: &Path, is_folder: bool, options: &OpenOptions<'_>) -> Result<Dataset> {
+    refuse_unfinished(path)?;
     let candidate = Candidate::look(path, is_folder)?;
     for format in FORMATS {
         if (format.claims)(&candidate)? {
@@ -260,6 +263,23 @@ fn open_path(path: &Path, is_folder: bool, options: &OpenOptions<'_>) -> Result<
         (false, false) => "a file of no format that can be read",
     };
     Err(Error::data(path.display(), format!("found {found}, expected {}", formats())))
+}
+
+/// Refuses what a conversion or tokenization has begun and not finished: it would look like a smaller data set. Its mark lies
+/// in the folder, or where one split or one shard is asked for, above it.
+fn refuse_unfinished(path: &Path) -> Result<()> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    for folder in absolute.ancestors().take(3) {
+        for (mark, command) in [(WORK, "convert"), (MAKING, "tokenize")] {
+            // What is left of a mark beside what is finished is no mark.
+            if folder.join(mark).exists() && !folder.join(shard_manifest::FILE).exists() {
+                let message = format!("holds what an inflight {command} has not finished");
+                return Err(Error::data(folder.display(), message)
+                    .hint("the same command once more, which finishes it"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// All formats in words.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::splits::Splits;
 use super::table::{open_joined, open_part};
 use super::{Candidate, Dataset, Format, OpenOptions, files_with};
 use crate::error::{Error, Result};
@@ -25,32 +26,25 @@ fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>> {
     files_with(folder, |name| !name.starts_with('.') && name.ends_with(".parquet"))
 }
 
-/// Words in the names of files that say of which part they are; all other files are trained on.
-const PART_WORDS: [(&str, &str); 4] =
-    [("test", "test"), ("val", "val"), ("valid", "val"), ("validation", "val")];
-
-/// What the name of a file without a manifest says about its part: `test-00000-of-00002.parquet`.
-fn named_part(path: &Path) -> &'static str {
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-    let mut words = name.split(|c: char| !c.is_alphanumeric());
-    let part = |word| PART_WORDS.iter().find(|(known, _)| *known == word).map(|(_, part)| *part);
-    words.find_map(part).unwrap_or("train")
-}
-
 fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
     let path = &candidate.path;
     let manifest = ShardManifest::load(path)?;
     if let Some(manifest) = &manifest {
         manifest.check_lengths(path)?;
     }
-    let named = parquet_files(path)?;
+    // What names say without a manifest: `test-00000-of-00002.parquet`.
+    let named = Splits::by_name(parquet_files(path)?);
     let files = |split: &str| -> Vec<PathBuf> {
         match &manifest {
             Some(manifest) => {
                 let shards = manifest.splits.get(split).map_or(&[][..], Vec::as_slice);
                 shards.iter().map(|shard| path.join(&shard.file)).collect()
             }
-            None => named.iter().filter(|file| named_part(file) == split).cloned().collect(),
+            None => match split {
+                "val" => named.validation.clone(),
+                "test" => named.test.clone(),
+                _ => named.train.clone(),
+            },
         }
     };
     let train = part(path, "train", &files("train"), options, None)?;

@@ -28,9 +28,8 @@ impl Splits {
     pub fn by_name(paths: Vec<PathBuf>) -> Self {
         let mut splits = Self::default();
         for path in paths {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-            let mut words = name.split(|c: char| !c.is_ascii_alphabetic());
-            splits.of(words.find_map(split_of).unwrap_or("train")).push(path);
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            splits.of(split_named(&name)).push(path);
         }
         splits
     }
@@ -44,8 +43,8 @@ impl Splits {
         let mut splits = Self::default();
         for part in files_with(folder, |name| split_of(&name.to_lowercase()).is_some())? {
             if part.is_dir() {
-                let name = part.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-                splits.of(split_of(&name).unwrap_or("train")).extend(files_with(&part, fits)?);
+                let split = split_of_folder(&part).unwrap_or("train");
+                splits.of(split).extend(files_with(&part, fits)?);
             }
         }
         let own = |path: &PathBuf| path.is_file();
@@ -53,6 +52,17 @@ impl Splits {
             return Ok(Self::by_name(files_with(folder, fits)?.into_iter().filter(own).collect()));
         }
         Ok(splits)
+    }
+
+    /// Parts folders by their names; those whose names say nothing are left out.
+    pub fn of_folders(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let mut splits = Self::default();
+        for path in paths {
+            if let Some(split) = split_of_folder(&path) {
+                splits.of(split).push(path);
+            }
+        }
+        splits
     }
 
     /// Files to hold out alone are still something to train on.
@@ -71,6 +81,18 @@ impl Splits {
             _ => &mut self.train,
         }
     }
+}
+
+/// The split that a word in the name of a file stands for; a name that says nothing is of the training split.
+pub(super) fn split_named(name: &str) -> &'static str {
+    let name = name.to_lowercase();
+    let mut words = name.split(|c: char| !c.is_ascii_alphabetic());
+    words.find_map(split_of).unwrap_or("train")
+}
+
+/// The split that a folder is called after.
+fn split_of_folder(path: &Path) -> Option<&'static str> {
+    split_of(&path.file_name().unwrap_or_default().to_string_lossy().to_lowercase())
 }
 
 /// The split that a word stands for.

@@ -142,7 +142,7 @@ fn labels(
         // Classes without an image have no name.
         count: None,
         classify: data.task == Some(Task::Classify),
-        numbered: &head.class_names,
+        numbered: head.class_names_of(&table.columns[column].name),
         known: train.map(|train| &train.info().class_names[..]),
     };
     Labels::of(table, column, &asked)

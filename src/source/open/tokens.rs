@@ -111,7 +111,11 @@ fn files_of(
     let kept = |texts: Vec<Text>| -> Result<Vec<TokenFile>> {
         match texts.is_empty() {
             true => Ok(Vec::new()),
-            false => tokens::open_files(&kept_shards(&texts, &tokenizer, &root, KEPT_BYTES)?),
+            false => {
+                let shards = kept_shards(&texts, &tokenizer, &root, KEPT_BYTES)?;
+                let files = tokens::open_files(&shards.files)?.into_iter();
+                Ok(files.map(|file| file.used_by(shards.in_use.clone())).collect())
+            }
         }
     };
     let [train, validation, test] = splits;

@@ -8,6 +8,8 @@ use tar::Archive;
 use super::store::Item;
 use crate::error::{Error, Result};
 use crate::source::metered::Metered;
+use crate::source::webdataset::Kind;
+use crate::source::webdataset::member::{Label, Role, split_name};
 
 /// Bytes of one sample, or of a line, at most: far above an image file, far below a machine's memory.
 const SAMPLE_BYTES_MAX: u64 = 256 << 20;
@@ -20,7 +22,7 @@ const LABEL_BYTES_MAX: u64 = 1 << 20;
 #[serde(rename_all = "lowercase")]
 pub enum StreamFormat {
     /// A tar archive, or several one after the other, as WebDataset lays them out: `0001.jpg` and `0001.cls` (or
-    /// `.json` with a `label`, or `.txt`) next to each other are a sample.
+    /// `.json` with a `label`, or `.txt`) next to each other are a sample. Of several labels the first of these holds.
     WebDataset,
     /// Samples of one size: the class as `u32`, little-endian, then the bytes of an image, channel after channel.
     Raw,
@@ -135,26 +137,58 @@ fn line_of(line: &[u8]) -> Result<Line> {
     })
 }
 
-/// The members of a sample, as far as they came.
+/// The members of a sample, as far as they came. They are told apart and read as those of files are.
 struct Members {
     key: Vec<u8>,
-    image: Option<Vec<u8>>,
-    label: Option<Result<u32>>,
+    image: Option<Result<Vec<u8>>>,
+    /// The label, and how much that member is to be believed: the lowest wins.
+    label: Option<(u8, Result<u32>)>,
 }
 
 impl Members {
-    fn item(self) -> Item {
+    /// Takes in the member `name`; the error is one of the stream, not of this sample alone.
+    fn add(
+        &mut self,
+        role: Role,
+        name: &[u8],
+        entry: &mut tar::Entry<'_, impl Read>,
+    ) -> Result<()> {
+        let item = String::from_utf8_lossy(name);
+        match role {
+            Role::Input(Kind::Image) => {
+                self.image = Some(match self.image {
+                    None => Ok(content(entry, &item, SAMPLE_BYTES_MAX)?),
+                    Some(_) => Err(Error::data(item, "found a second input of the same sample")
+                        .hint("a key of its own for each image")),
+                });
+            }
+            Role::Label(rank) if self.label.as_ref().is_none_or(|(found, _)| rank < *found) => {
+                let text = content(entry, &item, LABEL_BYTES_MAX)?;
+                let found = label(&text, rank).map_err(|e| e.within(item));
+                if let Some(found) = found.transpose() {
+                    self.label = Some((rank, found));
+                }
+            }
+            // A stream has no arrays.
+            Role::Input(Kind::Npy) | Role::Label(_) | Role::Other => {}
+        }
+        Ok(())
+    }
+
+    /// The sample; nothing if the members are of none, such as a list of files.
+    fn item(self) -> Option<Item> {
+        if self.image.is_none() && self.label.is_none() {
+            return None;
+        }
         let origin = format!("{} of the stream", String::from_utf8_lossy(&self.key));
         let missing = |what: &str| {
             Error::data(&origin, format!("found no {what}, expected an image and a label"))
                 .hint("files with one key next to each other: 0001.jpg and 0001.cls")
         };
-        let content = match (self.image, self.label) {
-            (Some(image), Some(label)) => label.map(|label| (image, label)),
-            (None, _) => Err(missing("image")),
-            (_, None) => Err(missing("label")),
-        };
-        Item { content, origin }
+        let image = self.image.unwrap_or_else(|| Err(missing("image")));
+        let label = self.label.map_or_else(|| Err(missing("label")), |(_, label)| label);
+        let content = image.and_then(|image| Ok((image, label?)));
+        Some(Item { content, origin })
     }
 }
 
@@ -172,37 +206,20 @@ fn read_archive(stream: impl Read, take: Take<'_>) -> Result<()> {
             continue;
         }
         let name = entry.path_bytes().into_owned();
-        let Some((key, extension)) = split_name(&name) else { continue };
-        if let Some(done) = sample.take_if(|sample| sample.key != key)
-            && !take(done.item())
+        let Some((key, role)) = split_name(&name) else { continue };
+        if let Some(done) = sample.take_if(|sample| sample.key != key).and_then(Members::item)
+            && !take(done)
         {
             return Ok(());
         }
-        let sample =
-            sample.get_or_insert_with(|| Members { key: key.to_vec(), image: None, label: None });
-        let item = || String::from_utf8_lossy(&name).into_owned();
-        match &extension[..] {
-            b"jpg" | b"jpeg" | b"png" | b"webp" | b"gif" | b"bmp" => {
-                sample.image = Some(content(&mut entry, &item(), SAMPLE_BYTES_MAX)?);
-            }
-            b"cls" | b"txt" | b"json" => {
-                let text = content(&mut entry, &item(), LABEL_BYTES_MAX)?;
-                sample.label = Some(label(&text, &extension).map_err(|e| e.within(item())));
-            }
-            _ => {}
-        }
+        sample
+            .get_or_insert_with(|| Members { key: key.to_vec(), image: None, label: None })
+            .add(role, &name, &mut entry)?;
     }
-    if let Some(last) = sample {
-        take(last.item());
+    if let Some(last) = sample.and_then(Members::item) {
+        take(last);
     }
     Ok(())
-}
-
-/// The key of a member, which ends at the first dot of the file's name, and its extension in small letters.
-fn split_name(name: &[u8]) -> Option<(&[u8], Vec<u8>)> {
-    let file = name.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-    let dot = file + name[file..].iter().position(|&byte| byte == b'.')?;
-    (dot > file).then(|| (&name[..dot], name[dot + 1..].to_ascii_lowercase()))
 }
 
 fn content(entry: &mut tar::Entry<'_, impl Read>, item: &str, most: u64) -> Result<Vec<u8>> {
@@ -220,18 +237,18 @@ fn content(entry: &mut tar::Entry<'_, impl Read>, item: &str, most: u64) -> Resu
     Ok(bytes)
 }
 
-fn label(text: &[u8], extension: &[u8]) -> Result<u32> {
-    let wrong = || {
-        let found = String::from_utf8_lossy(&text[..text.len().min(40)]).trim().to_owned();
-        Error::data("label", format!("found {found:?}, expected the number of a class"))
-    };
-    let text = std::str::from_utf8(text).map_err(|_| wrong())?;
-    if extension != b"json" {
-        return text.trim().parse().map_err(|_| wrong());
+/// The class in a member of this rank; nothing if it is JSON that says none.
+fn label(text: &[u8], rank: u8) -> Result<Option<u32>> {
+    let wrong = |message: String| Err(Error::data("label", message));
+    match Label::read(rank, text.len() as u64, &mut &*text) {
+        Ok(None) => Ok(None),
+        Ok(Some(Label::Number(number))) => Ok(Some(number)),
+        Ok(Some(Label::Name(name))) => {
+            let found: String = name.chars().take(40).collect();
+            wrong(format!("found {found:?}, expected the number of a class"))
+        }
+        Err(message) => wrong(message),
     }
-    let object: serde_json::Value = serde_json::from_str(text).map_err(|_| wrong())?;
-    let value = ["label", "cls", "class"].iter().find_map(|key| object.get(key));
-    value.and_then(serde_json::Value::as_u64).and_then(|n| n.try_into().ok()).ok_or_else(wrong)
 }
 
 fn broken(error: std::io::Error) -> Error {
@@ -256,6 +273,71 @@ mod tests {
         let refused = read_archive(stream, &mut |_| true).expect_err("a name of a terabyte");
         assert!(refused.to_string().contains("damaged or cut short"), "{refused}");
         assert_eq!(name.limit(), (16 << 20) - HEADERS_BYTES_MAX + 512);
+    }
+
+    /// What a stream of these members gives: samples as text with their class, or what is wrong with them.
+    fn read_members(members: &[(&str, &[u8])]) -> Vec<Result<(String, u32), String>> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, content) in members {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, name, *content).expect("appends");
+        }
+        let bytes = archive.into_inner().expect("an archive");
+        let mut found = Vec::new();
+        read_archive(&bytes[..], &mut |item| {
+            let text = |(image, class)| (String::from_utf8(image).expect("text"), class);
+            found.push(item.content.map(text).map_err(|e| e.to_string()));
+            true
+        })
+        .expect("reads");
+        found
+    }
+
+    #[test]
+    fn a_second_image_of_a_sample_is_its_error() {
+        // One key for all, and an image with its mask.
+        let found = read_members(&[
+            ("sample.jpg", b"first"),
+            ("sample.cls", b"1"),
+            ("sample.jpg", b"second"),
+            ("sample.cls", b"2"),
+            ("1.jpg", b"image"),
+            ("1.png", b"mask"),
+            ("1.cls", b"3"),
+            ("2.jpg", b"another"),
+            ("2.cls", b"4"),
+        ]);
+        assert_eq!(found.len(), 3, "{found:?}");
+        for (found, name) in found.iter().zip(["sample.jpg", "1.png"]) {
+            let error = found.as_ref().expect_err("two images");
+            assert!(
+                error.contains(&format!("{name}: found a second input of the same sample")),
+                "{error}"
+            );
+        }
+        assert_eq!(found[2], Ok(("another".into(), 4)));
+    }
+
+    #[test]
+    fn labels_of_a_stream_rank_as_those_of_files() {
+        let found = read_members(&[
+            ("1.cls", b"3"),
+            ("1.jpg", b"a"),
+            ("1.txt", b"7"),
+            ("2.txt", b"a caption"),
+            ("2.json", b"{\"label\": 5}"),
+            ("2.jpg", b"b"),
+            ("README.md", b"of no sample"),
+            ("3.jpg", b"c"),
+            ("3.cls", b"2"),
+            ("3.json", b"{\"width\": 9}"),
+            ("4.json", b"{\"width\": 9}"),
+            ("4.jpg", b"d"),
+            ("4.txt", b"1"),
+        ]);
+        let expected = [("a", 3), ("b", 5), ("c", 2), ("d", 1)];
+        assert_eq!(found, expected.map(|(image, class)| Ok((image.to_string(), class))));
     }
 
     #[test]

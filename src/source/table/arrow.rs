@@ -335,13 +335,14 @@ fn texts(array: &ArrayRef, set: &mut impl FnMut(u32)) -> Result<Vec<String>> {
             let values = values.as_string::<i32>();
             if array.len() < values.len() {
                 // Only those that occur.
-                let text = |key: i32| values.value(key as usize);
+                let text = |key: i32| values.value(key as usize).trim_ascii();
                 let is_there =
                     |key: i32| values.is_valid(key as usize) && !is_missing(text(key).as_bytes());
                 let keys = array.keys().iter().map(|key| key.filter(|&key| is_there(key)));
                 return Ok(coded(keys, |key| text(key).to_string(), set));
             }
-            let values: Vec<String> = values.iter().map(|v| v.unwrap_or("").into()).collect();
+            let trimmed = |value: Option<&str>| value.unwrap_or("").trim_ascii().to_string();
+            let values: Vec<String> = values.iter().map(trimmed).collect();
             let codes: Vec<u32> = (0..)
                 .zip(&values)
                 .map(|(code, value)| if is_missing(value.as_bytes()) { MISSING } else { code })

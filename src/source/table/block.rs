@@ -213,6 +213,13 @@ impl Table {
         format!("{} row {}", path.display(), row - first + 1)
     }
 
+    /// The file that a row lies in, and its number there.
+    pub fn file_of(&self, row: usize) -> (PathBuf, u64) {
+        let file = self.files.partition_point(|(first, _)| *first <= row) - 1;
+        let (first, path) = &self.files[file];
+        (path.clone(), (row - first) as u64)
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.starts.last().copied().unwrap_or(0)

@@ -89,6 +89,10 @@ impl Files for EmbeddedFiles {
         format!("{} row {}", self.path.display(), index + 1)
     }
 
+    fn file_of(&self, index: usize) -> (PathBuf, u64) {
+        (self.path.clone(), index as u64)
+    }
+
     fn read(&self, index: usize, into: &mut Vec<u8>) -> Result<()> {
         let group = self.starts.partition_point(|&start| start <= index) - 1;
         let mut row = index - self.starts[group];

@@ -1,7 +1,7 @@
 //! Rows as samples: the [`Source`] over a table, encoded by what was fitted.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -273,6 +273,10 @@ impl Source for TabularSource {
 
     fn origin(&self, index: usize) -> Option<String> {
         Some(self.rows.table.origin(index))
+    }
+
+    fn file_of(&self, index: usize) -> Option<(PathBuf, u64)> {
+        Some(self.rows.table.file_of(index))
     }
 
     fn fitted(&self) -> Option<&Arc<Fitted>> {

@@ -33,8 +33,18 @@ pub(crate) struct Head {
     /// Whether the names are the file's own; else columns are called `1`, `2`, and so on.
     pub header: bool,
     pub columns: Vec<Column>,
-    /// Names of the classes, where the file carries them.
-    pub class_names: Vec<String>,
+    /// Names of the classes 0, 1, and so on, where the file carries them, with the column that they are of; without one
+    /// they are of whichever is the target.
+    pub class_names: Vec<(Option<String>, Vec<String>)>,
+}
+
+impl Head {
+    /// The names of the classes in a column; empty if the file does not say them.
+    pub fn class_names_of(&self, column: &str) -> &[String] {
+        let is_of = |of: &Option<String>| of.as_ref().is_none_or(|of| of == column);
+        let found = self.class_names.iter().find(|(of, _)| is_of(of));
+        found.map_or(&[], |(_, names)| names)
+    }
 }
 
 /// A column of a file.

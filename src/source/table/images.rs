@@ -1,5 +1,7 @@
 //! Image files that a table lists or holds, with a class each.
 
+use std::path::PathBuf;
+
 use crate::batch::{DType, SampleSpec, TargetSpec};
 use crate::decode;
 use crate::error::{Error, Result};
@@ -15,6 +17,9 @@ pub(crate) trait Files: Send + Sync {
 
     /// Where one is from: a file and a row.
     fn origin(&self, index: usize) -> String;
+
+    /// The file that holds one, and its place there.
+    fn file_of(&self, index: usize) -> (PathBuf, u64);
 
     /// Replaces what is in `into` by an image file.
     ///
@@ -95,6 +100,10 @@ impl<F: Files> Source for LabelledImages<F> {
 
     fn origin(&self, index: usize) -> Option<String> {
         (index < self.len()).then(|| self.files.origin(index))
+    }
+
+    fn file_of(&self, index: usize) -> Option<(PathBuf, u64)> {
+        (index < self.len()).then(|| self.files.file_of(index))
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {

@@ -27,7 +27,7 @@ pub(crate) struct Asked<'a> {
     pub count: Option<usize>,
     /// Whether the target was said to be a class.
     pub classify: bool,
-    /// Names of the classes 0, 1, and so on, where the file carries them.
+    /// Names of the classes 0, 1, and so on in this file, where it carries them.
     pub numbered: &'a [String],
     /// Names of the classes of the training part.
     pub known: Option<&'a [String]>,
@@ -65,12 +65,19 @@ impl Labels {
             }
         };
         let mut classes: HashMap<String, u32> = names.iter().cloned().zip(0..).collect();
-        let numbers = (0..asked.numbered.len()).map(|class| class.to_string());
-        classes.extend(numbers.zip(0..));
+        // A part may number its classes in another order than the training part.
+        let place = |(number, name): (usize, &String)| {
+            let is_same = names.get(number) == Some(name);
+            let place = if is_same { number as u32 } else { *classes.get(name)? };
+            Some((number.to_string(), place))
+        };
+        let numbers: Vec<_> = asked.numbered.iter().enumerate().filter_map(place).collect();
+        classes.extend(numbers);
         let labels: Result<Vec<Vec<u32>>> = (0..table.blocks())
             .into_par_iter()
             .map(|number| {
-                of_block(table, table.start(number), &*table.block(number)?, column, &classes)
+                let block = table.block(number)?;
+                of_block(table, table.start(number), &block, column, &classes, asked.numbered)
             })
             .collect();
         Ok(Self { names, labels: labels?.concat() })
@@ -84,6 +91,7 @@ fn of_block(
     block: &Block,
     column: usize,
     classes: &HashMap<String, u32>,
+    numbered: &[String],
 ) -> Result<Vec<u32>> {
     let known = |name: &String| {
         // The census files end the labels of their test part in a full stop.
@@ -100,7 +108,10 @@ fn of_block(
             let known: Vec<&str> =
                 known.iter().take(LISTED_MAX).map(|(_, name)| &***name).collect();
             let found = block.text(column, code).unwrap_or_default();
-            let message = format!("found class {found:?}, expected one of {}", known.join(", "));
+            let name = found.parse().ok().and_then(|number: usize| numbered.get(number));
+            let name = name.map_or(String::new(), |name| format!(" ({name})"));
+            let message =
+                format!("found class {found:?}{name}, expected one of {}", known.join(", "));
             Error::data(table.cell(start + row, column), message)
         }),
     };

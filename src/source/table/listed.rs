@@ -91,6 +91,10 @@ impl Files for ListedFiles {
         format!("{} row {} ({})", self.list.display(), index + 1, self.path(index).display())
     }
 
+    fn file_of(&self, index: usize) -> (PathBuf, u64) {
+        (self.path(index), 0)
+    }
+
     fn read(&self, index: usize, into: &mut Vec<u8>) -> Result<()> {
         let path = self.path(index);
         let stamp = match self.stamps[index].get() {

@@ -208,6 +208,8 @@ pub(super) fn head(path: &Path) -> Result<Head> {
         pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
     };
     let own = value(CLASS_NAMES_KEY).and_then(|names| serde_json::from_str(names).ok());
+    // A file that is written here has one column of classes.
+    let own = own.map(|names| vec![(None, names)]);
     let class_names = own.or_else(|| value(HUGGING_FACE_KEY).and_then(hugging_face_names));
     Ok(Head {
         path: path.into(),
@@ -218,12 +220,15 @@ pub(super) fn head(path: &Path) -> Result<Head> {
     })
 }
 
-/// The names of the first column of classes, as Hugging Face writes them.
-fn hugging_face_names(text: &str) -> Option<Vec<String>> {
+/// The names of all columns of classes, as Hugging Face writes them.
+fn hugging_face_names(text: &str) -> Option<Vec<(Option<String>, Vec<String>)>> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
     let features = value.get("info")?.get("features")?.as_object()?;
-    let names = features.values().find_map(|feature| feature.get("names"))?;
-    serde_json::from_value(names.clone()).ok()
+    let names = |(column, feature): (&String, &serde_json::Value)| {
+        let names = serde_json::from_value(feature.get("names")?.clone()).ok()?;
+        Some((Some(column.clone()), names))
+    };
+    Some(features.iter().filter_map(names).collect())
 }
 
 /// Reads the wanted columns: all of them into memory if they fit, else group by group as they are needed.

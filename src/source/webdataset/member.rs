@@ -17,7 +17,7 @@ pub(super) struct Member {
 
 /// What a member is to its sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Role {
+pub(in crate::source) enum Role {
     /// What a model sees.
     Input(Kind),
     /// What it is to tell. Of several the one with the lowest rank holds.
@@ -33,7 +33,7 @@ const TXT: u8 = 2;
 
 /// A label as it is written.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Label {
+pub(in crate::source) enum Label {
     /// The number of a class.
     Number(u32),
     /// The name of a class.
@@ -51,7 +51,7 @@ const JSON_KEYS: [&str; 4] = ["label", "cls", "class", "class_id"];
 
 /// The key of a member and what it is: as WebDataset has it, the key is the path up to the first dot of the file's
 /// name. Names without a dot, or that begin with one, belong to no sample.
-pub(super) fn split_name(name: &[u8]) -> Option<(&[u8], Role)> {
+pub(in crate::source) fn split_name(name: &[u8]) -> Option<(&[u8], Role)> {
     let name = name.strip_prefix(b"./").unwrap_or(name);
     let file = name.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
     let dot = file + name[file..].iter().position(|&byte| byte == b'.')?;

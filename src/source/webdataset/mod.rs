@@ -4,7 +4,7 @@
 //! scanned once ([`scan`]), and what was found is kept in an index.
 
 mod index;
-mod member;
+pub(in crate::source) mod member;
 mod scan;
 
 use std::collections::BTreeMap;
@@ -246,6 +246,11 @@ impl Source for WebDataset {
 
     fn origin(&self, index: usize) -> Option<String> {
         (index < self.len()).then(|| origin(&self.shards, index))
+    }
+
+    fn file_of(&self, index: usize) -> Option<(PathBuf, u64)> {
+        let (file, record) = (index < self.len()).then(|| self.shards.locate(index))?;
+        Some((file.path().to_owned(), record.offset))
     }
 
     fn prefetch(&self, indices: &[usize]) -> Result<()> {

@@ -29,8 +29,12 @@ fn pets(times: usize) -> RecordBatch {
 }
 
 fn write(path: &Path, batch: &RecordBatch, group_rows: usize, names: Option<&str>) {
-    let pairs =
-        names.map(|names| vec![KeyValue::new("inflight.class_names".into(), names.to_string())]);
+    write_with(path, batch, group_rows, names.map(|names| ("inflight.class_names", names)));
+}
+
+/// Writes a file with an entry in its metadata.
+fn write_with(path: &Path, batch: &RecordBatch, group_rows: usize, entry: Option<(&str, &str)>) {
+    let pairs = entry.map(|(key, value)| vec![KeyValue::new(key.into(), value.to_string())]);
     let properties = WriterProperties::builder()
         .set_max_row_group_row_count(Some(group_rows))
         .set_key_value_metadata(pairs)
@@ -113,6 +117,41 @@ fn parquet_and_arrow_are_the_same_samples_as_csv() {
 }
 
 #[test]
+fn texts_of_dictionaries_are_trimmed_as_those_of_csv() {
+    let colours = [" red", "red", "red ", " ?", "black", "black"];
+    let pets = ["cat", "dog", " cat", "dog ", "cat", "dog"];
+    let rows: Vec<String> =
+        colours.iter().zip(pets).map(|(colour, pet)| format!("{colour},{pet}\n")).collect();
+    let (dir, path) = file("a.csv", format!("colour,pet\n{}", rows.concat()));
+    let expected = open_with(&path, &data("pet")).unwrap();
+    let same = |path: &Path| {
+        let found = open_with(path, &data("pet")).unwrap();
+        assert_eq!(found.train.fitted(), expected.train.fitted(), "{}", path.display());
+        assert_eq!(vectors(&*found.train), vectors(&*expected.train), "{}", path.display());
+        assert_eq!(classes(&*found.train), classes(&*expected.train), "{}", path.display());
+    };
+    let column = |texts: [&'static str; 6]| {
+        Arc::new(DictionaryArray::<Int32Type>::from_iter(texts)) as ArrayRef
+    };
+    let columns = [("colour", column(colours)), ("pet", column(pets))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let path = dir.path().join("a.parquet");
+    write(&path, &batch, 6, None);
+    same(&path);
+    // A dictionary of fewer values than rows, and one of more.
+    for (name, rows) in [("whole.arrow", 6), ("pieces.arrow", 2)] {
+        let path = dir.path().join(name);
+        let file = File::create(&path).unwrap();
+        let mut writer = arrow_ipc::writer::FileWriter::try_new(file, &batch.schema()).unwrap();
+        for start in (0..6).step_by(rows) {
+            writer.write(&batch.slice(start, rows)).unwrap();
+        }
+        writer.finish().unwrap();
+        same(&path);
+    }
+}
+
+#[test]
 fn groups_that_are_read_as_needed_are_those_that_were_in_memory() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("many.parquet");
@@ -169,6 +208,22 @@ fn several_files_are_one_table() {
         assert_ne!(found.train.fitted(), expected.train.fitted());
         assert_eq!(vectors(&*found.train), vectors(&*again.train));
     }
+}
+
+#[test]
+fn names_of_files_tell_their_part() {
+    let dir = tempdir().unwrap();
+    for (name, rows) in [
+        ("train.parquet", 0..5),
+        ("testing.parquet", 3..5),
+        ("Test1.parquet", 0..1),
+        ("validation-0.parquet", 2..3),
+    ] {
+        write(&dir.path().join(name), &turned(rows), 10, None);
+    }
+    let found = open_with(dir.path(), &data("pet")).unwrap();
+    let len = |part: Option<Arc<dyn Source>>| part.map(|part| part.len());
+    assert_eq!((found.train.len(), len(found.validation), len(found.test)), (5, Some(1), Some(3)));
 }
 
 #[test]
@@ -298,4 +353,69 @@ fn tables_of_images_are_images() {
         path.display()
     );
     assert!(error.starts_with(&expected), "{error}");
+}
+
+/// What Hugging Face says about columns of classes.
+fn features(columns: &[(&str, &[&str])]) -> String {
+    let feature = |(column, names): &(&str, &[&str])| {
+        format!("{column:?}: {{\"names\": {names:?}, \"_type\": \"ClassLabel\"}}")
+    };
+    let features: Vec<String> = columns.iter().map(feature).collect();
+    format!("{{\"info\": {{\"features\": {{{}}}}}}}", features.join(", "))
+}
+
+/// Pictures with numbers of classes in some columns.
+fn labelled(columns: &[(&str, &[i64])]) -> RecordBatch {
+    let images = (0..columns[0].1.len()).map(|i| png(10 * i as u8));
+    let images: ArrayRef = Arc::new(BinaryArray::from_iter_values(images));
+    let labels = columns
+        .iter()
+        .map(|(name, numbers)| (*name, Arc::new(Int64Array::from(numbers.to_vec())) as ArrayRef));
+    RecordBatch::try_from_iter([("image", images)].into_iter().chain(labels)).unwrap()
+}
+
+#[test]
+fn names_of_classes_are_those_of_the_target() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("pets.parquet");
+    let batch = labelled(&[("breed", &[2, 0, 1]), ("pet", &[1, 0, 0])]);
+    let text = features(&[("breed", &["birman", "persian", "pug"]), ("pet", &["cat", "dog"])]);
+    write_with(&path, &batch, 10, Some(("huggingface", &text)));
+    for (target, names, numbers) in [
+        ("pet", &["cat", "dog"][..], [1, 0, 0]),
+        ("breed", &["birman", "persian", "pug"], [2, 0, 1]),
+    ] {
+        let train = open_with(&path, &data(target)).unwrap().train;
+        assert_eq!(train.info().class_names, names);
+        assert_eq!(train.spec().classes(), Some(names.len()));
+        assert_eq!(classes(&*train), numbers);
+    }
+}
+
+#[test]
+fn a_part_may_number_its_classes_in_its_own_order() {
+    let dir = tempdir().unwrap();
+    let write = |name: &str, numbers: &[i64], names: &[&str]| {
+        let text = features(&[("label", names)]);
+        let path = dir.path().join(name);
+        write_with(&path, &labelled(&[("label", numbers)]), 10, Some(("huggingface", &text)));
+        path
+    };
+    let path = write("train.parquet", &[0, 1, 1], &["cat", "dog"]);
+    write("test.parquet", &[0, 1, 1], &["dog", "cat"]);
+    // The file beside it, and the part of a folder.
+    for path in [&*path, dir.path()] {
+        let found = open_with(path, &data("label")).unwrap();
+        assert_eq!(classes(&*found.train), [0, 1, 1]);
+        assert_eq!(classes(&**found.test.as_ref().unwrap()), [1, 0, 0], "{}", path.display());
+    }
+    // Another shard of the same part, which comes first.
+    write("train-2.parquet", &[1, 0], &["dog", "cat"]);
+    let train = open_with(dir.path(), &data("label")).unwrap().train;
+    assert_eq!(train.info().class_names, ["dog", "cat"]);
+    assert_eq!(classes(&*train), [1, 0, 1, 0, 0]);
+    // A class that the training part does not have.
+    write("test.parquet", &[0, 1], &["dog", "bird"]);
+    let error = open_with(&path, &data("label")).err().expect("no bird was seen").to_string();
+    assert!(error.contains("found class \"1\" (bird), expected one of"), "{error}");
 }
