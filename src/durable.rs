@@ -115,7 +115,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// When the disk fails.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+pub fn sync_folder(folder: &Path) -> Result<()> {
     // Elsewhere a folder cannot be opened, and a rename is as durable as it gets.
     if cfg!(unix) {
         faults::file(FileOp::SyncFolder(folder))

@@ -127,6 +127,10 @@ pub fn run(args: Args) -> Result<()> {
     let (split, source) = choose(args.split, &dataset)?;
     if let Some(run) = &trained.run {
         run.inputs.check_classes(&*source)?;
+        run.inputs.check_tokens(&*source)?;
+        if split == Split::Val && config.sampling.val_split.is_some() {
+            run.inputs.check_held_out(&*dataset.train)?;
+        }
     }
     // Of a run, the statistics are those it was trained with, unless others are asked for.
     let statistics = |data: &DataConfig| (data.mean.clone(), data.std.clone());

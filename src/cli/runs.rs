@@ -5,10 +5,12 @@ use std::time::SystemTime;
 
 use inflight::batch::SampleSpec;
 use inflight::config::RunConfig;
-use inflight::durable::replace_file;
+use inflight::durable::{create_folders, replace_file, sync_folder};
 use inflight::nn::models::ModelConfig;
+use inflight::report::folder::{EPOCHS, METRICS, TIMELINE};
 use inflight::source::table::Fitted;
 use inflight::source::{ENDLESS, Encoding, Source, SourceInfo};
+use inflight::tokenizer::Tokenizer;
 use inflight::train::checkpoint;
 use inflight::train::weights::Weights;
 use inflight::{Error, Result};
@@ -21,6 +23,9 @@ const RUNS: &str = "runs";
 
 /// Runs of one data set and model that a folder is looked for; beyond it somebody should tidy up.
 const RUNS_MAX: usize = 100_000;
+
+/// What a run writes over or removes besides its configuration and metrics.
+const WRITTEN: [&str; 5] = ["checkpoints", EPOCHS, TIMELINE, "inputs.json", TOKENIZER_FILE];
 
 /// The copy of the tokenizer's file in the folder of a run.
 const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -113,6 +118,43 @@ impl Inputs {
             format!("found {} as class {class}, the run had {}", name(found), name(of_run));
         Err(Error::data(&source.info().name, message)
             .hint("data with the classes of the run, all of them and in their order"))
+    }
+
+    /// Whether tokens mean to the run what they mean to `source`, as far as both tell.
+    ///
+    /// # Errors
+    /// When they are of another tokenizer: the model takes them for something else.
+    pub fn check_tokens(&self, source: &dyn Source) -> Result<()> {
+        let (Some(of_run), Some(found)) = (&self.info.tokenizer, &source.info().tokenizer) else {
+            return Ok(());
+        };
+        let identity = |name: &str| Tokenizer::open(name).and_then(|t| t.identity()).ok();
+        let known = || identity(of_run).zip(identity(found));
+        if of_run == found || known().is_none_or(|(of_run, found)| of_run == found) {
+            return Ok(());
+        }
+        let message = format!("found tokens of {found}, the run had others, of {of_run}");
+        Err(Error::data(&source.info().name, message)
+            .hint(format!("inflight tokenize --tokenizer {of_run}")))
+    }
+
+    /// Whether `train`, of which a share was held out, is what the run was trained on: of another number of samples others
+    /// are held out.
+    ///
+    /// # Errors
+    /// When its number of samples is another one.
+    pub fn check_held_out(&self, train: &dyn Source) -> Result<()> {
+        match (self.samples, samples(train)) {
+            (Some(before), Some(now)) if before != now => {
+                let (before, now) = (print::count(before), print::count(now));
+                let message = format!(
+                    "found {now} samples beside those held out, the run had {before}: it was trained on some that are held out now"
+                );
+                Err(Error::data(&train.info().name, message)
+                    .hint("the data that the run began with, or --dataset of other data"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The name of a class.
@@ -210,29 +252,32 @@ pub fn newest(what: &str, fits: impl Fn(&Path, &RunConfig) -> bool) -> Result<Pa
     })
 }
 
-/// Makes the folder of a new run: `out`, which must not hold a run yet, or the next free one under `runs/`.
+/// Makes the folder of a new run, whose name is then on the disk: `out`, which must not hold a run yet, or the next free one
+/// under `runs/`.
 pub fn create(config: &RunConfig) -> Result<PathBuf> {
-    let cannot = |path: &Path, e| {
-        Error::checkpoint(path.display(), "the folder cannot be made")
-            .hint("--out DIR")
-            .caused_by(e)
-    };
+    let made = |made: Result<()>| made.map_err(|e| e.hint("--out DIR"));
     if let Some(out) = &config.out {
-        if out.join("config.toml").exists() || out.join("metrics.jsonl").exists() {
+        if out.join("config.toml").exists() || out.join(METRICS).exists() {
             return Err(Error::config("--out", format!("{} already holds a run", out.display()))
                 .hint(format!("--resume {}, or another folder", out.display())));
         }
-        std::fs::create_dir_all(out).map_err(|e| cannot(out, e))?;
-        return Ok(out.clone());
+        if let Some(name) = WRITTEN.iter().find(|name| out.join(name).exists()) {
+            let message = format!("{} already holds {name}, which a run writes", out.display());
+            return Err(Error::config("--out", message).hint("another folder"));
+        }
+        return made(create_folders(out)).map(|()| out.clone());
     }
     let name = run_name(config);
-    std::fs::create_dir_all(RUNS).map_err(|e| cannot(Path::new(RUNS), e))?;
+    made(create_folders(Path::new(RUNS)))?;
     for number in 1..RUNS_MAX {
         let dir = Path::new(RUNS).join(format!("{name}-{number}"));
         match std::fs::create_dir(&dir) {
-            Ok(()) => return Ok(dir),
+            Ok(()) => return made(sync_folder(Path::new(RUNS))).map(|()| dir),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(cannot(&dir, e)),
+            Err(e) => {
+                let error = Error::checkpoint(dir.display(), "cannot be created");
+                return Err(error.hint("--out DIR").caused_by(e));
+            }
         }
     }
     Err(Error::config(
@@ -292,7 +337,25 @@ mod tests {
         config.save(&made).expect("saves");
         let error = create(&config).expect_err("it holds a run now").to_string();
         assert!(error.contains("already holds a run; try --resume"), "{error}");
+        // Nor are checkpoints of others, among which it would take the newest for its own.
+        std::fs::remove_file(made.join("config.toml")).expect("removes");
+        create(&config).expect("nothing there");
+        std::fs::create_dir_all(made.join("checkpoints/step-9")).expect("a folder");
+        let error = create(&config).expect_err("it holds checkpoints").to_string();
+        assert!(error.contains("already holds checkpoints, which a run writes"), "{error}");
     }
+
+    #[cfg(feature = "faults")]
+    #[test]
+    fn the_name_of_a_new_run_is_on_the_disk() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = RunConfig { out: Some(dir.path().join("run")), ..Default::default() };
+        let armed = inflight::faults::arm("io@2").expect("a plan");
+        let error = create(&config).expect_err("the folder is not synced").to_string();
+        drop(armed);
+        assert!(error.contains("cannot be synced"), "{error}");
+    }
+
     #[test]
     fn a_run_that_was_moved_has_its_tokenizer_with_it() {
         let dir = tempfile::tempdir().expect("a temporary folder");

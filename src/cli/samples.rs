@@ -1,7 +1,7 @@
 //! Samples of text while a language model is trained: what its newest checkpoint makes of a prompt.
 
 use inflight::config::RunConfig;
-use inflight::generate::{Generator, Sampling, TextPieces};
+use inflight::generate::{Generator, Sampling, TextPieces, check_prompt};
 use inflight::nn::language::LanguageModel;
 use inflight::source::Source;
 use inflight::tokenizer::Tokenizer;
@@ -47,6 +47,11 @@ impl SampleFlags {
         let prompt = self.sample_prompt.clone().unwrap_or_else(|| PROMPT.into());
         let model = language.model(train.spec())?;
         let tokenizer = Tokenizer::open(&name)?;
+        let wrong = |flag: &str, e: &Error| Error::config(flag, e.message());
+        check_prompt(&tokenizer.encode(&prompt)?, model.positions(), model.vocabulary())
+            .map_err(|e| wrong("--sample-prompt", &e))?;
+        let sampling = Sampling { tokens: self.sample_tokens, ..Sampling::default() };
+        sampling.validate().map_err(|e| wrong("--sample-tokens", &e))?;
         let (device, tokens) = (config.device.clone(), self.sample_tokens);
         Ok(Some(Samples { prompt, tokens, tokenizer, model, device, seed: config.seed }))
     }
@@ -71,18 +76,29 @@ struct Event<'a> {
 }
 
 impl Samples {
-    /// What the model of a checkpoint makes of the prompt: a line of JSON on stdout, or a line for people.
-    pub fn after(&self, saved: &CheckpointReport, json: bool) -> Result<Option<String>> {
+    /// What the model of a checkpoint makes of the prompt: a line of JSON on stdout, or a line for people. The training goes
+    /// on where nothing comes of it.
+    pub fn after(&self, saved: &CheckpointReport, json: bool) -> Option<String> {
         let step = print::count(saved.step);
-        let trained = match Trained::open(&saved.path) {
-            Ok(trained) => trained,
+        match self.text(saved) {
+            Ok(text) if json => {
+                let (step, prompt, text) = (saved.step, self.prompt.as_str(), text.as_str());
+                print::json(&Event { event: "sample", step, prompt, text })
+                    .err()
+                    .map(|e| e.to_string())
+            }
+            Ok(text) => Some(format!("sample after step {step}: {}{text}", self.prompt)),
             // Only the newest checkpoints stay, and steps may be quicker than samples.
             Err(_) if !saved.path.exists() => {
                 let what = "its checkpoint had to make room for newer ones";
-                return Ok(Some(format!("no sample after step {step}: {what}")));
+                Some(format!("no sample after step {step}: {what}"))
             }
-            Err(error) => return Err(error),
-        };
+            Err(error) => Some(format!("no sample after step {step}: {error}")),
+        }
+    }
+
+    fn text(&self, saved: &CheckpointReport) -> Result<String> {
+        let trained = Trained::open(&saved.path)?;
         let mut generator = Generator::new(self.model, &trained.weights, &self.device, 1)?;
         let prompt = self.tokenizer.encode(&self.prompt)?;
         let end = self.tokenizer.end();
@@ -92,11 +108,6 @@ impl Samples {
         for token in generator.generate(vec![prompt], sampling)? {
             text.push_str(&pieces.take_token(&token?, &self.tokenizer).0);
         }
-        if json {
-            let (step, prompt, text) = (saved.step, self.prompt.as_str(), text.as_str());
-            print::json(&Event { event: "sample", step, prompt, text })?;
-            return Ok(None);
-        }
-        Ok(Some(format!("sample after step {step}: {}{text}", self.prompt)))
+        Ok(text)
     }
 }

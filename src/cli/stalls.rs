@@ -96,7 +96,7 @@ fn show(report: &Report) {
     print::data(format!("\n  {:<26}{}", "one after the other", interval(&report.serial_s)));
     match &report.overlap {
         Some(overlap) => print::data(format!(
-            "overlap efficiency {:.2} [{:.2} .. {:.2}]: of what could be hidden behind {}",
+            "overlap efficiency {:.2} [{:.2} .. {:.2}]: of what {} could hide",
             overlap.median, overlap.low, overlap.high, report.slowest,
         )),
         None => print::data(format!("nothing to overlap: {} takes all there is", report.slowest)),
