@@ -228,6 +228,10 @@ impl<'a> Assembly<'a> {
             // There is room for every slot of the ring, so that this fails only where nobody listens.
             desk.over = self.full.try_send(result).is_err() || failed;
         }
+        if desk.over {
+            // Nobody will take the others: their slots are given up.
+            desk.finished.clear();
+        }
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk<'a>> {

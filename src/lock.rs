@@ -7,7 +7,9 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Result;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+#[cfg(feature = "cloud")]
+use std::time::SystemTime;
+use std::time::{Duration, Instant};
 
 /// The longest wait for what another process makes and this one needs, as a data set that is being fetched.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(600);
@@ -18,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A file that is locked until this is dropped or the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
+    /// Closing it lets go of the lock.
+    #[cfg_attr(not(feature = "cloud"), expect(dead_code, reason = "only held"))]
     file: File,
     is_certain: bool,
 }
@@ -66,6 +70,7 @@ impl Lock {
     ///
     /// # Errors
     /// When the file system refuses.
+    #[cfg(feature = "cloud")]
     pub fn touch(&self) -> Result<()> {
         self.file.set_modified(SystemTime::now())
     }
