@@ -53,18 +53,20 @@ impl Resumed {
     /// What is held out is drawn by the seed from all samples: another share, seed or number of samples holds out what was
     /// trained on.
     fn check_split(&self, config: &RunConfig, source: &dyn Source) -> Result<()> {
-        let before = self.inputs.as_ref().and_then(|inputs| inputs.samples);
-        let split = |config: &RunConfig, samples: Option<usize>| {
+        // A run that ended before it had saved its inputs was trained on nothing that is kept.
+        let Some(inputs) = &self.inputs else { return Ok(()) };
+        let split = |config: &RunConfig, samples: usize| {
             config.sampling.val_split.map(|share| (share, config.seed, samples))
         };
-        // A run that ended before it had saved its inputs was trained on nothing that is kept.
-        let (before, now) = (split(&self.config, before), split(config, samples(source)));
-        if now.is_none() || now == before || self.inputs.is_none() {
+        // Those of earlier versions do not tell how many samples there were.
+        let samples_before = inputs.samples.unwrap_or(source.len());
+        let (before, now) = (split(&self.config, samples_before), split(config, source.len()));
+        if now.is_none() || now == before {
             return Ok(());
         }
-        let words = |split: Option<(f64, u64, Option<usize>)>| match split {
+        let words = |split: Option<(f64, u64, usize)>| match split {
             Some((share, seed, samples)) => {
-                let samples = samples.map_or("an unknown number of".into(), print::count);
+                let samples = print::count(samples);
                 format!("--val-split {share} --seed {seed} and {samples} samples beside it")
             }
             None => "no --val-split".into(),
