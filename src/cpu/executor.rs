@@ -189,6 +189,9 @@ impl<T: Real> Executor<T> {
         if let Some(tracing) = tracing {
             tracing.write(pass, start);
         }
+        if pass == Pass::Train && self.program.settles() {
+            self.memory.copy(Arena::State, Arena::Settled);
+        }
         Ok(())
     }
 

@@ -146,6 +146,14 @@ impl<T: Real> Memory<T> {
         }
     }
 
+    /// Copies an arena that the program has into another one of the same length.
+    pub fn copy(&mut self, from: Arena, to: Arena) {
+        let both = [self.arenas[&from], self.arenas[&to]];
+        if let Ok([Buffer::Real(from), Buffer::Real(to)]) = self.buffers.get_disjoint_mut(both) {
+            to.copy_from_slice(from);
+        }
+    }
+
     /// The numbers in a stretch.
     pub fn numbers(&self, span: &Span) -> &[T] {
         match &self.buffers[span.buffer] {

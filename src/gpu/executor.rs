@@ -238,6 +238,10 @@ impl Executor {
                 self.compiled.encode(pass, &mut encoder, timestamp_writes)?;
             }
         }
+        let arenas = &self.compiled.memory.arenas;
+        if let (Pass::Train, Some(settled)) = (pass, arenas.get(&Arena::Settled)) {
+            encoder.copy_buffer_to_buffer(&arenas[&Arena::State], 0, settled, 0, None);
+        }
         self.copy_results(&mut encoder, slot, &reads, traced)?;
         map_on_submit(&encoder, buffer, wgpu::MapMode::Write, &arrivals);
         reads.iter().for_each(|read| read.map_on_submit(&encoder, &arrivals));

@@ -68,6 +68,8 @@ pub enum Arena {
     Cache,
     /// How often each text that is generated was given each token, where that is asked for.
     Counts,
+    /// [`Arena::State`] as the last whole step left it, where passes that sum up gradients move running statistics.
+    Settled,
 }
 
 /// What a tensor is for, which decides where it lies.

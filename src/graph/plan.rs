@@ -177,6 +177,12 @@ impl Program {
         self.plans.iter().find(|(pass, _)| pass.infers()).map(|(_, plan)| plan)
     }
 
+    /// Whether passes that sum up gradients change what a checkpoint holds, so that a step that is not finished must be
+    /// taken back.
+    pub fn settles(&self) -> bool {
+        self.arenas.contains_key(&Arena::Settled)
+    }
+
     /// Elements of the model's output for one sample.
     pub fn output_width(&self) -> usize {
         let outputs = self.output_plan().map(|plan| plan.tensor(self.output).len());
@@ -443,6 +449,10 @@ impl ProgramBuilder {
         arenas.insert(Arena::State, self.states.len);
         arenas.insert(Arena::Consts, self.consts.len());
         arenas.insert(Arena::Metrics, metrics);
+        let moves = self.states.variables.iter().any(|state| state.name != CONTROL_NAME);
+        if moves && self.plans.contains_key(&Pass::Accumulate) {
+            arenas.insert(Arena::Settled, self.states.len);
+        }
         arenas.retain(|_, len| *len > 0);
         let control_offset =
             self.states.variables.iter().find(|v| v.name == CONTROL_NAME).map(|v| v.offset);

@@ -280,6 +280,10 @@ impl TrainerBuilder {
         };
         let config = &self.config;
         let mut progress = self.load(&program, &mut *executor)?;
+        if program.settles() {
+            let state = executor.store(Arena::State)?;
+            executor.load(Arena::Settled, 0, &state)?;
+        }
         progress.rollbacks = progress.rollbacks.max(self.rollbacks);
         let device = executor.device();
         let (total_steps, steps_per_epoch) = (agenda.total_steps(), agenda.steps_per_epoch());

@@ -16,7 +16,7 @@ use super::meter::Meter;
 use super::run::Run;
 use crate::batch::StepHeader;
 use crate::clock::{MEASURES, Stamp};
-use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::error::{Error, Result};
 use crate::executor::{Done, Executor, Snapshot, Wants};
 use crate::faults::{self, At};
 use crate::graph::Arena;
@@ -348,8 +348,7 @@ impl Engine {
         }
     }
 
-    /// Validation and the rest of an accumulated step need no credit of their own. That rest is submitted even after a
-    /// stop: its first passes have already moved the running statistics of batch norms.
+    /// Validation and the rest of an accumulated step need no credit of their own; a stopped run finishes its step.
     fn may_submit(&self) -> bool {
         let Some(Filled { work, .. }) = &self.pending else { return false };
         let free = work.split == Split::Validation || work.micro_step > 0;
@@ -550,23 +549,26 @@ impl Engine {
         }
     }
 
+    /// Takes back what a step that is not finished has moved: the running statistics of batch norms.
+    fn settle(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.in_step) && self.run.settles() {
+            let settled = self.executor.store(Arena::Settled)?;
+            self.executor.load(Arena::State, 0, &settled)?;
+        }
+        Ok(())
+    }
+
     /// The last checkpoint, and what was seen of the data; returns the hash of the parameters.
     fn save_last(&mut self) -> Result<String> {
+        self.settle()?;
         let mut snapshot = Snapshot::default();
         for &arena in &self.run.arenas {
             snapshot.arenas.push((arena, self.executor.store(arena)?));
         }
         let hash = self.run.parameter_hash(&snapshot);
-        let is_spoilt = self.in_step && self.run.keeps_statistics();
-        if !is_spoilt {
-            self.run.save_last(snapshot, self.book.progress())?;
-        }
+        self.run.save_last(snapshot, self.book.progress())?;
         self.tell_saved(true)?;
         self.run.testify(&self.sources)?;
-        // The running statistics are of a step that never happened: what was saved before is the last that is exact.
-        if is_spoilt && !self.run.has_saved(self.book.steps) {
-            return Err(cut_off(self.book.steps + 1));
-        }
         Ok(hash)
     }
 
@@ -635,14 +637,6 @@ impl Engine {
             let _ = reply.send(Err(error.clone()));
         }
     }
-}
-
-/// Why there is no checkpoint of the steps before this one, which was begun and not finished.
-fn cut_off(step: u64) -> Error {
-    let message = "ended before all of its batches came, and batch norms have seen those that did: nothing was saved \
-                   after the last checkpoint";
-    Error::new(Stage::Checkpoint, ErrorKind::Stopped, format!("step {step}"), message)
-        .hint("going on from the last checkpoint, and a shorter --checkpoint-every")
 }
 
 /// The share of a pass in its step. A test may plan one that is NaN, which makes the gradients so where they are summed

@@ -77,7 +77,7 @@ impl Keeper {
     }
 
     /// Whether the newest checkpoint is of this step.
-    pub fn has_saved(&self, step: u64) -> bool {
+    fn has_saved(&self, step: u64) -> bool {
         self.saved == Some(step)
     }
 

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::executor::{DeviceInfo, Done, Snapshot};
 use crate::gauges::Gauges;
 use crate::graph::Arena;
-use crate::graph::plan::{CONTROL_NAME, Program};
+use crate::graph::plan::Program;
 use crate::pipeline::Work;
 use crate::quarantine::Quarantine;
 use crate::report::folder::{RunFolder, RunLock};
@@ -188,14 +188,9 @@ impl Run {
         kept.keeper.save(snapshot, progress, &kept.folder)
     }
 
-    /// Whether a checkpoint keeps what passes move besides the optimizer: running statistics.
-    pub fn keeps_statistics(&self) -> bool {
-        self.kept.is_some() && self.program.states.iter().any(|state| state.name != CONTROL_NAME)
-    }
-
-    /// Whether the newest checkpoint is of this step, or there is nothing to save yet.
-    pub fn has_saved(&self, step: u64) -> bool {
-        step == 0 || self.kept.as_ref().is_some_and(|kept| kept.keeper.has_saved(step))
+    /// See [`Program::settles`].
+    pub fn settles(&self) -> bool {
+        self.program.settles()
     }
 
     /// The checkpoints that have reached the disk since the last call.
