@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::executor::{Executor, Tune};
+use crate::faults::{self, At};
 use crate::graph::plan::Program;
 use crate::{cpu, gpu};
 
@@ -28,6 +29,9 @@ pub fn open_tuned(
     slots: usize,
     tune: Tune,
 ) -> Result<Box<dyn Executor>> {
+    if faults::due(At::Open) {
+        return Err(Error::device(selector, "cannot be opened, as planned by a test"));
+    }
     if selector == "cpu" {
         return Ok(Box::new(cpu::Executor::new(program, slots)?));
     }

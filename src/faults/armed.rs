@@ -17,6 +17,7 @@ enum Fault {
     Io,
     Unsynced,
     Kill,
+    Open,
     Memory,
     Lost,
     Hang,
@@ -25,11 +26,12 @@ enum Fault {
     Corrupt,
 }
 
-const NAMES: [(&str, Fault); 10] = [
+const NAMES: [(&str, Fault); 11] = [
     ("full", Fault::Full),
     ("io", Fault::Io),
     ("unsynced", Fault::Unsynced),
     ("kill", Fault::Kill),
+    ("open", Fault::Open),
     ("memory", Fault::Memory),
     ("lost", Fault::Lost),
     ("hang", Fault::Hang),
@@ -137,6 +139,7 @@ impl Plan {
 
     fn due(&mut self, at: At) -> bool {
         match at {
+            At::Open => self.counted(Fault::Open),
             At::Buffer => self.counted(Fault::Memory),
             At::Submission => self.counted(Fault::Lost),
             At::Hang => self.counted(Fault::Hang),

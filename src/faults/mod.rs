@@ -10,6 +10,7 @@
 //! | `full`, `io` | operations of `durable` | half of it is done, then the disk is full or fails |
 //! | `unsynced` | syncs of files and folders | the sync fails |
 //! | `kill` | operations of `durable` | the process is killed in the middle of it, as by SIGKILL |
+//! | `open` | devices opened | it cannot be |
 //! | `memory` | buffers of a device | the device has no memory for it |
 //! | `lost` | passes submitted | the device is lost |
 //! | `hang` | passes submitted | it never comes back, and patience is short |
@@ -44,6 +45,8 @@ pub(crate) enum FileOp<'a> {
 /// Where something else than a file can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum At {
+    /// A device is about to be opened.
+    Open,
     /// A buffer is about to be made on a device.
     Buffer,
     /// A pass is about to be submitted: is the device lost?

@@ -1,6 +1,8 @@
 //! Gradients that are not finite. The fault is planned into the weight of a part of an accumulated step, so that the
 //! forward pass is as it should be.
 
+use serde_json::json;
+
 use super::{Desk, losses};
 
 const FLAGS: &str = "--steps 24 --checkpoint-every 4 --no-shuffle --accumulate 2";
@@ -65,4 +67,15 @@ fn a_rollback_goes_back_with_half_the_rate_and_is_the_same_each_time() {
     // What diverges whatever the rate is given up.
     let ended = desk.train("three", &flags, "nan@10x1000", 5);
     assert_eq!(ended.all("restart").len(), 3);
+}
+
+#[test]
+fn a_device_that_does_not_open_after_a_divergence_costs_no_further_half_of_the_rate() {
+    let desk = Desk::new();
+    let flags = format!("{FLAGS} --on-nan rollback --nan-limit 2");
+    let ended = desk.train("late", &flags, "nan@10x4,open@2x2", 0);
+    let how: Vec<_> = ended.all("restart").iter().map(|restart| restart["how"].clone()).collect();
+    assert_eq!(how, [json!({"rolledback": 1}), json!({"rebuilt": 1}), json!({"rebuilt": 2})]);
+    assert!(ended.all("step").last().is_some_and(|step| step["lr"] == 0.005), "{ended:?}");
+    assert_eq!(ended.hash(), desk.train("at-once", &flags, "nan@10x4", 0).hash());
 }
