@@ -103,6 +103,12 @@ struct Event<'a> {
     evaluation: &'a Evaluation,
 }
 
+/// Whether two names are those of the same data, however a path is written.
+fn is_same(one: &str, other: &str) -> bool {
+    let real = |name| std::fs::canonicalize(name).ok();
+    one == other || real(one).is_some_and(|path| real(other) == Some(path))
+}
+
 /// Evaluates.
 pub fn run(args: Args) -> Result<()> {
     let mut options = args.device.options(args.batch_size, false)?;
@@ -121,7 +127,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let fitted = trained.run.as_ref().and_then(|run| run.inputs.fitted.clone()).map(Arc::new);
     let mut dataset = open_dataset(&name, &config.data, fitted.as_ref())?;
-    if config.dataset.as_ref() == Some(&name) {
+    if config.dataset.as_ref().is_some_and(|of_run| is_same(of_run, &name)) {
         dataset = config.sampling.split(dataset, config.seed)?;
     }
     let (split, source) = choose(args.split, &dataset)?;

@@ -208,7 +208,14 @@ mod tests {
         let target = TargetSpec::Class { classes: 3 };
         let info = SourceInfo { class_names: vec!["a".into(), "b".into()], ..Default::default() };
         let spec = SampleSpec { input_shape, input_dtype, target };
-        Inputs { spec, info, encoding: Encoding::Raw, fitted: None, samples: None }
+        Inputs {
+            spec,
+            info,
+            encoding: Encoding::Raw,
+            fitted: None,
+            samples: None,
+            trained_on: None,
+        }
     }
 
     #[test]

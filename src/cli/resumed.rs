@@ -50,25 +50,22 @@ impl Resumed {
         Ok(data.flatten().into_iter().chain(self.changed_settings(config)).collect())
     }
 
-    /// What is held out is drawn by the seed from all samples: another share, seed or number of samples holds out what was
+    /// What is held out is drawn by the seed from all samples: another share or seed, or other samples, hold out what was
     /// trained on.
     fn check_split(&self, config: &RunConfig, source: &dyn Source) -> Result<()> {
         // A run that ended before it had saved its inputs was trained on nothing that is kept.
         let Some(inputs) = &self.inputs else { return Ok(()) };
-        let split = |config: &RunConfig, samples: usize| {
-            config.sampling.val_split.map(|share| (share, config.seed, samples))
-        };
-        // Those of earlier versions do not tell how many samples there were.
-        let samples_before = inputs.samples.unwrap_or(source.len());
-        let (before, now) = (split(&self.config, samples_before), split(config, source.len()));
-        if now.is_none() || now == before {
+        let split =
+            |config: &RunConfig| config.sampling.val_split.map(|share| (share, config.seed));
+        let (before, now) = (split(&self.config), split(config));
+        if now.is_none() {
             return Ok(());
         }
-        let words = |split: Option<(f64, u64, usize)>| match split {
-            Some((share, seed, samples)) => {
-                let samples = print::count(samples);
-                format!("--val-split {share} --seed {seed} and {samples} samples beside it")
-            }
+        if now == before {
+            return inputs.check_held_out(source);
+        }
+        let words = |split: Option<(f64, u64)>| match split {
+            Some((share, seed)) => format!("--val-split {share} --seed {seed}"),
             None => "no --val-split".into(),
         };
         let message = format!(
@@ -76,8 +73,7 @@ impl Resumed {
             words(now),
             words(before)
         );
-        Err(Error::config("--resume", message)
-            .hint("split, seed and data of the run, or a new run"))
+        Err(Error::config("--resume", message).hint("share and seed of the run, or a new run"))
     }
 
     fn changed_settings(&self, config: &RunConfig) -> Option<String> {

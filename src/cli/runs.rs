@@ -9,7 +9,7 @@ use inflight::durable::{create_folders, replace_file, sync_folder};
 use inflight::nn::models::ModelConfig;
 use inflight::report::folder::{EPOCHS, METRICS, TIMELINE};
 use inflight::source::table::Fitted;
-use inflight::source::{ENDLESS, Encoding, Source, SourceInfo};
+use inflight::source::{ENDLESS, Encoding, Source, SourceInfo, fingerprint};
 use inflight::tokenizer::Tokenizer;
 use inflight::train::checkpoint;
 use inflight::train::weights::Weights;
@@ -47,13 +47,17 @@ pub struct Inputs {
     /// Samples of the training part, where it has an end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
+    /// Which ones they are, see [`fingerprint`], where others were held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<String>,
 }
 
 impl Inputs {
-    /// Those of a source.
-    pub fn of(source: &dyn Source) -> Self {
+    /// Those of a source, of which a share was held out or nothing.
+    pub fn of(source: &dyn Source, holds_out: bool) -> Self {
         Self {
             samples: samples(source),
+            trained_on: holds_out.then(|| fingerprint(source)).flatten(),
             spec: source.spec().clone(),
             info: source.info().clone(),
             encoding: source.encoding(),
@@ -138,23 +142,25 @@ impl Inputs {
             .hint(format!("inflight tokenize --tokenizer {of_run}")))
     }
 
-    /// Whether `train`, of which a share was held out, is what the run was trained on: of another number of samples others
-    /// are held out.
+    /// Whether `train`, of which a share was held out, is what the run was trained on: where samples were added, removed
+    /// or moved to another class, others are held out.
     ///
     /// # Errors
-    /// When its number of samples is another one.
+    /// When they are others, as far as the run tells: those of earlier versions tell less.
     pub fn check_held_out(&self, train: &dyn Source) -> Result<()> {
-        match (self.samples, samples(train)) {
+        let found = match (self.samples, samples(train)) {
             (Some(before), Some(now)) if before != now => {
                 let (before, now) = (print::count(before), print::count(now));
-                let message = format!(
-                    "found {now} samples beside those held out, the run had {before}: it was trained on some that are held out now"
-                );
-                Err(Error::data(&train.info().name, message)
-                    .hint("the data that the run began with, or --dataset of other data"))
+                format!("found {now} samples beside those held out, the run had {before}")
             }
-            _ => Ok(()),
-        }
+            _ if self.trained_on.is_some() && self.trained_on != fingerprint(train) => {
+                "found other samples beside those held out than the run had, or other classes of them".into()
+            }
+            _ => return Ok(()),
+        };
+        let message = format!("{found}: it was trained on some that are held out now");
+        Err(Error::data(&train.info().name, message)
+            .hint("the data that the run began with, or other data and a new run"))
     }
 
     /// The name of a class.
@@ -364,7 +370,7 @@ mod tests {
         let file = dir.path().join("mine.json");
         std::fs::write(&file, "{}").expect("writes");
         let source = inflight::source::Synthetic::new(2, sample_spec(), 0).expect("a source");
-        let mut inputs = Inputs::of(&source);
+        let mut inputs = Inputs::of(&source, false);
         inputs.info.tokenizer = Some(file.display().to_string());
         inputs.keep_tokenizer(&before).expect("copies");
         inputs.save(&before).expect("saves");

@@ -135,7 +135,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let trainer = builder.start().inspect_err(|_| runs::discard(&run_dir))?;
     config.save(&run_dir)?;
-    let mut inputs = Inputs::of(&**train);
+    let mut inputs = Inputs::of(&**train, config.sampling.val_split.is_some());
     inputs.keep_tokenizer(&run_dir)?;
     inputs.save(&run_dir)?;
     introduce(&config, &dataset, &trainer, &run_dir, done_steps);
@@ -332,7 +332,7 @@ fn introduce(config: &RunConfig, dataset: &Dataset, trainer: &Trainer, run_dir: 
 
 fn schedule_words(schedule: &Schedule) -> &'static str {
     match schedule {
-        Schedule::Constant => "constant",
+        Schedule::Constant {} => "constant",
         Schedule::Step { .. } => "in steps",
         Schedule::Cosine { .. } => "down a cosine",
         Schedule::OneCycle { .. } => "in one cycle",

@@ -1,6 +1,9 @@
-//! By what it shows, without reading them, that samples are others than they were: what is kept of them is then of no use.
+//! By what it shows, without reading them, that samples are others than they were: what is kept of them is then of no use,
+//! and what was held out is no longer what is.
 
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 use super::{ENDLESS, Source};
 use crate::source::blob::Stamp;
@@ -41,6 +44,22 @@ pub(crate) fn add_samples(source: &dyn Source, path: &Path, add: &mut impl FnMut
     }
 }
 
+/// SHA-256 over which samples a source has, in their order: of each its class, the name of its file and where it lies
+/// there. Not over what is in them, nor over the folders, which may be moved. `None` of a stream.
+pub fn fingerprint(source: &dyn Source) -> Option<String> {
+    let mut hash = Sha256::new();
+    for index in (source.len() != ENDLESS).then(|| 0..source.len())? {
+        hash.update(source.class(index).unwrap_or(u32::MAX).to_le_bytes());
+        if let Some((file, at)) = source.file_of(index) {
+            hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+            // No name holds this one.
+            hash.update([0]);
+            hash.update(at.to_le_bytes());
+        }
+    }
+    Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +97,13 @@ mod tests {
         let after = [&root, &elsewhere].map(|path| added(&first, path));
         assert_eq!(before[0], after[0]);
         assert_ne!(before[1], after[1]);
+        // Which samples there are does not depend on where they lie and when they were written.
+        let prints = [&first, &other].map(|rows| fingerprint(rows));
+        assert!(prints[0].is_some() && prints[0] != prints[1], "{prints:?}");
+        let moved = dir.path().join("moved");
+        std::fs::rename(&root, &moved).expect("renames");
+        let folder = Folder::open(&moved, &["a".into()], &data, "moved".into()).expect("opens");
+        let first = Subset::of_rows(Arc::new(folder), vec![0, 1], "s").expect("rows");
+        assert_eq!(fingerprint(&first), prints[0]);
     }
 }

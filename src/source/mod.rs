@@ -49,6 +49,7 @@ pub use config::{DataConfig, Task};
 pub(crate) use contact_sheet::Look;
 pub use contact_sheet::{contact_sheet, transformed_sheet};
 pub use fetch::fetch;
+pub use identity::fingerprint;
 pub use open::{Dataset, OpenOptions, open, open_rows};
 pub use read_ahead::{ReadAhead, Room};
 pub use resident::Resident;

@@ -48,15 +48,38 @@ fn more_pictures_would_hold_out_others() {
     desk.json(&format!("train pictures {split} {fast}"), 0);
     // Runs of earlier versions do not know how many samples they had, and go on.
     let known = std::fs::read_to_string(desk.path("run/inputs.json")).expect("inputs");
-    let unknown = known.replace(",\n  \"samples\": 16", "");
-    assert_ne!(unknown, known, "{known}");
-    std::fs::write(desk.path("run/inputs.json"), unknown).expect("writes");
+    let mut unknown: Value = serde_json::from_str(&known).expect("JSON");
+    let fields = unknown.as_object_mut().expect("an object");
+    assert!(fields.remove("samples").is_some() && fields.remove("trained_on").is_some(), "{known}");
+    std::fs::write(desk.path("run/inputs.json"), unknown.to_string()).expect("writes");
     desk.json(&format!("train --resume run --steps 3 {fast}"), 0);
     write_pictures(&desk, "pictures", ["cat", "dog"], 15);
-    let parts = ["24 samples", "the run had", "16 samples", "samples it was trained on"];
-    desk.refused(&format!("train --resume run --steps 4 {fast}"), 2, &parts);
-    let parts = ["found 24 samples beside those held out, the run had 16"];
+    let parts = ["found 24 samples beside those held out, the run had 16", "trained on some"];
+    desk.refused(&format!("train --resume run --steps 4 {fast}"), 3, &parts);
     desk.refused(&format!("eval run --split val {fast}"), 3, &parts);
+}
+
+#[test]
+fn as_many_pictures_of_other_classes_would_hold_out_others() {
+    let desk = Desk::new();
+    write_pictures(&desk, "pictures", ["cat", "dog"], 10);
+    let fast = "--device cpu --json";
+    let split = "--model mlp --batch-size 5 --steps 2 --val-split 0.2 --out run";
+    desk.json(&format!("train pictures {split} {fast}"), 0);
+    // The same data under other names of their folder are split as they were.
+    let of_run = desk.json(&format!("eval run {fast}"), 0);
+    for name in ["pictures", "pictures/", "./pictures/../pictures"] {
+        assert_eq!(desk.json(&format!("eval run --dataset {name} {fast}"), 0)[0]["split"], "val");
+    }
+    assert_eq!((&of_run[0]["split"], &of_run[0]["samples"]), (&"val".into(), &4.into()));
+    desk.json(&format!("train --resume run --steps 3 {fast}"), 0);
+    // A label is mended.
+    let [wrong, right] = ["cat/3", "dog/33"].map(|name| desk.path(&format!("pictures/{name}.png")));
+    std::fs::rename(wrong, right).expect("renames");
+    let parts = ["pictures", "found other samples beside those held out", "trained on some"];
+    desk.refused(&format!("train --resume run --steps 4 {fast}"), 3, &parts);
+    desk.refused(&format!("eval run --split val {fast}"), 3, &parts);
+    desk.json(&format!("eval run --split train {fast}"), 0);
 }
 
 #[test]
