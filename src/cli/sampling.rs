@@ -31,7 +31,7 @@ pub struct SamplingFlags {
     #[arg(long, value_name = "N")]
     world: Option<usize>,
     /// What to do about a sample that cannot be read or decoded: error, skip (another one takes its place), or
-    /// quarantine (as well, never tried again, and listed in RUN/quarantine.jsonl) [default: error]
+    /// quarantine (as well, and listed in RUN/quarantine.jsonl) [default: error]
     #[arg(long, value_name = "WHAT")]
     on_bad_sample: Option<OnBadSample>,
     /// Bad samples of a split after which the run ends: a number, or a share, as 1% [default: 100]
@@ -48,6 +48,10 @@ impl SamplingFlags {
         config.val_split = self.val_split.or(config.val_split);
         config.shuffle_block = self.shuffle_block.or(config.shuffle_block);
         set(&mut config.balance, self.balance);
+        // Weights balance by themselves.
+        if self.balance == Some(false) {
+            config.class_weights.clear();
+        }
         set(&mut config.class_weights, self.class_weights.as_deref().map(weights).transpose()?);
         set(&mut config.rank, self.rank);
         set(&mut config.world, self.world);
@@ -76,6 +80,20 @@ fn weights(list: &str) -> Result<BTreeMap<String, f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_of_a_file_go_with_the_balance() {
+        let of_file = || SamplingConfig {
+            class_weights: [("cat".to_string(), 2.0)].into(),
+            ..Default::default()
+        };
+        for (balance, balances) in [(None, true), (Some(true), true), (Some(false), false)] {
+            let mut config = of_file();
+            let flags = SamplingFlags { balance, ..Default::default() };
+            flags.apply(&mut config).expect("fits");
+            assert_eq!(config.balances(), balances, "{balance:?}");
+        }
+    }
 
     #[test]
     fn weights_are_a_list_of_names_and_numbers() {

@@ -468,7 +468,7 @@ impl RunConfig {
     /// The schedule: what was asked for, or what goes with the learning rate.
     pub fn schedule(&self) -> Schedule {
         let default = || match self.lr {
-            Some(_) => Schedule::Constant,
+            Some(_) => Schedule::Constant {},
             None => Schedule::one_cycle(),
         };
         self.schedule.clone().unwrap_or_else(default)

@@ -52,6 +52,8 @@ fn slips_in_a_file_name_its_line() {
     );
     assert!(message("schedule = \"step\"").contains("every = 1000"));
     assert!(message("[optimizer]\ntype = \"sgd\"\nmomentun = 1").contains("`momentun`"));
+    let warmup = "[schedule]\ntype = \"constant\"\nwarmup_steps = 500";
+    assert!(message(warmup).contains("`warmup_steps`"), "{}", message(warmup));
     assert!(message("lr = ").starts_with("config: run.toml:1: "));
 }
 

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// How the learning rate changes over a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// Always the base rate.
-    #[default]
-    Constant,
+    // Without braces serde passes over whatever stands beside the type.
+    Constant {},
     /// Times `gamma` every so many steps (`torch.optim.lr_scheduler.StepLR`).
     Step {
         /// Steps between two changes.
@@ -53,6 +53,12 @@ pub enum Schedule {
     },
 }
 
+impl Default for Schedule {
+    fn default() -> Self {
+        Schedule::Constant {}
+    }
+}
+
 fn tenth() -> f64 {
     0.1
 }
@@ -84,7 +90,7 @@ impl Schedule {
     /// For a name that is not one of [`NAMES`](Self::NAMES).
     pub fn by_name(name: &str, total_steps: u64) -> Result<Self> {
         match name.replace('-', "_").as_str() {
-            "constant" => Ok(Schedule::Constant),
+            "constant" => Ok(Schedule::Constant {}),
             "step" => Ok(Schedule::Step { every: total_steps.div_ceil(3).max(1), gamma: tenth() }),
             "cosine" => Ok(Schedule::Cosine { min: 0.0 }),
             "one_cycle" => Ok(Schedule::one_cycle()),
@@ -110,7 +116,7 @@ impl Schedule {
     /// Beyond the end it stays what it was at the end.
     pub fn lr(&self, base: f64, step: u64, total_steps: u64) -> f64 {
         match *self {
-            Schedule::Constant => base,
+            Schedule::Constant {} => base,
             Schedule::Step { every, gamma } => base * gamma.powf((step / every.max(1)) as f64),
             Schedule::Cosine { min } => {
                 let progress = step.min(total_steps) as f64 / total_steps.max(1) as f64;
@@ -153,7 +159,7 @@ impl Schedule {
             Err(Error::config(format!("schedule.{key}"), message))
         };
         match *self {
-            Schedule::Constant => Ok(()),
+            Schedule::Constant {} => Ok(()),
             Schedule::Step { every, gamma } => {
                 expect("every", every as f64, every > 0, "at least 1 step")?;
                 expect("gamma", gamma, gamma > 0.0, "a number above 0")
@@ -196,7 +202,7 @@ mod tests {
 
     #[test]
     fn constant_and_step() {
-        follows(&Schedule::Constant, [0.1; 10]);
+        follows(&Schedule::Constant {}, [0.1; 10]);
         follows(
             &Schedule::Step { every: 3, gamma: 0.5 },
             [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.025, 0.025, 0.0125],
@@ -273,7 +279,7 @@ mod tests {
                 0.006698729810778065,
             ],
         );
-        assert_eq!(Schedule::Constant.warmed_up(0), Schedule::Constant);
+        assert_eq!(Schedule::Constant {}.warmed_up(0), Schedule::Constant {});
     }
 
     #[test]

@@ -191,12 +191,18 @@ impl TrainerBuilder {
         let config = &self.config;
         let spec = self.train.spec();
         let info = config.data.normalised(&*self.train)?;
-        let loss = self.loss.unwrap_or(match spec.target {
-            TargetSpec::Class { .. } | TargetSpec::Tokens { .. } => {
+        let loss = match (self.loss, &spec.target) {
+            (Some(loss), _) => loss,
+            (None, TargetSpec::Class { .. } | TargetSpec::Tokens { .. }) => {
                 Loss::CrossEntropy { smoothing: config.label_smoothing }
             }
-            TargetSpec::Values { .. } => Loss::MeanSquaredError,
-        });
+            (None, TargetSpec::Values { .. }) if config.label_smoothing > 0.0 => {
+                let message = "smooths classes, and the data set has values";
+                let hint = "leaving out --label-smoothing";
+                return Err(Error::config("--label-smoothing", message).hint(hint));
+            }
+            (None, TargetSpec::Values { .. }) => Loss::MeanSquaredError,
+        };
         loss.validate(spec)?;
         config.mixing().validate_for(spec)?;
         let options = Options { recompute, ..Options::default() };
@@ -422,7 +428,10 @@ impl TrainerBuilder {
         let sampling = &self.config.sampling;
         let (on, budget) = (sampling.on_bad_sample, sampling.bad_sample_budget);
         let (train, validation) = (self.train.clone(), self.validation.clone());
-        let quarantine = Quarantine::new(on, budget, train, validation);
+        let mut quarantine = Quarantine::new(on, budget, train, validation);
+        if sampling.balances() {
+            quarantine = quarantine.within_classes();
+        }
         match &self.run_dir {
             Some(dir) => quarantine.in_folder(dir, self.resume.is_some()),
             None => Ok(quarantine),
@@ -503,9 +512,25 @@ mod tests {
 
     use super::*;
     use crate::Trainer;
+    use crate::batch::{DType, SampleSpec};
     use crate::nn::models;
-    use crate::source::{DataConfig, Stream};
+    use crate::source::{DataConfig, Stream, Synthetic};
     use crate::train::checkpoint::Cadence;
+
+    #[test]
+    fn smoothing_of_classes_is_not_passed_over_for_values() {
+        let target = TargetSpec::Values { len: 2 };
+        let spec = SampleSpec { input_shape: vec![3], input_dtype: DType::F32, target };
+        let source: Arc<dyn Source> = Arc::new(Synthetic::new(8, spec, 0).expect("can be made"));
+        let model = models::by_name("mlp", source.spec()).expect("fits");
+        let program = |label_smoothing| {
+            let config = RunConfig { label_smoothing, batch_size: 4, ..Default::default() };
+            Trainer::builder(model.clone(), source.clone()).config(config).program().map(|_| ())
+        };
+        program(0.0).expect("nothing to smooth");
+        let message = program(0.1).expect_err("no classes").to_string();
+        assert!(message.contains("--label-smoothing: smooths classes"), "{message}");
+    }
 
     #[test]
     fn a_run_over_a_stream_saves_before_its_end() {
