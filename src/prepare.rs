@@ -359,12 +359,6 @@ impl Filler<'_> {
             if i == 1 {
                 self.faults().replaced += 1;
             }
-            if bad.is_known(tried) {
-                if i == 0 {
-                    self.source.skip(tried);
-                }
-                continue;
-            }
             match self.fill_guarded(window, tried, scratch, laps.take()) {
                 Ok(()) => return Ok(()),
                 Err(Failure::Bad(error)) => self.faults().bad.push((tried, error)),

@@ -2,17 +2,18 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use common::{CLASSES, Rows, config, model};
+use common::{CLASSES, Rows, class_of, config, model};
 use inflight::batch::SampleSpec;
 use inflight::quarantine::{Budget, Entry, OnBadSample};
+use inflight::rng::Rng;
 use inflight::sampler::SamplingConfig;
 use inflight::source::{Sample, Source, SourceInfo, Subset, Target};
-use inflight::train::checkpoint;
+use inflight::train::checkpoint::{self, Checkpoint};
 use inflight::train::event::{EpochReport, Event, StepReport, Summary};
+use inflight::transform::{Image, Transform};
 use inflight::{Error, Result, RunConfig, Trainer};
 
 const TRAIN: usize = 100;
@@ -32,13 +33,11 @@ enum Fault {
 struct Faulty {
     rows: Rows,
     fault: FaultOf,
-    /// How often each bad sample was read.
-    reads: Mutex<BTreeMap<usize, usize>>,
 }
 
 impl Faulty {
     fn new(len: usize, fault: FaultOf) -> Arc<Self> {
-        Arc::new(Self { rows: Rows::new(len), fault, reads: Mutex::default() })
+        Arc::new(Self { rows: Rows::new(len), fault })
     }
 }
 
@@ -55,16 +54,16 @@ impl Source for Faulty {
         self.rows.info()
     }
 
+    fn class(&self, index: usize) -> Option<u32> {
+        Some(class_of(index))
+    }
+
     fn origin(&self, index: usize) -> Option<String> {
         Some(format!("row-{index}.bin"))
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut Vec<u8>) -> Result<Sample<'a>> {
-        let fault = (self.fault)(index);
-        if fault.is_some() {
-            *self.reads.lock().unwrap().entry(index).or_default() += 1;
-        }
-        match fault {
+        match (self.fault)(index) {
             Some(Fault::Read) => Err(Error::data("row", "found 3 bytes, expected 64")),
             Some(Fault::Panic) => panic!("planted"),
             Some(Fault::Label) => {
@@ -230,24 +229,84 @@ fn the_ledger_says_what_and_where_and_why() {
     assert!(text.contains("\"split\":\"train\"") && text.contains("\"split\":\"val\""), "{text}");
 }
 
+/// Bad by what is drawn for it, as a picture damaged in a part that a crop may leave out.
+struct BadAtTimes;
+
+impl Transform for BadAtTimes {
+    fn name(&self) -> &str {
+        "bad-at-times"
+    }
+
+    fn apply(&self, _image: &mut Image<'_>, rng: &mut Rng) -> Result<()> {
+        match rng.uniform() < 0.2 {
+            true => Err(Error::data("a picture", "is damaged")),
+            false => Ok(()),
+        }
+    }
+}
+
 #[test]
-fn what_is_quarantined_is_not_tried_again() {
+fn what_was_bad_in_another_epoch_changes_no_batch() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let reads = |on, name: &str, resumed: bool| {
-        let train = Faulty::new(TRAIN, some);
-        let sources = (train.clone() as Arc<dyn Source>, faulty().1);
-        let steps = if resumed { 21 } else { 14 };
-        let config =
-            RunConfig { epochs: None, steps: Some(steps), ..with(on, Budget::Samples(30)) };
-        run(config, sources, &folder.path().join(name), resumed, None).expect("runs");
-        let reads = train.reads.lock().unwrap();
-        reads.values().copied().collect::<Vec<_>>()
+    // Two batches an epoch, so that several epochs are prepared at once.
+    let run = |name: &str, workers, from: Option<u64>| {
+        let dir = folder.path().join(name);
+        let every = RunConfig {
+            checkpoint_every: 1.into(),
+            keep: 20,
+            ..with(QUARANTINE, Budget::Samples(32))
+        };
+        let config = RunConfig { epochs: Some(4), workers, ..every };
+        let rows = common::rows(32);
+        let builder = Trainer::builder(model(rows.spec()), rows).transform(BadAtTimes);
+        let mut builder = builder.config(config).run_dir(&dir);
+        if let Some(step) = from {
+            let path = checkpoint::checkpoints_dir(&dir).join(format!("step-{step}"));
+            builder = builder.resume(Checkpoint::open(path).expect("is there, and whole"));
+        }
+        pollster::block_on(builder.start().expect("starts").fit()).expect("within the budget")
     };
-    // Several batches are prepared at once, so a stand-in may be tried before it is known to be bad.
-    assert!(reads(QUARANTINE, "a", false).iter().sum::<usize>() < 3 * bad_of(TRAIN, some).len());
-    assert!(reads(QUARANTINE, "a", true).is_empty(), "the ledger is read again");
-    let skipped = reads(OnBadSample::Skip, "b", false);
-    assert!(skipped.iter().all(|&reads| reads >= 2), "{skipped:?}");
+    let whole = run("one", 1, None);
+    assert!(whole.bad_samples > 10, "{} are bad at times", whole.bad_samples);
+    assert_eq!(run("eight", 8, None).parameter_hash, whole.parameter_hash);
+    // Its ledger knows what was bad in all four epochs.
+    assert_eq!(run("one", 1, Some(1)).parameter_hash, whole.parameter_hash);
+}
+
+#[test]
+fn where_classes_are_balanced_others_of_the_same_class_stand_in() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // Class 0 is left out, and half of class 1 is bad.
+    let fault: FaultOf = |i| match class_of(i) {
+        0 => Some(Fault::Panic),
+        1 => (i % 2 == 1).then_some(Fault::Read),
+        _ => None,
+    };
+    let mut config = with(OnBadSample::Skip, Budget::Samples(30));
+    config.sampling.class_weights = [("0".to_string(), 0.0)].into();
+    let sources = (Faulty::new(TRAIN, fault) as Arc<dyn Source>, common::rows(HELD_OUT));
+    let outcome = run(config, sources, folder.path(), false, None).expect("reads none of class 0");
+    assert!(outcome.epochs.iter().all(|epoch| epoch.replaced > 0), "{:?}", outcome.epochs);
+}
+
+#[test]
+fn what_is_mended_is_used_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = RunConfig { checkpoint_every: 1.into(), ..with(QUARANTINE, Budget::Samples(9)) };
+    let run = |fault: FaultOf, resume| {
+        let sources = (Faulty::new(TRAIN, fault) as Arc<dyn Source>, common::rows(HELD_OUT));
+        run(config.clone(), sources, folder.path(), resume, None)
+    };
+    // A disk that was away ended the run, and then is there again.
+    let ended = run(|i| (i % 4 == 3).then_some(Fault::Read), false).map(|_| ());
+    let message = ended.expect_err("more than nine").to_string();
+    assert!(message.contains("expected at most 9"), "{message}");
+    let listed = ledger(folder.path()).len();
+    assert!(listed > 9, "{listed}");
+    let again = run(|_| None, true).expect("goes on");
+    assert_eq!(again.epochs.last().map(|epoch| epoch.replaced), Some(0));
+    assert_eq!(again.summary.bad_samples as usize, listed);
+    assert_eq!(ledger(folder.path()).len(), listed);
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub enum OnBadSample {
     Error,
     /// It is replaced by another sample, or left out where it is held out, and counted. It is tried again each time.
     Skip,
-    /// The same, and it is entered into the ledger of the run, once, and never tried again.
+    /// The same, and it is entered into the ledger of the run, once.
     Quarantine,
 }
 

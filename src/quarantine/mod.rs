@@ -2,8 +2,8 @@
 //!
 //! While a batch is filled, [`prepare`](crate::prepare) puts another sample in the place of a bad one, along a sequence
 //! that is a pure function of (seed, epoch, sample), and notes what it met ([`Faults`]). Batches are then settled in
-//! their order: what is new is entered into the ledger and counted against the budget. What is known beforehand only
-//! saves trying a bad sample again, and changes nothing, so neither threads nor a resume change a batch.
+//! their order: what is new is entered into the ledger and counted against the budget. What was bad before is tried again
+//! each time: it may be mended, or good by another draw of its transforms, and neither threads nor a resume change a batch.
 
 mod budget;
 mod ledger;
@@ -52,6 +52,8 @@ pub struct BadSamples {
     split: Split,
     /// None where every bad sample is an error.
     source: Option<Arc<dyn Source>>,
+    /// Whether another sample must be of the same class.
+    within_classes: bool,
     /// How many it may have.
     most: usize,
     met: RwLock<Met>,
@@ -60,8 +62,10 @@ pub struct BadSamples {
 /// The bad samples met so far.
 #[derive(Default)]
 struct Met {
-    /// No more than the budget, and those of one batch.
+    /// By this process: no more than the budget, and those of one batch.
     samples: HashSet<usize>,
+    /// These, and those that the ledger had when the run went on.
+    entered: HashSet<usize>,
     /// Where the first ones are from.
     origins: Vec<String>,
 }
@@ -70,7 +74,7 @@ impl BadSamples {
     /// A part where every bad sample is an error.
     pub fn errors() -> Self {
         let (on, split) = (OnBadSample::Error, Split::Train);
-        Self { on, split, source: None, most: 0, met: RwLock::default() }
+        Self { on, split, source: None, within_classes: false, most: 0, met: RwLock::default() }
     }
 
     fn new(on: OnBadSample, budget: Budget, split: Split, source: Option<Arc<dyn Source>>) -> Self {
@@ -78,7 +82,7 @@ impl BadSamples {
             // One sample at least must be good.
             budget.samples(source.len()).min(source.len().saturating_sub(1))
         });
-        Self { on, split, source, most, met: RwLock::default() }
+        Self { on, split, source, within_classes: false, most, met: RwLock::default() }
     }
 
     /// Whether a bad sample is less than an error.
@@ -92,16 +96,20 @@ impl BadSamples {
         self.split == Split::Train
     }
 
-    /// Whether a sample is known to be bad and not to be tried again.
-    pub fn is_known(&self, sample: usize) -> bool {
-        self.on == OnBadSample::Quarantine && self.met().samples.contains(&sample)
+    /// Whether a sample was bad when it was tried last.
+    pub fn has_met(&self, sample: usize) -> bool {
+        self.met().entered.contains(&sample)
     }
 
-    /// Which samples may stand in for one that is bad, in order: all others, each once.
-    pub fn stand_ins(&self, keys: Keys, sample: usize) -> impl Iterator<Item = usize> + use<> {
+    /// Which samples may stand in for one that is bad, in order: all others, or those of its class, each once.
+    pub fn stand_ins(&self, keys: Keys, sample: usize) -> impl Iterator<Item = usize> + use<'_> {
         let len = self.source.as_ref().map_or(0, |source| source.len());
         let order = Permutation::keyed(len, &[keys.seed, keys.epoch, sample as u64, STAND_IN]);
-        (0..len).map(move |i| order.apply(i)).filter(move |&stand_in| stand_in != sample)
+        let class = |index| self.source.as_ref().and_then(|source| source.class(index));
+        let fits = move |&stand_in: &usize| {
+            stand_in != sample && (!self.within_classes || class(stand_in) == class(sample))
+        };
+        (0..len).map(move |i| order.apply(i)).filter(fits)
     }
 
     /// Whether these bad samples of a batch, together with all met before, are more than there may be: the run will
@@ -114,12 +122,12 @@ impl BadSamples {
         met.samples.len() + fresh.len() > self.most
     }
 
-    /// Bad samples so far.
+    /// Bad samples so far, with those in the ledger of a run that goes on.
     pub fn count(&self) -> usize {
-        self.met().samples.len()
+        self.met().entered.len()
     }
 
-    /// Enters what was met; what is new comes back with its origin, in ascending order.
+    /// Enters what was met; what the ledger lacks comes back with its origin, in ascending order.
     ///
     /// # Errors
     /// When the source panics over an origin.
@@ -131,18 +139,20 @@ impl BadSamples {
             let name = format_args!("sample {sample} of {}", self.name());
             Ok((sample, guarded(name, || Ok(self.origin(sample)))?, error))
         };
-        let fresh = bad.into_iter().map(told).collect::<Result<Vec<_>>>()?;
+        let mut fresh = bad.into_iter().map(told).collect::<Result<Vec<_>>>()?;
         let room = NAMED.saturating_sub(met.origins.len());
         met.origins.extend(fresh.iter().take(room).map(|(_, origin, _)| origin.clone()));
+        fresh.retain(|(sample, ..)| met.entered.insert(*sample));
         Ok(fresh)
     }
 
-    /// Enters a line of the ledger. A sample that is not there is of other data.
-    fn recall(&self, entry: Entry) {
-        let mut met = self.met.write().unwrap_or_else(PoisonError::into_inner);
+    /// Enters a line of the ledger, unless its number has since become that of another sample.
+    fn recall(&self, entry: &Entry) {
         let exists = self.source.as_ref().is_some_and(|source| entry.sample < source.len());
-        if exists && met.samples.insert(entry.sample) && met.origins.len() < NAMED {
-            met.origins.push(entry.origin);
+        let origin = || guarded(self.name(), || Ok(self.origin(entry.sample)));
+        if exists && origin().is_ok_and(|origin| origin == entry.origin) {
+            let mut met = self.met.write().unwrap_or_else(PoisonError::into_inner);
+            met.entered.insert(entry.sample);
         }
     }
 
@@ -200,6 +210,13 @@ impl Quarantine {
         Self { train, validation, ledger: None, ledger_path: None }
     }
 
+    /// The same, and samples of the same class alone stand in for bad ones that are trained on: so many of each are drawn as
+    /// are asked for, and none of a class that is left out.
+    pub fn within_classes(mut self) -> Self {
+        self.train.within_classes = true;
+        self
+    }
+
     /// Books in which every bad sample is an error.
     pub fn errors() -> Self {
         let (train, validation) = (BadSamples::errors(), BadSamples::errors());
@@ -207,20 +224,18 @@ impl Quarantine {
     }
 
     /// Keeps the ledger in the folder of a run, if bad samples are quarantined. If the run goes on, what the ledger
-    /// holds is known.
+    /// holds is not entered again; it counts against the budget once it is met again.
     ///
     /// # Errors
-    /// When the ledger cannot be read or written, or holds more bad samples than there may be.
+    /// When the ledger cannot be read or written.
     pub fn in_folder(mut self, run_dir: &Path, goes_on: bool) -> Result<Self> {
         if self.train.on != OnBadSample::Quarantine {
             return Ok(self);
         }
         let (ledger, entries) = Ledger::open(run_dir, goes_on)?;
-        entries.into_iter().for_each(|entry| self.part(entry.split).recall(entry));
+        entries.iter().for_each(|entry| self.part(entry.split).recall(entry));
         self.ledger_path = Some(ledger.path().to_path_buf());
         self.ledger = Some(Mutex::new(ledger));
-        self.train.check(self.ledger_path())?;
-        self.validation.check(self.ledger_path())?;
         Ok(self)
     }
 

@@ -74,7 +74,7 @@ impl Witness {
         }
     }
 
-    /// Writes all of it into the run folder at the end of a run. Samples that are known to be bad are not tried again.
+    /// Writes all of it into the run folder at the end of a run. Samples that were bad are not tried again.
     pub fn testify(&mut self, dir: &Path, sources: &Sources, bad: &Quarantine) -> Result<()> {
         if let (Some(answers), Some(held_out)) = (&mut self.answers, &sources.validation) {
             for mistake in &mut answers.worst {
@@ -90,7 +90,7 @@ impl Witness {
         {
             let bad = bad.part(Split::Train);
             let indices: Vec<usize> =
-                indices.iter().copied().filter(|&index| !bad.is_known(index)).collect();
+                indices.iter().copied().filter(|&index| !bad.has_met(index)).collect();
             let batch = (*epoch, &indices[..]);
             let (train, lacks) = (&*sources.train, self.lacks_transforms);
             gallery::keep_samples(dir, train, &mut self.train, batch, lacks)?;

@@ -79,6 +79,11 @@ impl Source for Rows {
     }
 }
 
+/// The class of a row.
+pub fn class_of(index: usize) -> u32 {
+    Rng::keyed(&[index as u64]).below(CLASSES as u64) as u32
+}
+
 /// A model with convolution, batch norm (running statistics), dropout and layer norm.
 pub fn model(spec: &SampleSpec) -> Sequential {
     let layers = vec![

@@ -70,12 +70,6 @@ impl Hooked {
         }
     }
 
-    /// Says that there are so many classes: with fewer than samples, those after them are bad.
-    pub fn classes(mut self, classes: usize) -> Self {
-        self.spec.target = TargetSpec::Class { classes };
-        self
-    }
-
     /// Says that its reads wait, so that they are read ahead.
     pub fn waiting(self) -> Self {
         Self { waits: true, ..self }

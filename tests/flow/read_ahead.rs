@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 
 use inflight::Error;
-use inflight::pipeline::{Preparation, Split};
-use inflight::quarantine::{Budget, OnBadSample, Quarantine};
+use inflight::pipeline::Preparation;
 use inflight::source::cache::{self, Cached};
 use inflight::source::supply::Supply;
 use inflight::source::{ReadAhead, Room, Source};
 
-use crate::bed::{Happened, Hooked, PATIENCE, agenda, preparation, run};
+use crate::bed::{Hooked, PATIENCE, agenda, preparation, run};
 
 fn with_readers(source: Hooked, workers: usize, readers: usize, prefetch: usize) -> Preparation {
     let source = Arc::new(source.waiting());
@@ -133,38 +132,6 @@ fn a_sample_that_is_wanted_twice_is_read_once_and_given_twice() {
     // It is nobody's any more, and read by whoever asks.
     assert_eq!(ahead.read(9, &mut scratch).unwrap(), expected);
     assert_eq!((ahead.hits(), reads.load(SeqCst)), (2, 2));
-}
-
-#[test]
-fn a_sample_that_is_known_to_be_bad_gives_its_room_back() {
-    // There is room for one sample. The bad one is read ahead before all others, and a second time for nobody.
-    let ahead = Arc::new(Happened::default());
-    let (note, wait) = (ahead.clone(), ahead);
-    let source = Hooked::new(64).classes(63).waiting().on_read(move |index| {
-        let reads_ahead = std::thread::current().name().is_some_and(|it| it.starts_with("reader"));
-        if reads_ahead && index >= 14 && index != 63 {
-            note.note("later");
-        }
-        Ok(())
-    });
-    let source = Arc::new(source.on_prefetch(move |first| match first {
-        14 => wait.wait_for("later"),
-        _ => Ok(()),
-    }));
-    let mut agenda = agenda(64, 8, 3);
-    agenda[0].indices = [63].into_iter().chain(0..7).collect();
-    agenda[1].indices = [63].into_iter().chain(7..14).collect();
-    agenda[2].indices = (14..22).collect();
-    let books = Quarantine::new(OnBadSample::Quarantine, Budget::Samples(1), source.clone(), None);
-    let books = Arc::new(books);
-    let (readers, prefetch, ahead_bytes) = (Some(1), Some(4), Some(1));
-    let supply = Supply { readers, prefetch, ahead_bytes, ..Supply::default() };
-    let preparation =
-        Preparation { supply, quarantine: books.clone(), ..preparation(source, 8, 1) };
-    // With a single slot a batch is settled before the next one is filled.
-    let arrived = run(agenda, preparation, 1, |_| ());
-    assert_eq!((arrived.steps, arrived.error), (vec![0, 1, 2], None));
-    assert_eq!(books.part(Split::Train).count(), 1);
 }
 
 #[test]
