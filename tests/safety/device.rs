@@ -1,6 +1,11 @@
 //! A device that is lost, hangs, or has no memory left.
 
+use serde_json::Value;
+
 use super::{Desk, losses};
+
+/// What is said of a device in whose place another one was found.
+const NOT_THERE: &str = "is not there any more, found ";
 
 /// The twins, and the software adapter where there is one. With REQUIRE_GPU=1 it must be there.
 fn devices() -> Vec<&'static str> {
@@ -44,6 +49,31 @@ fn a_device_that_stays_lost_ends_the_run_with_4_and_its_checkpoints() {
         let resumed = desk.run(&format!("train --resume {out} --json"), "", 0);
         assert_eq!(resumed.hash(), desk.train(&again, &flags, "", 0).hash(), "{device}");
     }
+}
+
+#[test]
+fn a_run_goes_on_on_its_own_device_or_not_at_all() {
+    if !devices().contains(&"llvmpipe") {
+        return;
+    }
+    let desk = Desk::new();
+    let flags = "--device llvmpipe --steps 12 --checkpoint-every 4";
+    let whole = desk.train("whole", flags, "", 0);
+    // The first two times that it is opened again only the twins are there.
+    let late = desk.train("late", flags, "lost@10,other@2x2", 0);
+    let restarts = late.all("restart");
+    let is_gone =
+        |restart: &&Value| restart["cause"].as_str().is_some_and(|it| it.contains(NOT_THERE));
+    let gone: Vec<bool> = restarts.iter().map(is_gone).collect();
+    assert_eq!(gone, [false, true, true], "{restarts:?}");
+    assert_eq!(late.hash(), whole.hash());
+    assert_eq!(losses(&desk.path("late")), losses(&desk.path("whole")));
+    // It never comes back: what happened first is the error, and its checkpoints go on where it is.
+    let ended = desk.train("gone", flags, "lost@10,other@2x1000", 4);
+    assert_eq!(ended.all("restart").len(), 3, "{ended:?}");
+    assert!(ended.stderr.contains(NOT_THERE) && ended.error().contains("lost"), "{ended:?}");
+    let resumed = desk.run("train --resume gone --json", "", 0);
+    assert_eq!(resumed.hash(), whole.hash());
 }
 
 #[test]
