@@ -119,12 +119,11 @@ impl Executor {
         let compiled = Compiled::new(lowering, &mut objects)?;
         let compile_s = start.elapsed().as_secs_f64();
         let ring = Ring::new(slots, program.slot.slot_bytes, &mut objects)?;
-        let mut pool = Pool::default();
-        let reports =
-            (0..REPORTS * slots).map(|_| pool.take(Kind::Report, REPORT_BYTES, &mut objects));
-        for report in reports.collect::<Result<Vec<_>>>()? {
-            pool.give_back(report);
-        }
+        let reports = std::iter::repeat_n((Kind::Report, REPORT_BYTES), REPORTS * slots);
+        // A run that has no room for its first checkpoint is to fail before its first step.
+        let trains = program.plans.contains_key(&Pass::Train);
+        let copied = copied(&program).filter(|_| trains);
+        let pool = Pool::with(reports.chain(copied), &mut objects)?;
         let timestamps = Timestamps::new(slots, &mut objects)?;
         let mut executor = Self {
             objects,
@@ -160,8 +159,7 @@ impl Executor {
             kinds.push((Kind::Output, self.output()?.2 as usize));
         }
         if wants.snapshot {
-            let arenas = self.program.persistent_arenas();
-            kinds.extend(arenas.map(|arena| (Kind::Arena(arena), 4 * self.program.arenas[&arena])));
+            kinds.extend(copied(&self.program));
         }
         let take = |(kind, bytes)| self.pool.take(kind, bytes, &mut self.objects);
         kinds.into_iter().map(take).collect()
@@ -367,6 +365,11 @@ impl Executor {
 
 impl executor::Executor for Executor {
     fn device(&self) -> DeviceInfo {
+/// What a checkpoint copies, with its bytes.
+fn copied(program: &Program) -> impl Iterator<Item = (Kind, usize)> + '_ {
+    program.persistent_arenas().map(|arena| (Kind::Arena(arena), 4 * program.arenas[&arena]))
+}
+
         let context = self.context();
         DeviceInfo {
             allocated_bytes: self.objects.allocated_bytes,
