@@ -105,6 +105,7 @@ impl Executor {
     ) -> Result<Self> {
         let tuning = tuner.program(&program, &context);
         let start = Instant::now();
+        context.check()?;
         if program.stores_half() && !context.has_half() {
             return Err(Error::device(
                 context.name(),
