@@ -14,6 +14,7 @@ use super::survey::DeviceMemory;
 use super::timestamps::{TIMESTAMP_BYTES, Timestamps, tick};
 use super::tune::Tuner;
 use super::upload::Ring;
+use super::waited::{LOOK_MAX, Waited};
 use crate::batch::Slot;
 use crate::error::{Error, Result};
 use crate::executor::{self, DeviceInfo, Done, Snapshot, Tune, Wants};
@@ -44,8 +45,8 @@ pub struct Executor {
     in_flight: VecDeque<InFlight>,
     /// How long a pass may take.
     hang_timeout: Duration,
-    /// When the oldest pass in flight began to be the oldest.
-    oldest_since: Instant,
+    /// How long the oldest pass in flight has been waited for.
+    waited: Waited,
     compile_s: f64,
     tune_s: f64,
     tuned: usize,
@@ -104,8 +105,8 @@ impl Executor {
         tuner: &Tuner,
     ) -> Result<Self> {
         let tuning = tuner.program(&program, &context);
-        let start = Instant::now();
         context.check()?;
+        let start = Instant::now();
         if program.stores_half() && !context.has_half() {
             return Err(Error::device(
                 context.name(),
@@ -136,7 +137,7 @@ impl Executor {
             ahead: (0..slots).map(|_| None).collect(),
             in_flight: VecDeque::with_capacity(slots),
             hang_timeout: HANG_TIMEOUT,
-            oldest_since: start,
+            waited: Waited::from(start),
             compile_s,
             last_end: None,
             tune_s: tuning.seconds,
@@ -364,13 +365,13 @@ impl Executor {
     }
 }
 
-impl executor::Executor for Executor {
-    fn device(&self) -> DeviceInfo {
 /// What a checkpoint copies, with its bytes.
 fn copied(program: &Program) -> impl Iterator<Item = (Kind, usize)> + '_ {
     program.persistent_arenas().map(|arena| (Kind::Arena(arena), 4 * program.arenas[&arena]))
 }
 
+impl executor::Executor for Executor {
+    fn device(&self) -> DeviceInfo {
         let context = self.context();
         DeviceInfo {
             allocated_bytes: self.objects.allocated_bytes,
@@ -414,7 +415,7 @@ fn copied(program: &Program) -> impl Iterator<Item = (Kind, usize)> + '_ {
             recording.from
         });
         if self.in_flight.is_empty() {
-            self.oldest_since = Instant::now();
+            self.waited = Waited::from(Instant::now());
         }
         self.in_flight.push_back(InFlight {
             pass,
@@ -439,13 +440,13 @@ fn copied(program: &Program) -> impl Iterator<Item = (Kind, usize)> + '_ {
             return Ok(None);
         };
         if !self.wait(&oldest.arrivals, &oldest.submission, patience)? {
-            let waited = self.oldest_since.elapsed();
+            let waited = self.waited.until(Instant::now(), patience);
             return match waited > self.hang_timeout {
                 true => Err(self.objects.context.hangs(waited)),
                 false => Ok(None),
             };
         }
-        self.oldest_since = Instant::now();
+        self.waited = Waited::from(Instant::now());
         let oldest = self.in_flight.pop_front();
         oldest.map(|oldest| self.done(oldest)).transpose()
     }
@@ -484,9 +485,13 @@ fn copied(program: &Program) -> impl Iterator<Item = (Kind, usize)> + '_ {
         read.map_on_submit(&encoder, &arrivals);
         // Submissions run in order, so this one waits for all passes in flight.
         let submission = self.context().queue.submit([encoder.finish()]);
-        let patience = HANG_TIMEOUT * (1 + self.in_flight.len() as u32);
-        if !self.wait(&arrivals, &submission, patience)? {
-            return Err(self.objects.context.hangs(patience));
+        let timeout = HANG_TIMEOUT * (1 + self.in_flight.len() as u32);
+        let mut waited = Waited::from(Instant::now());
+        while !self.wait(&arrivals, &submission, LOOK_MAX)? {
+            let so_far = waited.until(Instant::now(), LOOK_MAX);
+            if so_far > timeout {
+                return Err(self.objects.context.hangs(so_far));
+            }
         }
         let context = Arc::clone(&self.objects.context);
         self.pool.finish(read).map_err(|error| context.broken(error))
