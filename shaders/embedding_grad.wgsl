@@ -1,10 +1,11 @@
-// embedding_grad: dy[COUNT, WIDTH], ids[COUNT], links[COUNT] | dtable[ROWS, WIDTH]. An invocation adds up an element
-// of all places of an id, in their order, from the first one on; those of other places have nothing to do. Rows that no
-// id names are zero already.
+// embedding_grad: dy[n, WIDTH], ids[n], links[n] | dtable[ROWS, WIDTH], of the chunk of places from FROM to END. An
+// invocation adds up an element of all places of an id, in their order, from the first one on, and goes on where the chunk
+// before ended; those of other places have nothing to do. Rows that no id names are zero already.
 
 const FIRST: u32 = 0x80000000u;
 
-override COUNT: u32;
+override FROM: u32;
+override END: u32;
 override ROWS: u32;
 override WIDTH: u32;
 
@@ -16,8 +17,8 @@ override WIDTH: u32;
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(grid: Grid) {
     let i = flat_index(grid);
-    var place = i / WIDTH;
-    if place >= COUNT {
+    var place = FROM + i / WIDTH;
+    if place >= END {
         return;
     }
     let row = id_of(ids[word_of(place)], place);
@@ -25,7 +26,10 @@ fn main(grid: Grid) {
         return;
     }
     var sum = Element();
-    while place < COUNT {
+    if FROM > 0u {
+        sum = Element(dtable[row * WIDTH + i % WIDTH]);
+    }
+    while place < END {
         sum += Element(dy[place * WIDTH + i % WIDTH]);
         place = links[place] & ~FIRST;
     }

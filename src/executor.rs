@@ -44,6 +44,12 @@ impl DeviceInfo {
     pub fn shares_cores(&self) -> bool {
         matches!(self.kind.as_str(), "twins" | "software")
     }
+
+    /// Whether it is the same device with the same driver, as far as those tell: only there does a run go on bit by bit.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { name, backend, kind, driver, .. } = self;
+        (name, backend, kind, driver) == (&other.name, &other.backend, &other.kind, &other.driver)
+    }
 }
 
 /// How much to tune: on an adapter, dense operations have variants that differ in nothing but time.

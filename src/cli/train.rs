@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use inflight::config::RunConfig;
+use inflight::executor::DeviceInfo;
 use inflight::nn::schedules::Schedule;
 use inflight::report::folder::{RunLock, SUMMARY, rewrite_summary};
 use inflight::report::tensorboard::TensorBoard;
@@ -412,6 +413,7 @@ fn run_to_end(
 ) -> Result<Summary> {
     let interrupt = Interrupt::default();
     interrupt.listen()?;
+    let device = trainer.device().clone();
     loop {
         interrupt.steer(trainer.commands());
         let followed = follow(&trainer, done_steps, args, &mut watchers, run_dir, &interrupt);
@@ -431,13 +433,36 @@ fn run_to_end(
             let (builder, step) = resume(again(), Some(run_dir), &mut recovery)?;
             tell_restart(&cause, step, how, args.json)?;
             done_steps = step;
-            match builder.start() {
+            pause(how.pause(), &interrupt);
+            match builder.start().and_then(|trainer| on_the_same(trainer, &device)) {
                 Ok(trainer) => break trainer,
                 Err(failed) if failed.kind() == ErrorKind::Device => cause = failed,
                 Err(failed) => return Err(failed),
             }
         };
     }
+}
+
+/// Waits for so long, but no longer once the run is to end.
+fn pause(length: Duration, interrupt: &Interrupt) {
+    let began = Instant::now();
+    while began.elapsed() < length && !interrupt.was_pressed() {
+        std::thread::sleep(TICK);
+    }
+}
+
+/// Lets a trainer go again that was started on another device, as `auto` does where the one before is not listed yet: the run
+/// would go on with other bits, and nobody would know.
+fn on_the_same(trainer: Trainer, device: &DeviceInfo) -> Result<Trainer> {
+    let found = trainer.device();
+    if found.is_same(device) {
+        return Ok(trainer);
+    }
+    let told = |it: &DeviceInfo| format!("{} ({}, {}) {}", it.name, it.kind, it.backend, it.driver);
+    let (found, before) = (told(found), told(device));
+    let message = format!("is not there any more, found {}", found.trim());
+    Err(Error::device(before.trim(), message)
+        .hint("--resume once it is back, or --resume with the --device to go on with"))
 }
 
 fn tell_restart(error: &Error, step: u64, how: Resumption, json: bool) -> Result<()> {

@@ -18,6 +18,7 @@ enum Fault {
     Unsynced,
     Kill,
     Open,
+    Other,
     Memory,
     Lost,
     Hang,
@@ -26,12 +27,13 @@ enum Fault {
     Corrupt,
 }
 
-const NAMES: [(&str, Fault); 11] = [
+const NAMES: [(&str, Fault); 12] = [
     ("full", Fault::Full),
     ("io", Fault::Io),
     ("unsynced", Fault::Unsynced),
     ("kill", Fault::Kill),
     ("open", Fault::Open),
+    ("other", Fault::Other),
     ("memory", Fault::Memory),
     ("lost", Fault::Lost),
     ("hang", Fault::Hang),
@@ -97,7 +99,7 @@ fn plan() -> MutexGuard<'static, Plan> {
 static FROM_ENVIRONMENT: Once = Once::new();
 
 /// Whether anything is planned at all.
-fn any() -> bool {
+pub(super) fn any() -> bool {
     FROM_ENVIRONMENT.call_once(|| {
         let text = std::env::var(VARIABLE).unwrap_or_default();
         let planned = Plan::parse(&text).unwrap_or_else(|error| panic!("{error}"));
@@ -140,6 +142,7 @@ impl Plan {
     fn due(&mut self, at: At) -> bool {
         match at {
             At::Open => self.counted(Fault::Open),
+            At::Other => self.counted(Fault::Other),
             At::Buffer => self.counted(Fault::Memory),
             At::Submission => self.counted(Fault::Lost),
             At::Hang => self.counted(Fault::Hang),

@@ -11,6 +11,7 @@
 //! | `unsynced` | syncs of files and folders | the sync fails |
 //! | `kill` | operations of `durable` | the process is killed in the middle of it, as by SIGKILL |
 //! | `open` | devices opened | it cannot be |
+//! | `other` | devices opened | it is the twins, whatever was asked for |
 //! | `memory` | buffers of a device | the device has no memory for it |
 //! | `lost` | passes submitted | the device is lost |
 //! | `hang` | passes submitted | it never comes back, and patience is short |
@@ -47,6 +48,8 @@ pub(crate) enum FileOp<'a> {
 pub(crate) enum At {
     /// A device is about to be opened.
     Open,
+    /// The same: are there only the twins?
+    Other,
     /// A buffer is about to be made on a device.
     Buffer,
     /// A pass is about to be submitted: is the device lost?
@@ -71,6 +74,14 @@ pub(crate) fn due(at: At) -> bool {
         let _ = at;
         false
     }
+}
+
+/// Whether anything is to fail in this process.
+pub(crate) fn planned() -> bool {
+    #[cfg(feature = "faults")]
+    return armed::any();
+    #[cfg(not(feature = "faults"))]
+    false
 }
 
 /// Asked before every operation on a file: fails instead of it, if that is planned.

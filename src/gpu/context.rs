@@ -222,7 +222,10 @@ impl Context {
         // would wait for ever, after having told of the hang. One reference that nobody lets go of prevents it.
         std::mem::forget(Arc::clone(self));
         let waited_s = waited.as_secs();
-        self.broken(format!("the device hangs: a pass did not end within {waited_s} s"))
+        let symptom = format!("the device hangs: a pass did not end within {waited_s} s");
+        // Nobody is to wait for it once more.
+        self.fault.set(symptom.clone());
+        self.broken(symptom)
     }
 
     /// Waits for a submission and for the mappings that came with it, at most `patience`.
@@ -366,6 +369,7 @@ mod tests {
         let waited = receiver.recv_timeout(Duration::from_secs(60)).expect("an end");
         let error = waited.expect_err("nothing arrives");
         assert!(error.to_string().contains("the device hangs"), "{error}");
+        context.check().expect_err("what comes after does not wait as long again");
         assert_eq!(Arc::strong_count(&context), held + 1, "one reference is nobody's");
     }
 }

@@ -14,6 +14,7 @@ use super::survey::DeviceMemory;
 use super::timestamps::{TIMESTAMP_BYTES, Timestamps, tick};
 use super::tune::Tuner;
 use super::upload::Ring;
+use super::waited::{LOOK_MAX, Waited};
 use crate::batch::Slot;
 use crate::error::{Error, Result};
 use crate::executor::{self, DeviceInfo, Done, Snapshot, Tune, Wants};
@@ -44,8 +45,8 @@ pub struct Executor {
     in_flight: VecDeque<InFlight>,
     /// How long a pass may take.
     hang_timeout: Duration,
-    /// When the oldest pass in flight began to be the oldest.
-    oldest_since: Instant,
+    /// How long the oldest pass in flight has been waited for.
+    waited: Waited,
     compile_s: f64,
     tune_s: f64,
     tuned: usize,
@@ -104,6 +105,7 @@ impl Executor {
         tuner: &Tuner,
     ) -> Result<Self> {
         let tuning = tuner.program(&program, &context);
+        context.check()?;
         let start = Instant::now();
         if program.stores_half() && !context.has_half() {
             return Err(Error::device(
@@ -119,12 +121,11 @@ impl Executor {
         let compiled = Compiled::new(lowering, &mut objects)?;
         let compile_s = start.elapsed().as_secs_f64();
         let ring = Ring::new(slots, program.slot.slot_bytes, &mut objects)?;
-        let mut pool = Pool::default();
-        let reports =
-            (0..REPORTS * slots).map(|_| pool.take(Kind::Report, REPORT_BYTES, &mut objects));
-        for report in reports.collect::<Result<Vec<_>>>()? {
-            pool.give_back(report);
-        }
+        let reports = std::iter::repeat_n((Kind::Report, REPORT_BYTES), REPORTS * slots);
+        // A run that has no room for its first checkpoint is to fail before its first step.
+        let trains = program.plans.contains_key(&Pass::Train);
+        let copied = copied(&program).filter(|_| trains);
+        let pool = Pool::with(reports.chain(copied), &mut objects)?;
         let timestamps = Timestamps::new(slots, &mut objects)?;
         let mut executor = Self {
             objects,
@@ -136,7 +137,7 @@ impl Executor {
             ahead: (0..slots).map(|_| None).collect(),
             in_flight: VecDeque::with_capacity(slots),
             hang_timeout: HANG_TIMEOUT,
-            oldest_since: start,
+            waited: Waited::from(start),
             compile_s,
             last_end: None,
             tune_s: tuning.seconds,
@@ -160,8 +161,7 @@ impl Executor {
             kinds.push((Kind::Output, self.output()?.2 as usize));
         }
         if wants.snapshot {
-            let arenas = self.program.persistent_arenas();
-            kinds.extend(arenas.map(|arena| (Kind::Arena(arena), 4 * self.program.arenas[&arena])));
+            kinds.extend(copied(&self.program));
         }
         let take = |(kind, bytes)| self.pool.take(kind, bytes, &mut self.objects);
         kinds.into_iter().map(take).collect()
@@ -365,6 +365,11 @@ impl Executor {
     }
 }
 
+/// What a checkpoint copies, with its bytes.
+fn copied(program: &Program) -> impl Iterator<Item = (Kind, usize)> + '_ {
+    program.persistent_arenas().map(|arena| (Kind::Arena(arena), 4 * program.arenas[&arena]))
+}
+
 impl executor::Executor for Executor {
     fn device(&self) -> DeviceInfo {
         let context = self.context();
@@ -410,7 +415,7 @@ impl executor::Executor for Executor {
             recording.from
         });
         if self.in_flight.is_empty() {
-            self.oldest_since = Instant::now();
+            self.waited = Waited::from(Instant::now());
         }
         self.in_flight.push_back(InFlight {
             pass,
@@ -435,13 +440,13 @@ impl executor::Executor for Executor {
             return Ok(None);
         };
         if !self.wait(&oldest.arrivals, &oldest.submission, patience)? {
-            let waited = self.oldest_since.elapsed();
+            let waited = self.waited.until(Instant::now(), patience);
             return match waited > self.hang_timeout {
                 true => Err(self.objects.context.hangs(waited)),
                 false => Ok(None),
             };
         }
-        self.oldest_since = Instant::now();
+        self.waited = Waited::from(Instant::now());
         let oldest = self.in_flight.pop_front();
         oldest.map(|oldest| self.done(oldest)).transpose()
     }
@@ -480,9 +485,13 @@ impl executor::Executor for Executor {
         read.map_on_submit(&encoder, &arrivals);
         // Submissions run in order, so this one waits for all passes in flight.
         let submission = self.context().queue.submit([encoder.finish()]);
-        let patience = HANG_TIMEOUT * (1 + self.in_flight.len() as u32);
-        if !self.wait(&arrivals, &submission, patience)? {
-            return Err(self.objects.context.hangs(patience));
+        let timeout = HANG_TIMEOUT * (1 + self.in_flight.len() as u32);
+        let mut waited = Waited::from(Instant::now());
+        while !self.wait(&arrivals, &submission, LOOK_MAX)? {
+            let so_far = waited.until(Instant::now(), LOOK_MAX);
+            if so_far > timeout {
+                return Err(self.objects.context.hangs(so_far));
+            }
         }
         let context = Arc::clone(&self.objects.context);
         self.pool.finish(read).map_err(|error| context.broken(error))

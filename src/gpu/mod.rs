@@ -22,6 +22,7 @@ mod readback;
 mod schedule;
 mod timestamps;
 mod upload;
+mod waited;
 
 pub use adapters::{AdapterSummary, adapters};
 pub use context::Context;

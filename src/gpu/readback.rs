@@ -27,13 +27,30 @@ pub(super) struct Read {
     buffer: wgpu::Buffer,
 }
 
-/// Readback buffers that are free, by what they hold. They are made when first needed and then kept.
+/// Readback buffers that are free, by what they hold. Those that every run needs are made at its start, others when
+/// they are first needed; all are kept.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     free: BTreeMap<Kind, Vec<wgpu::Buffer>>,
 }
 
 impl Pool {
+    /// With free buffers of these kinds and sizes.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub(super) fn with(
+        kinds: impl Iterator<Item = (Kind, usize)>,
+        objects: &mut Objects,
+    ) -> Result<Self> {
+        let mut pool = Self::default();
+        let taken = kinds.map(|(kind, bytes)| pool.take(kind, bytes, objects));
+        for read in taken.collect::<Result<Vec<_>>>()? {
+            pool.give_back(read);
+        }
+        Ok(pool)
+    }
+
     /// A free buffer for `kind`, always of the same size for the same kind.
     ///
     /// # Errors

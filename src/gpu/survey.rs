@@ -65,7 +65,7 @@ pub struct DeviceMemory {
     pub batches: u64,
     /// Results on their way to the host.
     pub readback: u64,
-    /// What a checkpoint copies, from the first one on.
+    /// What a checkpoint copies.
     pub snapshot: u64,
 }
 
@@ -74,14 +74,15 @@ impl DeviceMemory {
         let program = &lowering.program;
         let arena = |len: usize| allocated(4 * len);
         let timestamps = if context.has_timestamps() { allocated(TIMESTAMP_BYTES) } else { 0 };
-        let kept = program.persistent_arenas().map(|name| arena(program.arenas[&name]));
+        let trains = program.plans.contains_key(&Pass::Train);
+        let kept = program.persistent_arenas().filter(|_| trains);
         Self {
             arenas: program.arenas.values().map(|&len| arena(len)).sum(),
             activations: program.activations.iter().map(|a| allocated(a.bytes())).sum(),
             scratch: lowering.scratch_bytes.iter().map(|&bytes| allocated(bytes)).sum(),
             batches: (slots as u64 + 1) * allocated(program.slot.slot_bytes),
             readback: (REPORTS * slots) as u64 * allocated(REPORT_BYTES) + timestamps,
-            snapshot: kept.sum(),
+            snapshot: kept.map(|name| arena(program.arenas[&name])).sum(),
         }
     }
 

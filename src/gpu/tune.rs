@@ -158,8 +158,13 @@ impl Tuner {
     ) {
         let Ok(mut stopwatch) = Stopwatch::new(Arc::clone(context)) else { return };
         for (open, _) in open {
-            // What fails to be timed, as for want of memory, is left to its shape.
-            let tile = self.fastest(&open, &mut stopwatch, &mut purse).unwrap_or(None);
+            let found = self.fastest(&open, &mut stopwatch, &mut purse);
+            // What a device did that broke meanwhile tells nothing, and what is left would only fail as well.
+            if context.check().is_err() {
+                break;
+            }
+            // What fails to be timed, as for want of memory, is left to its shape, and to another start.
+            let Ok(tile) = found else { continue };
             kept.insert(&open.key, tile, self.how);
             if let Some(tile) = tile {
                 tuning.choices.0.insert(open.key, tile);

@@ -38,7 +38,12 @@ pub fn recompute(graph: &mut Graph, keep: &[TensorId]) {
 }
 
 fn gives_gradient(op: &Op) -> bool {
-    matches!(op, Op::CrossEntropy { gradient: true, .. } | Op::MeanSquaredError { gradient: true })
+    matches!(
+        op,
+        Op::CrossEntropy { gradient: true, .. }
+            | Op::SoftCrossEntropy { gradient: true }
+            | Op::MeanSquaredError { gradient: true }
+    )
 }
 
 /// What the activations of a graph take where they share buffers.

@@ -9,13 +9,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::faults;
 
 /// How often a run goes on after its device was lost, and how often after it diverged: what fails three times more has a
 /// reason that a fourth time does not change.
 pub const TRIES_MAX: u32 = 3;
 
-/// How long a driver gets to come back, times the number of the try.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long a driver gets to come back before the first try; four times as long before each further one.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// By what the learning rate is multiplied after every divergence that a run goes back for.
 pub const ROLLBACK_LR_FACTOR: f64 = 0.5;
@@ -60,6 +61,18 @@ pub enum Resumption {
     RolledBack(u32),
 }
 
+impl Resumption {
+    /// How long to wait before: a driver that was reset needs a while until it lists its device again.
+    pub fn pause(self) -> Duration {
+        match self {
+            // What was lost on purpose is there at once.
+            Self::Rebuilt(_) if faults::planned() => Duration::ZERO,
+            Self::Rebuilt(number) => PAUSE * 4_u32.pow(number.saturating_sub(1)),
+            Self::RolledBack(_) => Duration::ZERO,
+        }
+    }
+}
+
 /// What a run went through so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recovery {
@@ -84,12 +97,11 @@ impl Recovery {
         self.rollbacks = self.rollbacks.max(rollbacks);
     }
 
-    /// Whether and how a run goes on that failed while it was under way; waits a moment for a lost device.
+    /// Whether and how a run goes on that failed while it was under way.
     pub fn after(&mut self, failure: &Error) -> Option<Resumption> {
         match failure.kind() {
             ErrorKind::Device if self.lost < TRIES_MAX => {
                 self.lost += 1;
-                std::thread::sleep(PAUSE * self.lost);
                 Some(Resumption::Rebuilt(self.lost))
             }
             ErrorKind::Diverged if self.on_nan == OnNan::Rollback && self.rollbacks < TRIES_MAX => {

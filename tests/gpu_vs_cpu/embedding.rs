@@ -2,6 +2,7 @@
 
 use inflight::batch::DType;
 use inflight::graph::op::Op;
+use inflight::testing::assert_close;
 
 use crate::bench::Bench;
 use crate::{below, header, normal};
@@ -47,6 +48,26 @@ fn embedding_grad() {
             // The order of each sum is the same on both sides.
             bench.check(1e-6, 1e-6);
         }
+    }
+}
+
+/// llvmpipe ends all loops of an invocation after 65,535 turns together.
+#[test]
+fn a_batch_may_be_longer_than_the_loops_of_a_software_adapter() {
+    let (count, rows) = (70_000, 4);
+    // One id that is nearly everywhere, one at the beginning alone, and one in several chunks of places.
+    let mut ids = vec![0; count];
+    ids[0] = 1;
+    [59_999, 60_000, count - 1].into_iter().for_each(|place| ids[place] = 2);
+    for width in [3, 4] {
+        let mut bench = Bench::new(1, header(1));
+        let dy = bench.f32(&[count, width], &normal(2, count * width));
+        let ids = bench.u32(&[count], &ids);
+        let dtable = bench.output(&[rows, width]);
+        bench.push(Op::EmbeddingGrad, &[dy, ids], &[dtable]);
+        // What hardware gets is more than this adapter may do.
+        let Some(gpu) = bench.on_gpu() else { return };
+        assert_close(&gpu[0], &bench.on_cpu()[0], 1e-6, 1e-6);
     }
 }
 

@@ -1,6 +1,11 @@
 //! A device that is lost, hangs, or has no memory left.
 
+use serde_json::Value;
+
 use super::{Desk, losses};
+
+/// What is said of a device in whose place another one was found.
+const NOT_THERE: &str = "is not there any more, found ";
 
 /// The twins, and the software adapter where there is one. With REQUIRE_GPU=1 it must be there.
 fn devices() -> Vec<&'static str> {
@@ -47,6 +52,31 @@ fn a_device_that_stays_lost_ends_the_run_with_4_and_its_checkpoints() {
 }
 
 #[test]
+fn a_run_goes_on_on_its_own_device_or_not_at_all() {
+    if !devices().contains(&"llvmpipe") {
+        return;
+    }
+    let desk = Desk::new();
+    let flags = "--device llvmpipe --steps 12 --checkpoint-every 4";
+    let whole = desk.train("whole", flags, "", 0);
+    // The first two times that it is opened again only the twins are there.
+    let late = desk.train("late", flags, "lost@10,other@2x2", 0);
+    let restarts = late.all("restart");
+    let is_gone =
+        |restart: &&Value| restart["cause"].as_str().is_some_and(|it| it.contains(NOT_THERE));
+    let gone: Vec<bool> = restarts.iter().map(is_gone).collect();
+    assert_eq!(gone, [false, true, true], "{restarts:?}");
+    assert_eq!(late.hash(), whole.hash());
+    assert_eq!(losses(&desk.path("late")), losses(&desk.path("whole")));
+    // It never comes back: what happened first is the error, and its checkpoints go on where it is.
+    let ended = desk.train("gone", flags, "lost@10,other@2x1000", 4);
+    assert_eq!(ended.all("restart").len(), 3, "{ended:?}");
+    assert!(ended.stderr.contains(NOT_THERE) && ended.error().contains("lost"), "{ended:?}");
+    let resumed = desk.run("train --resume gone --json", "", 0);
+    assert_eq!(resumed.hash(), whole.hash());
+}
+
+#[test]
 fn a_device_that_hangs_is_given_up_after_a_while() {
     if !devices().contains(&"llvmpipe") {
         return;
@@ -73,9 +103,9 @@ fn a_device_without_memory_says_how_much_and_what_to_lower() {
         let ended = super::Ended::of(output);
         if ended.code == Some(0) {
             assert!(buffer > 10, "only {buffer} buffers?");
+            assert!(ended.all("restart").is_empty(), "one is made in the middle: {ended:?}");
             return;
         }
-        // What is first needed at the end of a run is needed after it was under way, and tried again.
         assert_eq!(ended.code, Some(4), "{ended:?}");
         let (error, hint) = (ended.error(), "a smaller --batch-size, or fewer --slots");
         assert!(error.contains("bytes for") && error.contains("cannot be allocated"), "{error}");

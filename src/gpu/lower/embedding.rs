@@ -1,7 +1,8 @@
 //! Rows of a table by their numbers. The gradient links the places of each id in their order and adds up along the
-//! links, because adding from many workgroups would take float atomics.
+//! links, because adding from many workgroups would take float atomics. Software adapters do so in chunks of places, one
+//! after the other, which changes no sum's order.
 
-use super::{by_four, dispatch, element_shader, elements, shader, single};
+use super::{SOFTWARE_TURNS, by_four, dispatch, element_shader, elements, shader, single};
 use crate::gpu::kernel::Binding::{Input, Output, ScratchRead, ScratchWrite};
 use crate::gpu::kernel::{Bound, DeviceCaps, Lowered, Shader, Store};
 use crate::graph::Tensor;
@@ -45,29 +46,32 @@ fn gradient(bound: Bound, caps: &DeviceCaps) -> Lowered {
     let ([dy, ids], dtable) = ([bound.inputs[0], bound.inputs[1]], bound.outputs[0]);
     let &[rows, width] = dtable.shape.as_slice() else { unreachable!("as its table") };
     let (count, four) = (ids.len(), by_four(width));
+    // An invocation goes over a whole chunk at most, once in either shader.
+    let chunk = if caps.software { count.min(SOFTWARE_TURNS) } else { count };
     let zero = shader!("zero", "dispatch").with_store("YStore", Store::of(dtable.dtype, four));
     let len = rows * elements(width);
     let zero = dispatch(zero, vec![("LEN", len as f64)], vec![Output(0)], len, caps);
     let links = dispatch(
         shader!("embedding_links", "dispatch", "ids"),
-        vec![id_bits(ids), ("COUNT", count as f64)],
+        vec![id_bits(ids), ("COUNT", count as f64), ("CHUNK", chunk as f64)],
         vec![Input(1), ScratchWrite(0)],
         count,
         caps,
     );
     let sums: Shader = element_shader!(four, "embedding_grad", "dispatch", "ids")
         .with_stores(four, [("StoreDy", dy), ("StoreDtable", dtable)]);
-    let sums = dispatch(
-        sums,
-        vec![
+    let sums = (0..count).step_by(chunk).map(|from| {
+        let end = count.min(from + chunk);
+        let constants = vec![
             id_bits(ids),
-            ("COUNT", count as f64),
+            ("FROM", from as f64),
+            ("END", end as f64),
             ("ROWS", rows as f64),
             ("WIDTH", elements(width) as f64),
-        ],
-        vec![Input(0), Input(1), ScratchRead(0), Output(0)],
-        count * elements(width),
-        caps,
-    );
-    Lowered { dispatches: vec![zero, links, sums], scratch_bytes: vec![4 * count] }
+        ];
+        let bindings = vec![Input(0), Input(1), ScratchRead(0), Output(0)];
+        dispatch(sums.clone(), constants, bindings, (end - from) * elements(width), caps)
+    });
+    let dispatches = [zero, links].into_iter().chain(sums).collect();
+    Lowered { dispatches, scratch_bytes: vec![4 * count] }
 }

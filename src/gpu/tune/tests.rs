@@ -54,6 +54,35 @@ fn only_file(folder: &Path) -> PathBuf {
     files.next().expect("a file").expect("readable").path()
 }
 
+fn kept(folder: &Path) -> Kept {
+    let text = std::fs::read_to_string(only_file(folder)).expect("readable");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn what_failed_to_be_timed_is_no_finding() {
+    let Some(context) = context() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // The costliest first: its operands are larger than what the device binds.
+    let binding_bytes = context.device.limits().max_storage_buffer_binding_size as usize;
+    let huge = product(70, 40, binding_bytes / 4 / 40, 1);
+    let tasks = || [product(70, 40, 20, 1), huge.clone()].into_iter();
+    assert_eq!(distinct(tasks(), &context.caps()).len(), 2, "both leave a choice");
+    let tuning = tuner(folder.path()).tasks(tasks(), &context);
+    assert!(tuning.timed >= 2, "{tuning:?}");
+    assert_eq!(kept(folder.path()).tiles.len(), 1);
+}
+
+#[test]
+fn a_device_that_hangs_is_timed_no_further_and_nothing_is_kept_of_it() {
+    let (Some(context), Some(again)) = (context(), context()) else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let _told = context.hangs(Duration::ZERO);
+    assert_eq!(tune(&tuner(folder.path()), &context).timed, 0);
+    assert_eq!(kept(folder.path()).tiles.len(), 0);
+    assert!(tune(&tuner(folder.path()), &again).timed >= 2, "on a device that answers");
+}
+
 #[test]
 fn a_second_start_times_nothing_and_chooses_the_same() {
     let Some(context) = context() else { return };
