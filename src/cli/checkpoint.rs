@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use inflight::train::checkpoint::{self, Difference, Differences, Listed, diff, survey};
+use inflight::train::checkpoint::{self, Difference, Differences, Listed, Unread, diff, survey};
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ pub struct Args {
 enum Command {
     /// List the checkpoints of a run
     Ls(Ls),
-    /// Hold every file of checkpoints against its hash; exits with 6 if one is damaged
+    /// Hold every file of checkpoints against its hash; exits with 6 if one is damaged or cannot be read
     Verify(Verify),
     /// Compare two checkpoints tensor by tensor
     Diff(Diff),
@@ -132,24 +132,27 @@ fn list(args: &Ls) -> Result<()> {
 }
 
 fn verify(args: &Verify) -> Result<()> {
-    let (mut checked, mut damaged) = (0u64, Vec::new());
+    let (mut checked, mut unread) = (0u64, Vec::new());
     for path in &args.paths {
         for listed in survey(path)? {
-            let error = listed.verify().err();
-            let row = Row::new("verify", &listed, error.as_ref());
-            match (args.json, &error) {
+            let why = listed.verify().err();
+            let row = Row::new("verify", &listed, why.as_ref().map(Unread::error));
+            match (args.json, &why) {
                 (true, _) => print::json(&row)?,
                 (false, None) => print::data(format!("{}  whole", row.line())),
                 (false, Some(_)) => print::data(row.line()),
             }
             checked += 1;
-            damaged.extend(error.map(|_| listed.path.clone()));
+            unread.extend(why.map(|why| (listed.path.clone(), why)));
         }
     }
-    let Some(first) = damaged.first() else { return Ok(()) };
-    let message = format!("{} of {} checkpoints cannot be used", damaged.len(), checked);
-    Err(Error::checkpoint(first.display(), message)
-        .hint("removing them; --resume takes the newest that is whole"))
+    let Some((first, _)) = unread.first() else { return Ok(()) };
+    let message = format!("{} of {} checkpoints cannot be used", unread.len(), checked);
+    let hint = match unread.iter().all(|(_, why)| matches!(why, Unread::Damaged(_))) {
+        true => "removing them; --resume takes the newest that is whole",
+        false => "what is said of each: not all of them are damaged",
+    };
+    Err(Error::checkpoint(first.display(), message).hint(hint))
 }
 
 #[derive(Serialize)]

@@ -81,6 +81,25 @@ fn a_finished_run_keeps_what_was_measured() {
     assert_eq!(events(&more, "step").len(), 1);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_cannot_be_read_now_is_not_gone_back_behind() {
+    let desk = Desk::new();
+    desk.json(&format!("train fashion-mnist-10k {SMALL} --steps 2 --out run"), 0);
+    desk.json("train --resume run --steps 4 --json", 0);
+    let file = desk.path("run/checkpoints/step-4/model.safetensors");
+    std::fs::rename(&file, desk.path("whole")).expect("a rename");
+    std::os::unix::fs::symlink("model.safetensors", &file).expect("a link to itself");
+    let why = ["step-4/model.safetensors: cannot be read", "try again once it can be read"];
+    desk.refused("train --resume run --steps 6", 6, &why);
+    let (rows, told) = desk.run("checkpoint verify run", 6);
+    assert!(why.iter().all(|part| rows.contains(part)), "{rows}");
+    assert!(told.contains("1 of 2 checkpoints") && !told.contains("removing"), "{told}");
+    std::fs::rename(desk.path("whole"), &file).expect("a rename");
+    let rest = desk.json("train --resume run --steps 6 --json", 0);
+    assert_eq!(events(&rest, "step")[0]["step"], 5);
+}
+
 #[test]
 fn a_configuration_is_not_passed_over() {
     let desk = Desk::new();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::best::{Best, folder_of_best};
-use super::manifest::{self, Manifest, Unread};
-use super::{Checkpoint, MODEL_FILE, STATE_FILE, checkpoints_dir, list};
+use super::manifest::{Manifest, Unread};
+use super::{Checkpoint, MODEL_FILE, STATE_FILE, checkpoints_dir, is_checkpoint, list};
 use crate::error::{Error, Result};
 use crate::train::weights::{Seen, Weights};
 
@@ -38,9 +38,9 @@ impl Listed {
     /// Reads all of it and holds every file against its hash.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`].
-    pub fn verify(&self) -> Result<()> {
-        Checkpoint::open(&self.path).map(drop)
+    /// As [`Checkpoint::open`], told apart.
+    pub fn verify(&self) -> Result<(), Unread> {
+        Checkpoint::read(&self.path).map(drop)
     }
 }
 
@@ -53,7 +53,7 @@ pub fn survey(path: impl AsRef<Path>) -> Result<Vec<Listed>> {
     if let Some(best) = folder_of_best(path) {
         return Ok(vec![Listed::read(best, path.parent().and_then(Best::read))]);
     }
-    if path.join(manifest::FILE).exists() {
+    if is_checkpoint(path) {
         return Ok(vec![Listed::read(path.into(), path.parent().and_then(Best::read))]);
     }
     let inside = checkpoints_dir(path);
