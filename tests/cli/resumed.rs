@@ -1,5 +1,7 @@
 //! Runs that go on.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::{Desk, SMALL, events};
@@ -98,6 +100,33 @@ fn a_checkpoint_that_cannot_be_read_now_is_not_gone_back_behind() {
     std::fs::rename(desk.path("whole"), &file).expect("a rename");
     let rest = desk.json("train --resume run --steps 6 --json", 0);
     assert_eq!(events(&rest, "step")[0]["step"], 5);
+}
+
+#[test]
+fn what_a_run_went_back_behind_is_listed_as_abandoned() {
+    let desk = Desk::new();
+    desk.json(&format!("train fashion-mnist-10k {SMALL} --steps 2 --out run"), 0);
+    desk.json("train --resume run --steps 4 --json", 0);
+    let state = desk.path("run/checkpoints/step-4/state.safetensors");
+    std::fs::write(state, "torn").expect("writes");
+    desk.json("train --resume run --steps 3 --json", 0);
+    let names = |listed: &[Value]| -> Vec<(String, bool)> {
+        let row = |row: &Value| {
+            let path = Path::new(row["path"].as_str().expect("a path"));
+            let name = path.file_name().expect("a name").to_string_lossy();
+            (name.into_owned(), row["abandoned"] == true)
+        };
+        listed.iter().map(row).collect()
+    };
+    let expected = [("step-2", false), ("step-3", false), ("step-4.abandoned", true)]
+        .map(|(name, abandoned)| (name.to_string(), abandoned));
+    assert_eq!(names(&desk.json("checkpoint ls run --json", 0)), expected);
+    assert_eq!(names(&desk.json("checkpoint ls run/checkpoints --json", 0)), expected);
+    assert!(desk.ok("checkpoint ls run").lines().last().expect("three").ends_with("  abandoned"));
+    // It is damaged, and nothing to the run.
+    assert_eq!(names(&desk.json("checkpoint verify run --json", 0)), expected[..2]);
+    let one = desk.json("checkpoint ls run/checkpoints/step-4.abandoned --json", 0);
+    assert_eq!(names(&one), expected[2..]);
 }
 
 #[test]

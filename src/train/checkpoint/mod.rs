@@ -7,7 +7,7 @@
 //! beside it, syncs the files and the folder, renames it, and syncs `checkpoints/`; so a process killed at
 //! any moment leaves either the checkpoint before or the new one. `checkpoints/best.json` names the one that validation
 //! liked best ([`Best`]), which stays whatever comes after it. What a run went back behind is kept as `step-N.abandoned`,
-//! where nothing looks for checkpoints.
+//! where nothing looks for checkpoints, until somebody removes it.
 
 mod best;
 mod cadence;
@@ -34,7 +34,7 @@ pub use cadence::Cadence;
 pub use manifest::{FORMAT, FileEntry, Manifest, TensorEntry, Unread};
 pub(crate) use save::settle;
 pub use save::{KEEP_MIN, save};
-pub use survey::{Difference, Differences, Listed, diff, survey};
+pub use survey::{Difference, Differences, Listed, abandoned, diff, survey};
 pub use writer::{CheckpointWriter, Save};
 
 const MODEL_FILE: &str = "model.safetensors";
@@ -191,6 +191,16 @@ const ABANDONED: &str = ".abandoned";
 /// The checkpoints in a folder, newest first, one being replaced after its replacement. Empty if there is no
 /// such folder.
 fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    list_named(folder, |suffix| suffix.is_empty() || suffix == OLD)
+}
+
+/// As [`list`], those that runs went back behind.
+fn list_abandoned(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    list_named(folder, |suffix| suffix.ends_with(ABANDONED))
+}
+
+/// What lies in a folder called by a step and such a suffix, newest first.
+fn list_named(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Vec<(u64, PathBuf)>> {
     let cannot = |cause| durable::io_error(folder, "cannot be read", cause);
     let entries = match fs::read_dir(folder) {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -200,19 +210,19 @@ fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     for entry in entries {
         let entry = entry.map_err(cannot)?;
         let name = entry.file_name();
-        let Some(step) = name.to_str().and_then(|name| name.strip_prefix("step-")) else {
+        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("step-")) else {
             continue;
         };
-        let (step, old) = match step.strip_suffix(OLD) {
-            Some(step) => (step, true),
-            None => (step, false),
-        };
-        if let Ok(step) = step.parse::<u64>() {
-            found.push((step, old, entry.path()));
+        let digits = name.find('.').unwrap_or(name.len());
+        if let (Ok(step), suffix) = (name[..digits].parse::<u64>(), &name[digits..])
+            && is_meant(suffix)
+        {
+            found.push((step, entry.path()));
         }
     }
-    found.sort_unstable_by_key(|&(step, old, _)| (std::cmp::Reverse(step), old));
-    Ok(found.into_iter().map(|(step, _, path)| (step, path)).collect())
+    // A name comes before the same one with a suffix.
+    found.sort_unstable_by(|(a, a_path), (b, b_path)| b.cmp(a).then_with(|| a_path.cmp(b_path)));
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use super::best::{Best, folder_of_best};
 use super::manifest::{Manifest, Unread};
-use super::{Checkpoint, MODEL_FILE, STATE_FILE, checkpoints_dir, is_checkpoint, list};
+use super::{
+    ABANDONED, Checkpoint, MODEL_FILE, STATE_FILE, checkpoints_dir, is_checkpoint, list,
+    list_abandoned,
+};
 use crate::error::{Error, Result};
 use crate::train::weights::{Seen, Weights};
 
@@ -27,6 +30,11 @@ impl Listed {
         let manifest = Manifest::read(&path).map_err(Unread::into_error);
         let best = best.filter(|best| manifest.as_ref().is_ok_and(|m| m.step == best.step));
         Self { path, manifest, best }
+    }
+
+    /// Whether it is no part of its run any more, which went back behind it.
+    pub fn is_abandoned(&self) -> bool {
+        self.path.to_string_lossy().ends_with(ABANDONED)
     }
 
     /// Size of its files in bytes, without the manifest.
@@ -56,16 +64,31 @@ pub fn survey(path: impl AsRef<Path>) -> Result<Vec<Listed>> {
     if is_checkpoint(path) {
         return Ok(vec![Listed::read(path.into(), path.parent().and_then(Best::read))]);
     }
-    let inside = checkpoints_dir(path);
-    let folder = if inside.is_dir() { &inside } else { path };
-    let best = Best::read(folder);
-    let found = list(folder)?.into_iter().rev();
+    let folder = folder_of_all(path);
+    let best = Best::read(&folder);
+    let found = list(&folder)?.into_iter().rev();
     let found: Vec<_> = found.map(|(_, path)| Listed::read(path, best)).collect();
     if found.is_empty() {
         return Err(Error::checkpoint(path.display(), "has no checkpoints")
             .hint("the folder of a run that saved one, or of a checkpoint"));
     }
     Ok(found)
+}
+
+/// The checkpoints that the run, or the folder of checkpoints, went back behind, oldest first. They are no part of the run
+/// any more and stay until somebody removes them.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn abandoned(path: impl AsRef<Path>) -> Result<Vec<Listed>> {
+    let found = list_abandoned(&folder_of_all(path.as_ref()))?.into_iter().rev();
+    Ok(found.map(|(_, path)| Listed::read(path, None)).collect())
+}
+
+/// Where the checkpoints of a run lie, or of a folder of checkpoints.
+fn folder_of_all(path: &Path) -> PathBuf {
+    let inside = checkpoints_dir(path);
+    if inside.is_dir() { inside } else { path.into() }
 }
 
 /// What differs between two checkpoints.
