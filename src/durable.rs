@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -14,31 +14,59 @@ pub(super) fn io_error(path: &Path, what: &str, cause: std::io::Error) -> Error 
     Error::checkpoint(path.display(), format!("{what}: {cause}"))
 }
 
+/// Why a file was not read.
+pub(super) enum NotRead {
+    /// It is not there, or is not such a file.
+    Wrong(Error),
+    /// The system refuses to read it, which says nothing about the file.
+    Refused(Error),
+}
+
+impl NotRead {
+    /// The error, where the difference does not matter.
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Wrong(error) | Self::Refused(error) => error,
+        }
+    }
+}
+
 /// The whole of a regular file. What is allocated is bounded by the file's length, and that by `max_bytes`.
 ///
 /// # Errors
 /// When it is missing, not a regular file, too long, unreadable, or changes while being read.
 pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
-    let cannot = |cause| io_error(path, "cannot be read", cause);
+    try_read_file(path, max_bytes).map_err(NotRead::into_error)
+}
+
+/// As [`read_file`], for whoever does without a file that is not there, but not without one that cannot be read.
+///
+/// # Errors
+/// As [`read_file`].
+pub(super) fn try_read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, NotRead> {
+    let wrong = |message: String| NotRead::Wrong(Error::checkpoint(path.display(), message));
+    let cannot = |cause: std::io::Error| {
+        let is_there = !matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+        let error = io_error(path, "cannot be read", cause);
+        if is_there { NotRead::Refused(error) } else { NotRead::Wrong(error) }
+    };
     // Asked before opening, because opening a named pipe would wait for its other end.
     let metadata = fs::metadata(path).map_err(cannot)?;
     if !metadata.is_file() {
-        return Err(Error::checkpoint(path.display(), "is not a regular file"));
+        return Err(wrong("is not a regular file".into()));
     }
     let len = metadata.len();
     if len > max_bytes {
-        let message = format!("has {len} bytes, expected at most {max_bytes}");
-        return Err(Error::checkpoint(path.display(), message));
+        return Err(wrong(format!("has {len} bytes, expected at most {max_bytes}")));
     }
     let mut bytes = Vec::new();
     if usize::try_from(len).is_err() || bytes.try_reserve_exact(len as usize).is_err() {
         let message = format!("its {len} bytes do not fit into memory");
-        return Err(Error::checkpoint(path.display(), message));
+        return Err(NotRead::Refused(Error::checkpoint(path.display(), message)));
     }
     File::open(path).map_err(cannot)?.take(len).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 != len {
-        let message = format!("ended after {} of {len} bytes", bytes.len());
-        return Err(Error::checkpoint(path.display(), message));
+        return Err(wrong(format!("ended after {} of {len} bytes", bytes.len())));
     }
     Ok(bytes)
 }
@@ -83,7 +111,7 @@ pub(super) fn create_folder(path: &Path) -> Result<()> {
     let made = faults::file(FileOp::CreateFolder(path)).and_then(|()| fs::create_dir(path));
     match made {
         // Another process was faster.
-        Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(cause) if cause.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         made => made.map_err(|cause| io_error(path, "cannot be created", cause)),
     }
 }
@@ -191,7 +219,7 @@ pub(super) fn remove(path: &Path) -> std::io::Result<()> {
         Err(cause) => Err(cause),
     };
     match removed {
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
         result => result,
     }
 }

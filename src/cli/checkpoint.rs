@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use inflight::train::checkpoint::{self, Difference, Differences, Listed, diff, survey};
+use inflight::train::checkpoint::{
+    self, Difference, Differences, Listed, Unread, abandoned, diff, survey,
+};
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -24,8 +26,11 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List the checkpoints of a run
+    ///
+    /// Those that it went back behind come last: they are no part of it any more, and are kept as step-N.abandoned until you
+    /// remove them.
     Ls(Ls),
-    /// Hold every file of checkpoints against its hash; exits with 6 if one is damaged
+    /// Hold every file of checkpoints against its hash; exits with 6 if one is damaged or cannot be read
     Verify(Verify),
     /// Compare two checkpoints tensor by tensor
     Diff(Diff),
@@ -74,6 +79,8 @@ struct Row<'a> {
     seed: Option<u64>,
     version: Option<&'a str>,
     best: Option<checkpoint::Best>,
+    /// Whether the run went back behind it.
+    abandoned: bool,
     /// Why it cannot be used; of a list, as far as its manifest tells.
     error: Option<String>,
 }
@@ -89,6 +96,7 @@ impl<'a> Row<'a> {
             seed: manifest.map(|manifest| manifest.seed),
             version: manifest.map(|manifest| manifest.version.as_str()),
             best: listed.best,
+            abandoned: listed.is_abandoned(),
             error: error.map(ToString::to_string),
         }
     }
@@ -99,7 +107,8 @@ impl<'a> Row<'a> {
         let best = self.best.map(|best| format!("  best: {} {:.4}", metric(&best), best.value));
         let error = self.error.as_ref().map(|error| format!("  {error}"));
         let (best, error) = (best.unwrap_or_default(), error.unwrap_or_default());
-        format!("{}  step {step}  {bytes}{best}{error}", self.path.display())
+        let abandoned = if self.abandoned { "  abandoned" } else { "" };
+        format!("{}  step {step}  {bytes}{best}{abandoned}{error}", self.path.display())
     }
 }
 
@@ -121,35 +130,40 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn list(args: &Ls) -> Result<()> {
-    for listed in survey(&args.path)? {
-        let row = Row::new("checkpoint", &listed, listed.manifest.as_ref().err());
+    // A run may have no others any more.
+    let (found, abandoned) = (survey(&args.path), abandoned(&args.path)?);
+    for listed in found.iter().flatten().chain(&abandoned) {
+        let row = Row::new("checkpoint", listed, listed.manifest.as_ref().err());
         match args.json {
             true => print::json(&row)?,
             false => print::data(row.line()),
         }
     }
-    Ok(())
+    found.map(drop)
 }
 
 fn verify(args: &Verify) -> Result<()> {
-    let (mut checked, mut damaged) = (0u64, Vec::new());
+    let (mut checked, mut unread) = (0u64, Vec::new());
     for path in &args.paths {
         for listed in survey(path)? {
-            let error = listed.verify().err();
-            let row = Row::new("verify", &listed, error.as_ref());
-            match (args.json, &error) {
+            let why = listed.verify().err();
+            let row = Row::new("verify", &listed, why.as_ref().map(Unread::error));
+            match (args.json, &why) {
                 (true, _) => print::json(&row)?,
                 (false, None) => print::data(format!("{}  whole", row.line())),
                 (false, Some(_)) => print::data(row.line()),
             }
             checked += 1;
-            damaged.extend(error.map(|_| listed.path.clone()));
+            unread.extend(why.map(|why| (listed.path.clone(), why)));
         }
     }
-    let Some(first) = damaged.first() else { return Ok(()) };
-    let message = format!("{} of {} checkpoints cannot be used", damaged.len(), checked);
-    Err(Error::checkpoint(first.display(), message)
-        .hint("removing them; --resume takes the newest that is whole"))
+    let Some((first, _)) = unread.first() else { return Ok(()) };
+    let message = format!("{} of {} checkpoints cannot be used", unread.len(), checked);
+    let hint = match unread.iter().all(|(_, why)| matches!(why, Unread::Damaged(_))) {
+        true => "removing them; --resume takes the newest that is whole",
+        false => "what is said of each: not all of them are damaged",
+    };
+    Err(Error::checkpoint(first.display(), message).hint(hint))
 }
 
 #[derive(Serialize)]

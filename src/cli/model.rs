@@ -93,28 +93,28 @@ fn export(args: Export) -> Result<()> {
         let message = format!("{} holds something already", out.display());
         return Err(Error::config("--out", message).hint("a folder of another name"));
     }
-    let cannot =
-        |path: &Path, e| Error::checkpoint(path.display(), "cannot be written").caused_by(e);
-    std::fs::create_dir_all(&out).map_err(|e| cannot(&out, e))?;
-    let copy = |from: &Path, name: &str| {
-        let to = out.join(name);
-        std::fs::copy(from, &to).map_err(|e| cannot(&to, e))
-    };
     let weights = match trained.path.is_dir() {
         true => trained.path.join(MODEL_FILE),
         false => trained.path.clone(),
     };
-    copy(&weights, MODEL_FILE)?;
+    copy(&weights, &out.join(MODEL_FILE))?;
     if let Some(tokenizer) = run.inputs.info.tokenizer.as_deref().map(Path::new)
         && tokenizer.is_file()
     {
-        copy(tokenizer, "tokenizer.json")?;
+        copy(tokenizer, &out.join("tokenizer.json"))?;
     }
     let json = serde_json::to_vec_pretty(&config)
         .map_err(|e| Error::checkpoint("config.json", "cannot be written as JSON").caused_by(e))?;
     replace_file(&out.join("config.json"), &json)?;
     print::note(format!("wrote {}", out.display()));
     Ok(())
+}
+
+/// Copies a file into a folder that is made if needed; then it is on the disk, or else not there at all.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let bytes = std::fs::read(from)
+        .map_err(|e| Error::checkpoint(from.display(), "cannot be read").caused_by(e))?;
+    replace_file(to, &bytes)
 }
 
 fn show_model(args: Show) -> Result<()> {
@@ -193,4 +193,30 @@ fn show(name: &str, description: &ModelDescription) {
         count => format!(", {} not trained", print::count(count)),
     };
     print::data(format!("parameters: {}{untrained}", print::count(description.parameter_count)));
+}
+
+#[cfg(all(test, unix, feature = "faults"))]
+mod tests {
+    use inflight::faults::journal::{Entry, Journal};
+
+    use super::*;
+
+    #[test]
+    fn what_is_exported_is_on_the_disk() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (from, out) = (dir.path().join("from"), dir.path().join("out"));
+        std::fs::write(&from, "weights").expect("writes");
+        // Other tests of this process fail on purpose.
+        let _armed = inflight::faults::arm("").expect("a plan");
+        let journal = Journal::open(dir.path());
+        copy(&from, &out.join(MODEL_FILE)).expect("copies");
+        let entries = journal.close();
+        let at = |is: &dyn Fn(&Entry) -> bool| entries.iter().position(is).expect("in the journal");
+        let wrote = at(&|e| matches!(e, Entry::Write(_, bytes) if bytes == b"weights"));
+        let synced = at(&|e| matches!(e, Entry::SyncFile(_)));
+        let named = at(&|e| matches!(e, Entry::Rename(_, to) if to.ends_with(MODEL_FILE)));
+        let certain = entries.iter().rposition(|e| *e == Entry::SyncFolder("out".into()));
+        assert!(wrote < synced && synced < named && Some(named) < certain, "{entries:?}");
+        assert_eq!(std::fs::read(out.join(MODEL_FILE)).expect("is there"), b"weights");
+    }
 }

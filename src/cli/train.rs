@@ -430,7 +430,8 @@ fn run_to_end(
                 print::note(cause);
                 return Err(error);
             };
-            let (builder, step) = resume(again(), Some(run_dir), &mut recovery)?;
+            let resumed = resume(again(), Some(run_dir), &mut recovery);
+            let (builder, step) = resumed.inspect_err(|_| print::note(&cause))?;
             tell_restart(&cause, step, how, args.json)?;
             done_steps = step;
             pause(how.pause(), &interrupt);

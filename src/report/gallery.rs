@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::write_json;
 use crate::batch::DType;
-use crate::durable::replace_file;
+use crate::durable::{self, replace_file};
 use crate::error::{Error, Result};
 use crate::source::{Look, Source, Target, Viewer};
 
@@ -97,8 +97,23 @@ pub(crate) fn keep_samples(
         }
         samples.push(shown);
     }
+    remove_sheet(dir, SAMPLES_SHEET)?;
     write_json(&dir.join(SAMPLES), &Samples { epoch, lacks_transforms, samples })?;
     write_sheet(&dir.join(SAMPLES_SHEET), &tiles)
+}
+
+/// Removes the sheet that an earlier part of a run left, before that which its pictures are of is written anew: at no
+/// moment do pictures lie beside the names of other samples.
+///
+/// # Errors
+/// When the disk fails.
+pub(crate) fn remove_sheet(dir: &Path, sheet: &str) -> Result<()> {
+    let path = dir.join(sheet);
+    if std::fs::symlink_metadata(&path).is_err() {
+        return Ok(());
+    }
+    durable::remove(&path).map_err(|cause| durable::io_error(&path, "cannot be removed", cause))?;
+    durable::sync_folder(dir)
 }
 
 /// Writes pictures of the samples `indices` of `source`, as far as they are pictures; false where they are not, or not

@@ -60,7 +60,10 @@ impl Keeper {
     ) -> Result<Self> {
         let writer = CheckpointWriter::start(&saving.dir, program, seed, saving.keep)?;
         let tells = saving.best != Metric::Off && saving.resumes_here;
-        let best = tells.then(|| Best::read(&checkpoints_dir(&saving.dir))).flatten();
+        let best = match tells {
+            true => Best::try_read(&checkpoints_dir(&saving.dir))?,
+            false => None,
+        };
         Ok(Self {
             writer,
             every: saving.every,

@@ -80,6 +80,7 @@ impl Witness {
             for mistake in &mut answers.worst {
                 mistake.origin = held_out.origin(mistake.index);
             }
+            gallery::remove_sheet(dir, gallery::MISTAKES_SHEET)?;
             write_json(&dir.join(ANSWERS), answers)?;
             let indices: Vec<usize> = answers.worst.iter().map(|m| m.index).collect();
             gallery::keep_mistakes(dir, &**held_out, &mut self.held_out, &indices)?;
@@ -96,5 +97,58 @@ impl Witness {
             gallery::keep_samples(dir, train, &mut self.train, batch, lacks)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::batch::{DType, SampleSpec, TargetSpec};
+    use crate::report::answers::Mistake;
+    use crate::report::gallery::{MISTAKES_SHEET, SAMPLES, SAMPLES_SHEET};
+    use crate::source::Synthetic;
+
+    /// What a part of a run testifies that trained on these samples first and was mistaken over them at its end.
+    fn testify(dir: &Path, indices: &[usize]) {
+        let target = TargetSpec::Class { classes: 2 };
+        let spec = SampleSpec { input_shape: vec![1, 6, 6], input_dtype: DType::U8, target };
+        let source = Arc::new(Synthetic::new(8, spec, 0).expect("a source"));
+        let mistake = |&index: &usize| Mistake {
+            index,
+            origin: None,
+            label: 0,
+            answer: 1,
+            probability: 0.9,
+            loss: 2.0,
+        };
+        let worst = indices.iter().map(mistake).collect();
+        let mut witness = Witness {
+            classes: Some(2),
+            counting: Counting::default(),
+            answers: Some(Answers { classes: 2, worst, ..Default::default() }),
+            first: Some((0, indices.to_vec())),
+            train: Viewer::default(),
+            held_out: Viewer::default(),
+            lacks_transforms: false,
+        };
+        let validation: Arc<dyn crate::source::Source> = source.clone();
+        let sources = Sources { train: source, validation: Some(validation), waiting: Vec::new() };
+        witness.testify(dir, &sources, &Quarantine::errors()).expect("writes");
+    }
+
+    #[test]
+    fn no_pictures_of_other_samples_stay() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let sheets = || [SAMPLES_SHEET, MISTAKES_SHEET].map(|name| dir.path().join(name).exists());
+        testify(dir.path(), &[1, 2]);
+        assert_eq!(sheets(), [true, true]);
+        // A later part of the run, which cannot read them: there are 8.
+        testify(dir.path(), &[8, 9]);
+        assert_eq!(sheets(), [false, false]);
+        let json = std::fs::read_to_string(dir.path().join(ANSWERS)).expect("is there");
+        assert!(json.contains("\"index\": 9"), "{json}");
+        assert!(dir.path().join(SAMPLES).exists());
     }
 }

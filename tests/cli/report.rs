@@ -117,6 +117,27 @@ fn a_run_that_is_cut_off_has_a_page_that_says_so() {
 }
 
 #[test]
+fn the_end_of_an_earlier_part_of_a_run_is_not_its_end() {
+    let desk = desk_with_run();
+    let metrics = desk.path("run/metrics.jsonl");
+    let text = std::fs::read_to_string(&metrics).expect("is there");
+    let lines: Vec<&str> = text.lines().collect();
+    let next = lines[159].replacen("\"step\":160", "\"step\":161", 1);
+    assert!(next.contains("\"step\":161"), "{next}");
+    // As while it goes on with more steps, or goes on from an older checkpoint.
+    for (lines, last) in [([&lines[..], &[&next[..]]].concat(), 161), (lines[..90].to_vec(), 90)] {
+        std::fs::write(&metrics, lines.join("\n") + "\n").expect("writes");
+        let (html, lacks) = page(&desk);
+        assert!(html.contains("no end on record"), "{lacks:?}");
+        let why = format!("is of step 160, the last on record is {last}");
+        assert_eq!(lacks, [format!("summary.json: {why}"), format!("verdict.json: {why}")]);
+    }
+    std::fs::write(&metrics, &text).expect("writes");
+    let (html, lacks) = page(&desk);
+    assert!(lacks.is_empty() && html.contains("finished"), "{lacks:?}");
+}
+
+#[test]
 fn damaged_files_are_named_and_the_rest_is_shown() {
     let desk = desk_with_run();
     let run = desk.path("run");

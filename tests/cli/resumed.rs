@@ -1,5 +1,7 @@
 //! Runs that go on.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::{Desk, SMALL, events};
@@ -79,6 +81,52 @@ fn a_finished_run_keeps_what_was_measured() {
     assert!(read() == before, "a file has changed");
     let more = desk.json("train --resume run --steps 5 --json", 0);
     assert_eq!(events(&more, "step").len(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_cannot_be_read_now_is_not_gone_back_behind() {
+    let desk = Desk::new();
+    desk.json(&format!("train fashion-mnist-10k {SMALL} --steps 2 --out run"), 0);
+    desk.json("train --resume run --steps 4 --json", 0);
+    let file = desk.path("run/checkpoints/step-4/model.safetensors");
+    std::fs::rename(&file, desk.path("whole")).expect("a rename");
+    std::os::unix::fs::symlink("model.safetensors", &file).expect("a link to itself");
+    let why = ["step-4/model.safetensors: cannot be read", "try again once it can be read"];
+    desk.refused("train --resume run --steps 6", 6, &why);
+    let (rows, told) = desk.run("checkpoint verify run", 6);
+    assert!(why.iter().all(|part| rows.contains(part)), "{rows}");
+    assert!(told.contains("1 of 2 checkpoints") && !told.contains("removing"), "{told}");
+    std::fs::rename(desk.path("whole"), &file).expect("a rename");
+    let rest = desk.json("train --resume run --steps 6 --json", 0);
+    assert_eq!(events(&rest, "step")[0]["step"], 5);
+}
+
+#[test]
+fn what_a_run_went_back_behind_is_listed_as_abandoned() {
+    let desk = Desk::new();
+    desk.json(&format!("train fashion-mnist-10k {SMALL} --steps 2 --out run"), 0);
+    desk.json("train --resume run --steps 4 --json", 0);
+    let state = desk.path("run/checkpoints/step-4/state.safetensors");
+    std::fs::write(state, "torn").expect("writes");
+    desk.json("train --resume run --steps 3 --json", 0);
+    let names = |listed: &[Value]| -> Vec<(String, bool)> {
+        let row = |row: &Value| {
+            let path = Path::new(row["path"].as_str().expect("a path"));
+            let name = path.file_name().expect("a name").to_string_lossy();
+            (name.into_owned(), row["abandoned"] == true)
+        };
+        listed.iter().map(row).collect()
+    };
+    let expected = [("step-2", false), ("step-3", false), ("step-4.abandoned", true)]
+        .map(|(name, abandoned)| (name.to_string(), abandoned));
+    assert_eq!(names(&desk.json("checkpoint ls run --json", 0)), expected);
+    assert_eq!(names(&desk.json("checkpoint ls run/checkpoints --json", 0)), expected);
+    assert!(desk.ok("checkpoint ls run").lines().last().expect("three").ends_with("  abandoned"));
+    // It is damaged, and nothing to the run.
+    assert_eq!(names(&desk.json("checkpoint verify run --json", 0)), expected[..2]);
+    let one = desk.json("checkpoint ls run/checkpoints/step-4.abandoned --json", 0);
+    assert_eq!(names(&one), expected[2..]);
 }
 
 #[test]

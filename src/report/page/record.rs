@@ -232,17 +232,19 @@ impl Record {
             |lack| Err(lack.clone()),
             |samples| tiles(dir, SAMPLES_SHEET, samples.samples.len()),
         );
+        let steps = steps(dir, &mut skipped);
+        let (summary, verdict) = end(dir, &steps);
         let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
         let name = absolute.file_name().map_or("run".into(), |name| name.to_string_lossy());
         Ok(Self {
             name: name.into_owned(),
             config: config(dir),
             inputs: json(dir, INPUTS),
-            steps: steps(dir, &mut skipped),
+            steps,
             epochs: epochs(dir, &mut skipped),
             timeline: timeline(dir, &mut skipped),
-            summary: json(dir, SUMMARY),
-            verdict: json(dir, VERDICT),
+            summary,
+            verdict,
             answers,
             mistakes,
             samples,
@@ -369,6 +371,19 @@ fn lines<T: DeserializeOwned>(
         ));
     }
     Ok(())
+}
+
+/// Summary and verdict, unless they are the end of an earlier part of the run: it has gone on, or back, since.
+fn end(dir: &Path, steps: &Found<Steps>) -> (Found<Summary>, Found<Verdict>) {
+    let (summary, verdict): (Found<Summary>, _) = (json(dir, SUMMARY), json(dir, VERDICT));
+    match (steps, &summary) {
+        (Ok(steps), Ok(end)) if end.steps != steps.last => {
+            let why = format!("is of step {}, the last on record is {}", end.steps, steps.last);
+            let stale = |file| lack(file, &why, true);
+            (Err(stale(SUMMARY)), verdict.and_then(|_| Err(stale(VERDICT))))
+        }
+        _ => (summary, verdict),
+    }
 }
 
 fn steps(dir: &Path, skipped: &mut Vec<String>) -> Found<Steps> {

@@ -69,8 +69,12 @@ impl Folder {
                 .hint("--cache ram, or INFLIGHT_DATA set to a folder with space")
                 .caused_by(e)
         };
+        std::fs::create_dir_all(root).map_err(wrong)?;
+        // Nobody is to remove the folder between its making and its lock.
+        let order = kept::order(root).map_err(wrong)?;
         std::fs::create_dir_all(&dir).map_err(wrong)?;
         let lock = Lock::hold(&dir.join(LOCK)).map_err(wrong)?.filter(Lock::is_certain);
+        drop(order);
         let others = make_room(root, &dir, bytes / 2);
         Ok(Arc::new(Self { dir, budget: Budget::new(bytes.saturating_sub(others)), lock }))
     }
@@ -234,6 +238,24 @@ mod tests {
         let (third, _folder) = open();
         third.keep(1, &sample);
         assert_eq!((third.has(1), len(&third)), (true, 6));
+    }
+
+    #[test]
+    fn a_folder_is_not_made_while_others_are_removed() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let dir = root.path().join("key");
+        std::thread::scope(|scope| {
+            // As whoever removes folders does.
+            let order = kept::order(root.path()).expect("opens");
+            let opening = scope.spawn(|| Folder::open(root.path(), "key", 1 << 20));
+            for _ in 0..50 {
+                assert!(!dir.exists(), "it could be removed before it is held");
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            drop(order);
+            let _folder = opening.join().expect("no panic").expect("opens");
+            assert!(dir.join(LOCK).is_file() && !lock::is_free(&dir.join(LOCK)));
+        });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::folder_of;
-use crate::durable;
+use crate::durable::{self, NotRead};
 use crate::error::{Error, Result};
 use crate::train::event::EpochReport;
 
@@ -79,9 +79,22 @@ impl Best {
     /// Of a folder of checkpoints; nothing where no checkpoint is known to be the best, or it is gone. A file that says
     /// nothing intelligible is one that says nothing: no checkpoint depends on it.
     pub fn read(folder: &Path) -> Option<Self> {
-        let bytes = durable::read_file(&folder.join(FILE), BYTES_MAX).ok()?;
-        let best: Self = serde_json::from_slice(&bytes).ok()?;
-        folder_of(folder, best.step).exists().then_some(best)
+        Self::try_read(folder).ok().flatten()
+    }
+
+    /// As [`Best::read`], for whoever would remove the best if it did not know.
+    ///
+    /// # Errors
+    /// When the system refuses to read the file.
+    pub(crate) fn try_read(folder: &Path) -> Result<Option<Self>> {
+        let bytes = match durable::try_read_file(&folder.join(FILE), BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(NotRead::Wrong(_)) => return Ok(None),
+            Err(NotRead::Refused(error)) => return Err(error),
+        };
+        let best = serde_json::from_slice(&bytes).ok();
+        let is_there = |best: &Self| folder_of(folder, best.step).try_exists().unwrap_or(true);
+        Ok(best.filter(is_there))
     }
 
     /// Whether an epoch was better.

@@ -1,12 +1,13 @@
 //! `manifest.json`: what a checkpoint is, and a hash of each of its files and of itself.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::durable;
+use crate::durable::{self, NotRead};
 use crate::error::{Error, Result};
 use crate::train::book::Progress;
 
@@ -89,10 +90,10 @@ impl Manifest {
     /// Reads the manifest of the checkpoint in `folder` and checks its own hash.
     ///
     /// # Errors
-    /// When it is missing, damaged, or of another version; the last is [`Unread::Foreign`].
+    /// When it is missing, damaged, of another version, or cannot be read.
     pub(super) fn read(folder: &Path) -> Result<Self, Unread> {
         let path = folder.join(FILE);
-        let bytes = durable::read_file(&path, BYTES_MAX).map_err(Unread::Damaged)?;
+        let bytes = durable::try_read_file(&path, BYTES_MAX)?;
         Self::parse(&path, &bytes)
     }
 
@@ -129,18 +130,45 @@ impl Manifest {
 }
 
 /// Why a checkpoint cannot be read.
-pub(super) enum Unread {
+#[derive(Clone, Debug)]
+pub enum Unread {
     /// Cut short, changed or missing: an older checkpoint can take its place.
     Damaged(Error),
     /// Whole, but written by another version: nothing should silently take its place.
     Foreign(Error),
+    /// The system refuses to read it now, and it may be whole: nothing should silently take its place.
+    Refused(Error),
 }
 
 impl Unread {
     /// The error, where the difference does not matter.
+    pub fn error(&self) -> &Error {
+        match self {
+            Self::Damaged(error) | Self::Foreign(error) | Self::Refused(error) => error,
+        }
+    }
+
+    /// As [`Unread::error`].
     pub fn into_error(self) -> Error {
         match self {
-            Unread::Damaged(error) | Unread::Foreign(error) => error,
+            Self::Damaged(error) | Self::Foreign(error) | Self::Refused(error) => error,
+        }
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error().fmt(f)
+    }
+}
+
+impl From<NotRead> for Unread {
+    fn from(not_read: NotRead) -> Self {
+        match not_read {
+            NotRead::Wrong(error) => Self::Damaged(error),
+            NotRead::Refused(error) => Self::Refused(
+                error.hint("again once it can be read, or moving the checkpoint out of the way"),
+            ),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! beside it, syncs the files and the folder, renames it, and syncs `checkpoints/`; so a process killed at
 //! any moment leaves either the checkpoint before or the new one. `checkpoints/best.json` names the one that validation
 //! liked best ([`Best`]), which stays whatever comes after it. What a run went back behind is kept as `step-N.abandoned`,
-//! where nothing looks for checkpoints.
+//! where nothing looks for checkpoints, until somebody removes it.
 
 mod best;
 mod cadence;
@@ -28,14 +28,13 @@ use crate::graph::plan::Program;
 use super::book::Progress;
 use super::weights::Weights;
 use crate::durable;
-use manifest::Unread;
 
 pub use best::{Best, Metric};
 pub use cadence::Cadence;
-pub use manifest::{FORMAT, FileEntry, Manifest, TensorEntry};
+pub use manifest::{FORMAT, FileEntry, Manifest, TensorEntry, Unread};
 pub(crate) use save::settle;
 pub use save::{KEEP_MIN, save};
-pub use survey::{Difference, Differences, Listed, diff, survey};
+pub use survey::{Difference, Differences, Listed, abandoned, diff, survey};
 pub use writer::{CheckpointWriter, Save};
 
 const MODEL_FILE: &str = "model.safetensors";
@@ -67,8 +66,8 @@ impl Checkpoint {
 
     fn read(folder: &Path) -> Result<Self, Unread> {
         let manifest = Manifest::read(folder)?;
-        let read = |file| verified(folder, &manifest, file).map_err(Unread::Damaged);
-        let (weights, state) = (read(MODEL_FILE)?, read(STATE_FILE)?);
+        let weights = verified(folder, &manifest, MODEL_FILE)?;
+        let state = verified(folder, &manifest, STATE_FILE)?;
         Ok(Self {
             path: folder.to_path_buf(),
             progress: manifest.progress,
@@ -88,16 +87,17 @@ impl Checkpoint {
 }
 
 /// A file of a checkpoint, held against size and hash before anything in it is looked at.
-fn verified(folder: &Path, manifest: &Manifest, file: &str) -> Result<Weights> {
+fn verified(folder: &Path, manifest: &Manifest, file: &str) -> Result<Weights, Unread> {
     let path = folder.join(file);
     let damaged = |message: String| {
-        Error::checkpoint(path.display(), message).hint("an older checkpoint of the run")
+        let error = Error::checkpoint(path.display(), message);
+        Unread::Damaged(error.hint("an older checkpoint of the run"))
     };
     let expected = manifest
         .files
         .get(file)
         .ok_or_else(|| damaged("is not listed in the checkpoint's manifest".into()))?;
-    let bytes = durable::read_file(&path, u64::MAX)?;
+    let bytes = durable::try_read_file(&path, u64::MAX)?;
     if bytes.len() as u64 != expected.bytes {
         let message = format!("is damaged: has {} bytes, expected {}", bytes.len(), expected.bytes);
         return Err(damaged(message));
@@ -107,7 +107,7 @@ fn verified(folder: &Path, manifest: &Manifest, file: &str) -> Result<Weights> {
         let message = format!("is damaged: its hash is {found}, expected {}", expected.sha256);
         return Err(damaged(message));
     }
-    Weights::parse(path.display(), &bytes)
+    Weights::parse(path.display(), &bytes).map_err(Unread::Damaged)
 }
 
 /// The newest whole checkpoint of a run.
@@ -122,15 +122,15 @@ pub struct Latest {
 /// Finds the newest checkpoint of a run that can be trusted.
 ///
 /// # Errors
-/// When there is none, or when the newest is whole but was written in another format.
+/// When there is none, or when the newest may be whole, but was written in another format or cannot be read now.
 pub fn latest(run_dir: impl AsRef<Path>) -> Result<Latest> {
     let run_dir = run_dir.as_ref();
     let mut damaged = Vec::new();
     for (_, folder) in list(&checkpoints_dir(run_dir))? {
         match Checkpoint::read(&folder) {
             Ok(checkpoint) => return Ok(Latest { checkpoint, damaged }),
-            Err(Unread::Foreign(error)) => return Err(error),
             Err(Unread::Damaged(error)) => damaged.push(error),
+            Err(Unread::Foreign(error) | Unread::Refused(error)) => return Err(error),
         }
     }
     Err(match damaged.into_iter().next() {
@@ -149,7 +149,7 @@ pub fn find(path: impl AsRef<Path>) -> Result<Latest> {
     if let Some(best) = best::folder_of_best(path) {
         return Ok(Latest { checkpoint: Checkpoint::open(best)?, damaged: Vec::new() });
     }
-    if path.join(manifest::FILE).exists() {
+    if is_checkpoint(path) {
         return Ok(Latest { checkpoint: Checkpoint::open(path)?, damaged: Vec::new() });
     }
     if !path.exists() {
@@ -157,6 +157,11 @@ pub fn find(path: impl AsRef<Path>) -> Result<Latest> {
             .hint("the folder of a run, one of its checkpoints, or a .safetensors file"));
     }
     latest(path)
+}
+
+/// Whether a folder is one of a checkpoint, which it is as well where that cannot be read.
+fn is_checkpoint(folder: &Path) -> bool {
+    folder.is_dir() && folder.join(manifest::FILE).try_exists().unwrap_or(true)
 }
 
 /// Whether a run has saved anything, whole or not. What a save left that was killed does not count.
@@ -186,6 +191,16 @@ const ABANDONED: &str = ".abandoned";
 /// The checkpoints in a folder, newest first, one being replaced after its replacement. Empty if there is no
 /// such folder.
 fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    list_named(folder, |suffix| suffix.is_empty() || suffix == OLD)
+}
+
+/// As [`list`], those that runs went back behind.
+fn list_abandoned(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    list_named(folder, |suffix| suffix.ends_with(ABANDONED))
+}
+
+/// What lies in a folder called by a step and such a suffix, newest first.
+fn list_named(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Vec<(u64, PathBuf)>> {
     let cannot = |cause| durable::io_error(folder, "cannot be read", cause);
     let entries = match fs::read_dir(folder) {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -195,19 +210,19 @@ fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     for entry in entries {
         let entry = entry.map_err(cannot)?;
         let name = entry.file_name();
-        let Some(step) = name.to_str().and_then(|name| name.strip_prefix("step-")) else {
+        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("step-")) else {
             continue;
         };
-        let (step, old) = match step.strip_suffix(OLD) {
-            Some(step) => (step, true),
-            None => (step, false),
-        };
-        if let Ok(step) = step.parse::<u64>() {
-            found.push((step, old, entry.path()));
+        let digits = name.find('.').unwrap_or(name.len());
+        if let (Ok(step), suffix) = (name[..digits].parse::<u64>(), &name[digits..])
+            && is_meant(suffix)
+        {
+            found.push((step, entry.path()));
         }
     }
-    found.sort_unstable_by_key(|&(step, old, _)| (std::cmp::Reverse(step), old));
-    Ok(found.into_iter().map(|(step, _, path)| (step, path)).collect())
+    // A name comes before the same one with a suffix.
+    found.sort_unstable_by(|(a, a_path), (b, b_path)| b.cmp(a).then_with(|| a_path.cmp(b_path)));
+    Ok(found)
 }
 
 #[cfg(test)]

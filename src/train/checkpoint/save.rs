@@ -119,7 +119,7 @@ fn publish(finished: &Path, target: &Path) -> Result<()> {
 /// newer than all that the run saves. It is not removed: somebody may have gone back by mistake.
 ///
 /// # Errors
-/// When something cannot be renamed.
+/// When something cannot be read or renamed.
 pub(crate) fn settle(run_dir: &Path, first_step: u64) -> Result<()> {
     let folder = checkpoints_dir(run_dir);
     let mut renamed = false;
@@ -133,7 +133,7 @@ pub(crate) fn settle(run_dir: &Path, first_step: u64) -> Result<()> {
             rename(&path, &named)?;
         }
     }
-    if Best::read(&folder).is_some_and(|best| best.step > first_step) {
+    if Best::try_read(&folder)?.is_some_and(|best| best.step > first_step) {
         let path = folder.join(best::FILE);
         durable::remove(&path).map_err(|cause| io_error(&path, "cannot be removed", cause))?;
     }
@@ -156,9 +156,11 @@ fn set_aside(checkpoint: &Path) -> Result<Temporary> {
     Ok(aside)
 }
 
-/// Removes all but `keep` checkpoints and the best, never the one just written, and what interrupted saves left.
+/// Removes all but `keep` checkpoints and the best, never the one just written, and what interrupted saves left. While it
+/// cannot be read which is the best, all stay.
 fn prune(folder: &Path, written: &Path, keep: usize) -> Result<()> {
-    let best = Best::read(folder).map(|best| best.step);
+    let Ok(best) = Best::try_read(folder) else { return durable::remove_temporaries(folder) };
+    let best = best.map(|best| best.step);
     let (mut kept, mut aside) = (1, Vec::new());
     for (step, path) in list(folder)? {
         let replaced = path.to_string_lossy().ends_with(OLD);

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::best::{Best, folder_of_best};
-use super::manifest::{self, Manifest, Unread};
-use super::{Checkpoint, MODEL_FILE, STATE_FILE, checkpoints_dir, list};
+use super::manifest::{Manifest, Unread};
+use super::{
+    ABANDONED, Checkpoint, MODEL_FILE, STATE_FILE, checkpoints_dir, is_checkpoint, list,
+    list_abandoned,
+};
 use crate::error::{Error, Result};
 use crate::train::weights::{Seen, Weights};
 
@@ -29,6 +32,11 @@ impl Listed {
         Self { path, manifest, best }
     }
 
+    /// Whether it is no part of its run any more, which went back behind it.
+    pub fn is_abandoned(&self) -> bool {
+        self.path.to_string_lossy().ends_with(ABANDONED)
+    }
+
     /// Size of its files in bytes, without the manifest.
     pub fn bytes(&self) -> Option<u64> {
         let manifest = self.manifest.as_ref().ok()?;
@@ -38,9 +46,9 @@ impl Listed {
     /// Reads all of it and holds every file against its hash.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`].
-    pub fn verify(&self) -> Result<()> {
-        Checkpoint::open(&self.path).map(drop)
+    /// As [`Checkpoint::open`], told apart.
+    pub fn verify(&self) -> Result<(), Unread> {
+        Checkpoint::read(&self.path).map(drop)
     }
 }
 
@@ -53,19 +61,34 @@ pub fn survey(path: impl AsRef<Path>) -> Result<Vec<Listed>> {
     if let Some(best) = folder_of_best(path) {
         return Ok(vec![Listed::read(best, path.parent().and_then(Best::read))]);
     }
-    if path.join(manifest::FILE).exists() {
+    if is_checkpoint(path) {
         return Ok(vec![Listed::read(path.into(), path.parent().and_then(Best::read))]);
     }
-    let inside = checkpoints_dir(path);
-    let folder = if inside.is_dir() { &inside } else { path };
-    let best = Best::read(folder);
-    let found = list(folder)?.into_iter().rev();
+    let folder = folder_of_all(path);
+    let best = Best::read(&folder);
+    let found = list(&folder)?.into_iter().rev();
     let found: Vec<_> = found.map(|(_, path)| Listed::read(path, best)).collect();
     if found.is_empty() {
         return Err(Error::checkpoint(path.display(), "has no checkpoints")
             .hint("the folder of a run that saved one, or of a checkpoint"));
     }
     Ok(found)
+}
+
+/// The checkpoints that the run, or the folder of checkpoints, went back behind, oldest first. They are no part of the run
+/// any more and stay until somebody removes them.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn abandoned(path: impl AsRef<Path>) -> Result<Vec<Listed>> {
+    let found = list_abandoned(&folder_of_all(path.as_ref()))?.into_iter().rev();
+    Ok(found.map(|(_, path)| Listed::read(path, None)).collect())
+}
+
+/// Where the checkpoints of a run lie, or of a folder of checkpoints.
+fn folder_of_all(path: &Path) -> PathBuf {
+    let inside = checkpoints_dir(path);
+    if inside.is_dir() { inside } else { path.into() }
 }
 
 /// What differs between two checkpoints.

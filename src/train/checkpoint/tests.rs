@@ -279,6 +279,42 @@ fn another_format_is_refused_and_nothing_takes_its_place() {
     assert!(error.contains("step-2") && error.contains("has format 2"), "{error}");
 }
 
+/// As a link to itself, a file is there and cannot be read, whoever asks.
+#[cfg(unix)]
+fn refuse(path: &Path) -> PathBuf {
+    let whole = path.with_extension("whole");
+    fs::rename(path, &whole).expect("a rename");
+    let name = path.file_name().expect("a file");
+    std::os::unix::fs::symlink(name, path).expect("a link");
+    whole
+}
+
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_read_now_is_not_damaged_and_nothing_takes_its_place() {
+    let run = run_dir();
+    save_noise(run.path(), 1);
+    save_noise(run.path(), 2);
+    let newest = checkpoints_dir(run.path()).join("step-2");
+    for file in [MODEL_FILE, STATE_FILE, manifest::FILE] {
+        let path = newest.join(file);
+        let whole = refuse(&path);
+        for found in [latest(run.path()), find(run.path()), find(&newest)] {
+            let error = message(found);
+            assert!(error.contains(&format!("step-2/{file}: cannot be read")), "{error}");
+            assert!(error.contains("try again once it can be read"), "{error}");
+        }
+        for at in [run.path(), &newest] {
+            let listed = survey(at).expect("they are there");
+            let verified = listed.last().expect("the newest").verify();
+            assert!(matches!(verified, Err(Unread::Refused(_))), "{file}: {verified:?}");
+        }
+        fs::rename(&whole, &path).expect("a rename");
+        assert_eq!(latest(run.path()).expect("as before").checkpoint.progress.step, 2);
+    }
+    expect_names(run.path(), &["step-1", "step-2"]);
+}
+
 #[test]
 fn the_newest_whole_checkpoint_is_found() {
     let run = run_dir();
@@ -421,6 +457,25 @@ fn the_best_stays_and_can_be_named() {
     // Without it there is none, and with a damaged note there is none either.
     fs::write(checkpoints_dir(run.path()).join("best.json"), "{").expect("writable");
     assert!(find(checkpoints_dir(run.path()).join("best")).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn while_it_cannot_be_read_which_is_the_best_all_stay() {
+    let run = run_dir();
+    let folder = checkpoints_dir(run.path());
+    save_noise(run.path(), 1);
+    let note = folder.join(best::FILE);
+    Best { step: 1, metric: Metric::ValLoss, value: 1.0 }.write(&folder).expect("writable");
+    let whole = refuse(&note);
+    for step in [2, 3, 4] {
+        save_noise(run.path(), step);
+    }
+    assert!(message(settle(run.path(), 4)).contains("best.json: cannot be read"));
+    fs::rename(&whole, &note).expect("a rename");
+    expect_names(run.path(), &["best.json", "step-1", "step-2", "step-3", "step-4"]);
+    save_noise(run.path(), 5);
+    expect_names(run.path(), &["best.json", "step-1", "step-4", "step-5"]);
 }
 
 #[test]
