@@ -10,6 +10,7 @@ use inflight::executor::DeviceInfo;
 use inflight::executor::Tune;
 use inflight::nn::language::LanguageConfig;
 use inflight::nn::models;
+use inflight::source::stream::is_stream;
 use inflight::source::{DataConfig, Encoding, Source};
 use inflight::transform::{HorizontalFlip, RandomResizedCrop, TransformConfig};
 use inflight::{Error, Result};
@@ -220,6 +221,11 @@ fn measure_pipeline(args: &Args) -> Result<()> {
         let message = "found none, expected the name or path of what to prepare";
         return Err(Error::config("--dataset", message));
     };
+    // Opening it would take what comes, a queue's messages for one, before it is refused.
+    if is_stream(dataset) {
+        let message = "found a stream, whose samples would have to come several times, expected data of a known length";
+        return Err(Error::config("--dataset", message).hint("a file or a folder"));
+    }
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
     let source = open_dataset(dataset, &data, None)?.train;

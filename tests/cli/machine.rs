@@ -1,6 +1,8 @@
 //! What tells of the machine: doctor, stalls, the files of benchmarks, verdicts that are tried; and what is generated from
 //! the flags.
 
+use std::io::Seek;
+
 use inflight::bench::results::{Program, Results, SCHEMA, SCHEMA_VERSION, Workload};
 use inflight::bench::stats::Estimate;
 
@@ -84,6 +86,21 @@ fn files_that_are_no_results_are_refused() {
     desk.refused("bench submit debug.json", 2, &["not fit for a public table", "debug build"]);
     desk.refused("bench --out results.txt", 2, &["--out: found results.txt, expected .json"]);
     desk.refused("bench kernels --out a.json", 2, &["--out or --only with a part"]);
+}
+
+#[test]
+fn preparation_is_not_timed_on_a_stream_of_which_nothing_is_read() {
+    let desk = Desk::new();
+    let refused = &["--dataset: found a stream", "expected data of a known length"];
+    desk.refused("bench pipeline --dataset - --classes 2", 2, refused);
+    desk.refused("bench pipeline --dataset redis://127.0.0.1:1/queue --classes 2", 2, refused);
+    std::fs::write(desk.path("lines"), "{\"input\":[1,2],\"label\":0}\n").expect("writes");
+    let mut input = std::fs::File::open(desk.path("lines")).expect("opens");
+    let mut command = desk.command("bench pipeline --dataset - --classes 2");
+    let output = command.stdin(input.try_clone().expect("a copy")).output().expect("starts");
+    assert_eq!(output.status.code(), Some(2));
+    // Both have the place where the file is read in common.
+    assert_eq!(input.stream_position().expect("a place"), 0);
 }
 
 #[test]
