@@ -89,6 +89,26 @@ fn files_that_are_no_results_are_refused() {
 }
 
 #[test]
+fn the_suite_refuses_what_it_would_not_use() {
+    let desk = Desk::new();
+    // Without such a device nothing would be measured, were it not refused before.
+    let suite = "bench --device nosuch --out a.json";
+    for (flags, name) in [
+        ("--precision f16", "--precision"),
+        ("-m mlp", "--model"),
+        ("-b 128", "--batch-size"),
+        ("--quick --tune off", "--tune"),
+        ("--dataset photos", "--dataset"),
+        ("--only kernels --image-size 32", "--image-size"),
+        ("--epochs 3", "--epochs"),
+    ] {
+        let told = format!("config: {name}: found with the suite");
+        desk.refused(&format!("{suite} {flags}"), 2, &[&told, "expected with a part alone"]);
+    }
+    desk.run(&format!("{suite} --quick --only kernels,train --json --log-format json"), 4);
+}
+
+#[test]
 fn preparation_is_not_timed_on_a_stream_of_which_nothing_is_read() {
     let desk = Desk::new();
     let refused = &["--dataset: found a stream", "expected data of a known length"];
