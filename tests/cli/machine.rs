@@ -89,6 +89,23 @@ fn files_that_are_no_results_are_refused() {
 }
 
 #[test]
+fn results_without_a_place_are_not_measured() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("file"), "").expect("writes");
+    std::fs::create_dir(desk.path("folder.json")).expect("a folder");
+    // Without such a device nothing would be measured, were it not refused before.
+    let suite = "bench --device nosuch --out a.json --out";
+    desk.refused(&format!("{suite} file/b.json"), 6, &["file: cannot be created"]);
+    desk.refused(&format!("{suite} folder.json"), 6, &["folder.json: is a folder"]);
+    desk.run(&format!("{suite} new/b.json"), 4);
+    let mut left: Vec<_> = std::fs::read_dir(desk.path("")).expect("a folder").flatten().collect();
+    left.extend(std::fs::read_dir(desk.path("new")).expect("a folder").flatten());
+    let mut left: Vec<_> = left.iter().map(std::fs::DirEntry::file_name).collect();
+    left.sort();
+    assert_eq!(left, ["file", "folder.json", "new"], "finding out leaves nothing");
+}
+
+#[test]
 fn the_suite_refuses_what_it_would_not_use() {
     let desk = Desk::new();
     // Without such a device nothing would be measured, were it not refused before.
