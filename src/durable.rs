@@ -127,16 +127,33 @@ pub(super) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
 /// # Errors
 /// When the disk is full or fails; what was there before is then still there.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = written_beside(path, bytes)?;
+    rename(temporary.path(), path).map_err(|cause| io_error(path, "cannot be replaced", cause))?;
+    sync_folder(parent(path))
+}
+
+/// Finds out whether [`replace_file`] could put a file in place, and leaves what is there as it is: before work of minutes
+/// whose result would have no place.
+///
+/// # Errors
+/// Those of [`replace_file`], as far as they can be known before.
+pub fn try_replace_file(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::checkpoint(path.display(), "is a folder, expected a file"));
+    }
+    written_beside(path, &[]).map(drop)
+}
+
+/// A file under another name in the folder where `path` is to lie.
+fn written_beside(path: &Path, bytes: &[u8]) -> Result<Temporary> {
     if path.file_name().is_none() {
         return Err(Error::checkpoint(path.display(), "is not a file name")
             .hint("a path that ends in a file"));
     }
-    let folder = parent(path);
-    create_folders(folder)?;
+    create_folders(parent(path))?;
     let temporary = Temporary::beside(path);
     write_new(temporary.path(), bytes)?;
-    rename(temporary.path(), path).map_err(|cause| io_error(path, "cannot be replaced", cause))?;
-    sync_folder(folder)
+    Ok(temporary)
 }
 
 /// Waits until the names in a folder are on the disk.

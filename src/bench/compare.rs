@@ -170,6 +170,9 @@ fn notes(base: &Results, other: &Results) -> Vec<String> {
         }
     };
     differ("devices", &base.device.name, &other.device.name);
+    // The quick one times everything for a shorter while.
+    let suite = |results: &Results| if results.quick { "quick" } else { "whole" };
+    differ("suites", suite(base), suite(other));
     differ("backends", &base.device.backend, &other.device.backend);
     differ("drivers", &base.device.driver, &other.device.driver);
     differ("versions of inflight", &base.program.version, &other.program.version);
@@ -277,6 +280,17 @@ mod tests {
         assert_eq!(notes(46e9, 50e9), "");
         assert!(notes(46e9, 87e9).starts_with("bytes_per_s at best: +89 %, on the same device"));
         assert!(notes(87e9, 46e9).starts_with("bytes_per_s at best: -47 %"));
+    }
+
+    #[test]
+    fn a_quick_suite_beside_a_whole_one_is_told() {
+        let whole = results(1, 1.0);
+        let quick = Results { quick: true, ..results(2, 1.0) };
+        let notes =
+            |a: &Results, b: &Results| compare(("a", a), ("b", b)).expect("comparable").notes;
+        assert_eq!(notes(&quick, &whole), ["suites: quick, whole"]);
+        assert_eq!(notes(&whole, &quick), ["suites: whole, quick"]);
+        assert!(notes(&quick, &quick).is_empty() && notes(&whole, &whole).is_empty());
     }
 
     #[test]

@@ -94,16 +94,15 @@ impl Loader {
 
     /// Seconds a batch: of those that come within `seconds`, at least three, after `warm_up` others; `most` in all.
     pub fn batch_s(self, warm_up: u64, seconds: f64, most: u64) -> Result<f64> {
-        let count = || self.counts.load(Relaxed);
-        let warm_up = warm_up.min(most / 4);
-        self.wait_until(|| count() >= warm_up)?;
-        let (began, before) = (Instant::now(), count());
-        self.wait_until(|| {
-            let enough = began.elapsed().as_secs_f64() > seconds && count() >= before + 3;
-            enough || count() + 1 >= most
-        })?;
-        let took = began.elapsed().as_secs_f64() / (count() - before).max(1) as f64;
-        self.end().map(|()| took)
+        let mut timing = Timing::new(Instant::now(), warm_up.min(most / 4), seconds, most);
+        while !timing.look(Instant::now(), self.counts.load(Relaxed)) && self.result.is_empty() {
+            if timing.latest.at.elapsed() > PATIENCE {
+                let message = format!("no batch came within {} s", PATIENCE.as_secs());
+                return Err(Error::device("preparation", message));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        self.end().map(|()| timing.batch_s())
     }
 
     /// Stops it.
@@ -111,22 +110,48 @@ impl Loader {
         self.stop.store(true, Relaxed);
         self.result.recv().unwrap_or(Ok(()))
     }
+}
 
-    /// Waits for `done`, or for an error, which [`end`](Self::end) then returns.
-    fn wait_until(&self, done: impl Fn() -> bool) -> Result<()> {
-        let (mut since, mut seen) = (Instant::now(), 0);
-        while !done() && self.result.is_empty() {
-            let now = self.counts.load(Relaxed);
-            if now > seen {
-                (since, seen) = (Instant::now(), now);
-            }
-            if since.elapsed() > PATIENCE {
-                let message = format!("no batch came within {} s", PATIENCE.as_secs());
-                return Err(Error::device("preparation", message));
-            }
-            std::thread::sleep(Duration::from_micros(200));
+/// How many batches there were once the latest of them had come.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    at: Instant,
+    count: u64,
+}
+
+/// Times batches from one arrival to another: a batch that is not done when the time is over counts for nothing.
+struct Timing {
+    warm_up: u64,
+    seconds: f64,
+    most: u64,
+    /// What is timed begins here.
+    first: Option<Arrival>,
+    latest: Arrival,
+}
+
+impl Timing {
+    fn new(now: Instant, warm_up: u64, seconds: f64, most: u64) -> Self {
+        Self { warm_up, seconds, most, first: None, latest: Arrival { at: now, count: 0 } }
+    }
+
+    /// Takes note of how many batches there are now; whether that is enough.
+    fn look(&mut self, now: Instant, count: u64) -> bool {
+        if count > self.latest.count {
+            self.latest = Arrival { at: now, count };
         }
-        Ok(())
+        if self.first.is_none() && self.latest.count >= self.warm_up {
+            self.first = Some(self.latest);
+        }
+        let Some(first) = self.first else { return false };
+        let timed = self.latest.count - first.count;
+        let is_over = (now - first.at).as_secs_f64() > self.seconds && timed >= 3;
+        is_over || (timed > 0 && self.latest.count + 1 >= self.most)
+    }
+
+    fn batch_s(&self) -> f64 {
+        let first = self.first.unwrap_or(self.latest);
+        let timed = (self.latest.count - first.count).max(1);
+        (self.latest.at - first.at).as_secs_f64() / timed as f64
     }
 }
 
@@ -142,4 +167,30 @@ fn swallow(ends: &DeviceEnds, counts: &AtomicU64, stop: &AtomicBool) -> Result<(
         let _ = ends.empty.send(filled.slot);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds a batch as found where each takes a second, by a look at their number every tenth of one.
+    fn found(warm_up: u64, seconds: f64, most: u64) -> f64 {
+        let began = Instant::now();
+        let mut timing = Timing::new(began, warm_up, seconds, most);
+        let look = |tenth: u64| timing.look(began + Duration::from_millis(100 * tenth), tenth / 10);
+        assert!((0..1000).any(look), "enough at some time");
+        timing.batch_s()
+    }
+
+    #[test]
+    fn a_batch_that_is_not_done_lengthens_no_other() {
+        // The time is over in the middle of a batch, and just before the end of one.
+        for seconds in [3.5, 3.85, 10.25] {
+            assert_eq!(found(2, seconds, u64::MAX), 1.0, "{seconds} s");
+        }
+        // At least three, however little time there is; no more than there are; one where there is no other.
+        for (seconds, most) in [(0.1, u64::MAX), (100.0, 7), (100.0, 1)] {
+            assert_eq!(found(0, seconds, most), 1.0, "{seconds} s, {most} in all");
+        }
+    }
 }

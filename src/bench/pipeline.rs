@@ -18,7 +18,7 @@ use crate::pipeline::{DeviceEnds, Pipeline};
 use crate::report::memory::peak_memory_bytes;
 use crate::rng::Rng;
 use crate::sampler::Sampler;
-use crate::source::{Encoding, Source};
+use crate::source::{ENDLESS, Encoding, Source, no_stream};
 use crate::transform::{Image, ImageMemory, RandomResizedCrop, Transform, TransformConfig};
 
 /// What to prepare, and how.
@@ -91,8 +91,11 @@ const CEILING_BYTES_MAX: usize = 64 << 20;
 /// Prepares all samples of `source`, an epoch at a time, each after a measurement of the ceiling.
 ///
 /// # Errors
-/// When a setting is out of range or a sample cannot be prepared.
+/// When a setting is out of range, the source is a stream, or a sample cannot be prepared.
 pub fn run(source: &Arc<dyn Source>, options: &Options) -> Result<Row> {
+    if source.len() == ENDLESS {
+        return Err(no_stream(&**source, "whose samples would have to come several times"));
+    }
     let at_least_one = |flag: &str, found: u64| match found {
         0 => Err(Error::config(flag, "found 0, expected at least 1")),
         _ => Ok(()),
@@ -268,6 +271,7 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::{DataConfig, Stream};
     use crate::transform::HorizontalFlip;
 
     #[test]
@@ -305,5 +309,20 @@ mod tests {
         let row = run(&raw, &Options { transforms: Vec::new(), epochs: 1, ..options });
         let row = row.expect("runs");
         assert_eq!((row.samples, row.images_per_s, row.ceiling), (1024, None, None));
+    }
+
+    #[test]
+    fn a_stream_is_refused() {
+        let data = DataConfig { classes: Some(2), ..DataConfig::default() };
+        let lines = "{\"input\":[1,2],\"label\":0}\n".repeat(8);
+        let stream = Stream::new("lines", std::io::Cursor::new(lines), &data, 0).expect("a stream");
+        let stream: Arc<dyn Source> = Arc::new(stream);
+        let options =
+            Options { transforms: Vec::new(), workers: 1, batch_size: 4, epochs: 1, slots: 2 };
+        let error = run(&stream, &options).expect_err("refused").to_string();
+        assert!(
+            error.contains("lines: found a stream whose samples would have to come"),
+            "{error}"
+        );
     }
 }

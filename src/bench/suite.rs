@@ -96,6 +96,8 @@ struct Entry {
     work: Work,
     share: Option<f64>,
     each_s: Vec<f64>,
+    /// Why there was no time the last time that there was none.
+    fault: String,
     /// Seconds that a round of it takes, with what is around the times.
     cost_s: f64,
 }
@@ -149,7 +151,7 @@ pub fn run(plan: &Plan, mut news: impl FnMut(News<'_>)) -> Result<Results> {
         before,
         after: conditions::now(),
         ceilings: ceilings_by_name(&ceilings),
-        workloads: suite.entries.into_iter().map(Entry::workload).collect(),
+        workloads: workloads(suite.entries, &mut left_out),
         left_out,
         rounds,
         wall_s: spent(),
@@ -190,8 +192,8 @@ impl Suite {
     }
 
     fn add(&mut self, id: String, samples: u64, work: Work) {
-        let entry = Entry { id, samples, work, share: None, each_s: Vec::new(), cost_s: 0.0 };
-        self.entries.push(entry);
+        let (each_s, fault) = Default::default();
+        self.entries.push(Entry { id, samples, work, share: None, each_s, fault, cost_s: 0.0 });
     }
 
     /// Square products, and what a step of a small convolutional network consists of.
@@ -289,8 +291,9 @@ impl Suite {
     fn round(&mut self, bed: &mut Bed) -> Result<()> {
         let mut entries = std::mem::take(&mut self.entries);
         for entry in entries.iter_mut().filter(|entry| !entry.is_narrow()) {
-            if let Ok(seconds) = self.time(entry, bed)? {
-                entry.each_s.push(seconds * planted_slowdown());
+            match self.time(entry, bed)? {
+                Ok(seconds) => entry.each_s.push(seconds * planted_slowdown()),
+                Err(why) => entry.fault = why,
             }
         }
         self.entries = entries;
@@ -361,6 +364,14 @@ impl Entry {
         let Self { id, samples, each_s, share, .. } = self;
         Workload { id, samples, time_s, each_s, share }
     }
+}
+
+/// What was timed. What failed in every round is left out: without a time it is none, and no file of results has such.
+fn workloads(entries: Vec<Entry>, left_out: &mut Vec<LeftOut>) -> Vec<Workload> {
+    let has_times = |entry: &Entry| !entry.each_s.is_empty();
+    let (timed, failed): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(has_times);
+    left_out.extend(failed.into_iter().map(|entry| LeftOut { id: entry.id, why: entry.fault }));
+    timed.into_iter().map(Entry::workload).collect()
 }
 
 fn cores() -> usize {
@@ -480,4 +491,35 @@ fn photo(number: u64) -> Vec<u8> {
     let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 90);
     picture.write_with_encoder(encoder).expect("memory can be written");
     file.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_in_every_round_is_left_out_with_its_error() {
+        let ceilings = Ceilings {
+            bytes_per_s: 1.0,
+            f32_flops_per_s: 1.0,
+            f16_flops_per_s: None,
+            matrix_flops_per_s: None,
+        };
+        // A training on a device that there is not.
+        let device = "nosuch".into();
+        let (choices, entries) = Default::default();
+        let mut suite = Suite { device, quick: true, ceilings, choices, entries };
+        suite.add("pipeline/timed".into(), 8, Work::Whole("mlp"));
+        suite.add("pipeline/failed".into(), 8, Work::Whole("mlp"));
+        suite.entries[0].each_s.push(0.1);
+        for _ in 0..2 {
+            suite.round(&mut Bed::Twins).expect("the twins still work");
+        }
+        let mut left_out = Vec::new();
+        let found = workloads(suite.entries, &mut left_out);
+        assert_eq!(found.iter().map(|w| &w.id[..]).collect::<Vec<_>>(), ["pipeline/timed"]);
+        assert_eq!(found[0].each_s, [0.1]);
+        let [LeftOut { id, why }] = &left_out[..] else { panic!("{left_out:?}") };
+        assert!(id == "pipeline/failed" && why.contains("nosuch"), "{id}: {why}");
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use clap::ValueEnum;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
 use inflight::batch::DType;
 use inflight::bench::kernels::{self, Outcome};
 use inflight::bench::{Bed, Ceilings, Options, Score, pipeline, train};
@@ -10,6 +11,7 @@ use inflight::executor::DeviceInfo;
 use inflight::executor::Tune;
 use inflight::nn::language::LanguageConfig;
 use inflight::nn::models;
+use inflight::source::stream::is_stream;
 use inflight::source::{DataConfig, Encoding, Source};
 use inflight::transform::{HorizontalFlip, RandomResizedCrop, TransformConfig};
 use inflight::{Error, Result};
@@ -32,6 +34,9 @@ Examples:
   inflight bench train --model resnet18 --batch-size 64     one part, with sizes of your own
   inflight bench pipeline --dataset photos/                 how fast these are prepared")]
 pub struct Args {
+    // First, since those that follow take their flags out of what was given.
+    #[command(flatten)]
+    unused: Unused,
     #[command(subcommand)]
     command: Option<super::suite::Command>,
     /// A part to measure with sizes of your own; without one, the suite, whose results can be compared
@@ -83,6 +88,39 @@ pub struct Args {
     json: bool,
 }
 
+/// What the suite takes; its work is the same everywhere, whatever a part may be given.
+const OF_SUITE: [&str; 5] = ["device", "quick", "json", "out", "only"];
+
+/// The first flag among those given that the suite has no use for.
+#[derive(Debug)]
+struct Unused(Option<String>);
+
+impl FromArgMatches for Unused {
+    fn from_arg_matches(given: &ArgMatches) -> Result<Self, clap::Error> {
+        let bench = <Args as clap::Args>::augment_args(Command::new("bench"));
+        let mut others = bench.get_arguments().filter(|arg| {
+            let id = arg.get_id().as_str();
+            !OF_SUITE.contains(&id) && given.value_source(id) == Some(ValueSource::CommandLine)
+        });
+        Ok(Self(others.find_map(|arg| arg.get_long()).map(|flag| format!("--{flag}"))))
+    }
+
+    fn update_from_arg_matches(&mut self, given: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(given)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Unused {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Suite {
     /// Single operations, checked against their twins
@@ -120,6 +158,12 @@ pub fn run(args: Args) -> Result<()> {
         return super::suite::after(command);
     }
     let Some(suite) = args.suite else {
+        if let Some(flag) = args.unused.0 {
+            let message = "found with the suite, whose work is the same everywhere, expected with a part alone";
+            return Err(
+                Error::config(flag, message).hint("kernels, train, pipeline or all before it")
+            );
+        }
         let Args { device, quick, json, out, only, .. } = args;
         return super::suite::run(&super::suite::Asked { device, quick, json, out, only });
     };
@@ -220,6 +264,11 @@ fn measure_pipeline(args: &Args) -> Result<()> {
         let message = "found none, expected the name or path of what to prepare";
         return Err(Error::config("--dataset", message));
     };
+    // Opening it would take what comes, a queue's messages for one, before it is refused.
+    if is_stream(dataset) {
+        let message = "found a stream, whose samples would have to come several times, expected data of a known length";
+        return Err(Error::config("--dataset", message).hint("a file or a folder"));
+    }
     let mut data = DataConfig::default();
     args.data.apply(&mut data);
     let source = open_dataset(dataset, &data, None)?.train;

@@ -79,6 +79,7 @@ pub fn run(args: Args) -> Result<()> {
         timeout: Duration::from_secs(args.timeout),
         drain: Duration::from_secs(args.drain),
         chat_template: template.transpose()?,
+        ..ServeConfig::default()
     };
     let language = args.language.open()?;
     let generator = language.generator(args.sequences)?;

@@ -1,13 +1,13 @@
 //! `inflight bench` without a part: the suite, its files of results, and what is made of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use inflight::bench::compare::{Comparison, Difference, compare};
 use inflight::bench::page::page;
 use inflight::bench::results::{Results, Workload};
 use inflight::bench::suite::{self, News, Plan};
-use inflight::durable::replace_file;
+use inflight::durable::{replace_file, try_replace_file};
 use inflight::{Error, Result};
 use serde::Serialize;
 
@@ -95,13 +95,14 @@ struct Done<'a> {
 
 /// Runs the suite.
 pub fn run(asked: &Asked) -> Result<()> {
-    // A name that cannot be written to should not cost five minutes.
+    // A path that cannot be written to should not cost five minutes.
     for path in &asked.out {
         let known = ["json", "csv", "md"];
         if !path.extension().is_some_and(|e| known.iter().any(|known| e == *known)) {
             let message = format!("found {}, expected .json, .csv or .md", path.display());
             return Err(Error::config("--out", message));
         }
+        try_replace_file(path)?;
     }
     let parts = match &asked.only[..] {
         [] => suite::Part::ALL.to_vec(),
@@ -117,9 +118,8 @@ pub fn run(asked: &Asked) -> Result<()> {
             print::note(format!("round {round}, {spent_s:.0} s of at most {seconds:.0} s"));
         }
     })?;
-    for path in &asked.out {
-        results.save(path)?;
-    }
+    // Before anything is printed, since the program ends where nobody reads that; what cannot be saved is printed as well.
+    let saved = save_all(&results, &asked.out);
     if asked.json {
         print_json(&results)?
     } else {
@@ -128,11 +128,22 @@ pub fn run(asked: &Asked) -> Result<()> {
     for left in &results.left_out {
         print::note(format!("left out: {}: {}", left.id, left.why));
     }
-    match &asked.out[..] {
-        [] => print::note("nothing is kept; --out FILE.json keeps it, to compare with"),
-        kept => kept.iter().for_each(|path| print::note(format!("saved {}", path.display()))),
+    if asked.out.is_empty() {
+        print::note("nothing is kept; --out FILE.json keeps it, to compare with");
     }
-    Ok(())
+    saved
+}
+
+/// Saves results to all of these files: one that cannot be written costs no other. The first error is what is returned.
+fn save_all(results: &Results, paths: &[PathBuf]) -> Result<()> {
+    let mut saved = Ok(());
+    for path in paths {
+        match results.save(path) {
+            Ok(()) => print::note(format!("saved {}", path.display())),
+            failed => saved = saved.and(failed),
+        }
+    }
+    saved
 }
 
 impl From<Part> for suite::Part {
@@ -288,7 +299,7 @@ fn show_comparison(found: &Comparison) {
     }
 }
 
-fn report(files: &[PathBuf], out: &std::path::Path) -> Result<()> {
+fn report(files: &[PathBuf], out: &Path) -> Result<()> {
     let loaded = files.iter().map(|path| Results::load(path)).collect::<Result<Vec<_>>>()?;
     let all: Vec<(String, Results)> = names(files).into_iter().zip(loaded).collect();
     replace_file(out, page(&all).as_bytes())?;
@@ -296,7 +307,7 @@ fn report(files: &[PathBuf], out: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-fn submit(file: &std::path::Path) -> Result<()> {
+fn submit(file: &Path) -> Result<()> {
     let faults = Results::load(file)?.faults();
     if faults.is_empty() {
         print::note(format!("{} is fit for a public table; nothing was uploaded", file.display()));
@@ -304,4 +315,21 @@ fn submit(file: &std::path::Path) -> Result<()> {
     }
     let message = format!("is not fit for a public table: {}", faults.join("; "));
     Err(Error::config(file.display(), message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_costs_no_other() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), "").expect("writes");
+        let paths = [path("a.csv"), path("file/b.json"), path("c.txt"), path("d.md")];
+        let error = save_all(&Results::default(), &paths).expect_err("two of four").to_string();
+        assert!(error.contains("cannot be created"), "the first one: {error}");
+        let is_there = paths.each_ref().map(|path| path.exists());
+        assert_eq!(is_there, [true, false, false, true]);
+    }
 }

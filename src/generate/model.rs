@@ -214,6 +214,8 @@ struct GptKeys {
     activation_function: Option<String>,
     layer_norm_epsilon: Option<f64>,
     tie_word_embeddings: Option<bool>,
+    scale_attn_weights: Option<bool>,
+    scale_attn_by_inverse_layer_idx: Option<bool>,
 }
 
 impl HuggingFace {
@@ -306,6 +308,12 @@ impl HuggingFace {
         if keys.tie_word_embeddings == Some(false) {
             return Err(self.refuse("tie_word_embeddings", false, "true"));
         }
+        if keys.scale_attn_weights == Some(false) {
+            return Err(self.refuse("scale_attn_weights", false, "true"));
+        }
+        if keys.scale_attn_by_inverse_layer_idx == Some(true) {
+            return Err(self.refuse("scale_attn_by_inverse_layer_idx", true, "false"));
+        }
         Ok(GptConfig::of(keys.n_layer, keys.n_head, keys.n_embd))
     }
 
@@ -325,18 +333,33 @@ impl HuggingFace {
 mod tests {
     use super::*;
 
-    /// What a LLaMA's file says, with `more` keys that replace or add some.
+    /// A file that says `config`, with `more` keys that replace or add some.
+    fn file(mut config: Value, more: Value) -> HuggingFace {
+        let Value::Object(more) = more else { panic!("keys") };
+        config.as_object_mut().expect("keys").extend(more);
+        let kind = Kind::deserialize(&config).expect("a kind");
+        HuggingFace { path: "m/config.json".into(), kind, config }
+    }
+
+    /// What is understood of a LLaMA's file.
     fn llama(more: Value) -> Result<LlamaConfig> {
-        let mut config = serde_json::json!({
+        let config = serde_json::json!({
             "model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32,
             "intermediate_size": 40, "num_key_value_heads": 2, "max_position_embeddings": 64,
             "rms_norm_eps": 1e-5, "rope_theta": 300.0, "rope_scaling": null, "tie_word_embeddings": true,
             "head_dim": 8, "hidden_act": "silu", "torch_dtype": "bfloat16", "sliding_window": null
         });
-        let Value::Object(more) = more else { panic!("keys") };
-        config.as_object_mut().expect("keys").extend(more);
-        let kind = Kind::deserialize(&config).expect("a kind");
-        HuggingFace { path: "m/config.json".into(), kind, config }.llama()
+        file(config, more).llama()
+    }
+
+    /// The same of a GPT-2's.
+    fn gpt(more: Value) -> Result<GptConfig> {
+        let config = serde_json::json!({
+            "model_type": "gpt2", "n_layer": 2, "n_head": 4, "n_embd": 32, "n_ctx": 64, "n_positions": 64,
+            "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": true,
+            "scale_attn_by_inverse_layer_idx": false, "reorder_and_upcast_attn": false
+        });
+        file(config, more).gpt()
     }
 
     #[test]
@@ -375,6 +398,39 @@ mod tests {
             (serde_json::json!({"num_hidden_layers": null}), "lacks or garbles a key"),
         ] {
             let error = llama(more).expect_err("refused").to_string();
+            assert!(error.starts_with("checkpoint: m/config.json: "), "{error}");
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_gpt_2_has_not_is_refused_by_its_key() {
+        let expected = GptConfig::of(2, 4, 32);
+        assert_eq!(gpt(serde_json::json!({})).expect("fits"), expected);
+        // As older versions write it, without what is as usual; and as null.
+        let null = serde_json::json!({
+            "scale_attn_weights": null, "scale_attn_by_inverse_layer_idx": null,
+            "activation_function": null, "layer_norm_epsilon": null
+        });
+        assert_eq!(gpt(null).expect("fits"), expected);
+        for (more, expected) in [
+            (
+                serde_json::json!({"scale_attn_by_inverse_layer_idx": true}),
+                "scale_attn_by_inverse_layer_idx: found true, expected false",
+            ),
+            (
+                serde_json::json!({"scale_attn_weights": false}),
+                "scale_attn_weights: found false, expected true",
+            ),
+            (
+                serde_json::json!({"activation_function": "relu"}),
+                "activation_function: found relu, expected gelu_new",
+            ),
+            (serde_json::json!({"layer_norm_epsilon": 0.5}), "layer_norm_epsilon: found 0.5"),
+            (serde_json::json!({"tie_word_embeddings": false}), "tie_word_embeddings: found false"),
+            (serde_json::json!({"n_layer": "many"}), "lacks or garbles a key"),
+        ] {
+            let error = gpt(more).expect_err("refused").to_string();
             assert!(error.starts_with("checkpoint: m/config.json: "), "{error}");
             assert!(error.contains(expected), "{error}");
         }

@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::write_timeout::WriteTimeout;
 use super::{Shared, routes};
 use crate::error::{Error, Result};
 
@@ -47,6 +48,7 @@ pub(super) async fn serve(
             Ok((stream, _)) => {
                 // Tokens are small and each counts.
                 let _ = stream.set_nodelay(true);
+                let stream = WriteTimeout::new(stream, shared.config.write_timeout);
                 let service = TowerToHyperService::new(app.clone());
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())

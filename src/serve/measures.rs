@@ -1,5 +1,6 @@
 //! What a server tells a Prometheus that asks.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
@@ -12,6 +13,9 @@ use crate::error::{Error, Result};
 /// Upper ends of the classes that times are counted in, in seconds.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// Times that wait to be counted into their classes, about: each takes memory until then, and nobody may ever ask.
+const WAITING_MAX: usize = 1024;
 
 /// What is known about who registers.
 static METADATA: Metadata<'static> = Metadata::new("inflight::serve", Level::INFO, None);
@@ -28,6 +32,8 @@ pub(super) struct Measures {
     step: Histogram,
     first_token: Histogram,
     next_token: Histogram,
+    /// Times that were recorded since all were counted.
+    uncounted: AtomicUsize,
 }
 
 impl Measures {
@@ -74,6 +80,7 @@ impl Measures {
                 "inflight_next_token_seconds",
                 "from one token of a text to the next",
             ),
+            uncounted: AtomicUsize::new(0),
             handle: recorder.handle(),
             recorder,
         })
@@ -87,6 +94,12 @@ impl Measures {
     pub fn stepped(&self, took: Duration, tokens: usize) {
         self.step.record(took.as_secs_f64());
         self.tokens.increment(tokens as u64);
+        // The step, and what comes before each of its tokens.
+        let times = 1 + tokens;
+        if self.uncounted.fetch_add(times, Ordering::Relaxed) + times >= WAITING_MAX {
+            self.uncounted.store(0, Ordering::Relaxed);
+            self.handle.run_upkeep();
+        }
     }
 
     pub fn first_token(&self, after: Duration) {
@@ -119,3 +132,38 @@ impl Measures {
 }
 
 const REQUESTS: &str = "inflight_requests_total";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Times that are counted into their classes. Only the debug format tells of them without counting the rest as well.
+    fn counted(measures: &Measures) -> usize {
+        let told = format!("{:?}", measures.handle);
+        let counts = told.split("Histogram { count: ").skip(1);
+        counts
+            .map(|rest| rest.split(',').next().and_then(|count| count.parse().ok()))
+            .map(|count: Option<usize>| count.expect("a number"))
+            .sum()
+    }
+
+    #[test]
+    fn times_are_counted_though_nobody_asks() {
+        let measures = Measures::new().expect("registers");
+        let steps = 4 * WAITING_MAX;
+        for step in 1..=steps {
+            measures.stepped(Duration::from_millis(3), 1);
+            measures.next_token(Duration::from_millis(4));
+            if step % 50 == 0 {
+                let waiting = 2 * step - counted(&measures);
+                assert!(waiting <= WAITING_MAX, "{waiting} wait after {step} steps");
+            }
+        }
+        // None was lost, and none counted twice.
+        let told = measures.render();
+        assert_eq!(counted(&measures), 2 * steps);
+        for line in ["inflight_step_seconds_count", "inflight_next_token_seconds_count"] {
+            assert!(told.lines().any(|found| found == format!("{line} {steps}")), "{told}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ mod http;
 mod measures;
 mod probabilities;
 mod routes;
+mod write_timeout;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub struct ServeConfig {
     pub tokens_max: usize,
     /// How long a request may take, with its wait for a place.
     pub timeout: Duration,
+    /// How long a client may take nothing of what it is sent before its connection is cut.
+    pub write_timeout: Duration,
     /// How long requests under way may go on after the server was told to stop.
     pub drain: Duration,
     /// A Jinja template that makes a prompt of the messages of a chat; without one each becomes `role: content`.
@@ -69,6 +72,7 @@ impl Default for ServeConfig {
             connections: 1024,
             tokens_max: 2048,
             timeout: Duration::from_secs(300),
+            write_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             chat_template: None,
         }

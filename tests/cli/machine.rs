@@ -1,6 +1,8 @@
 //! What tells of the machine: doctor, stalls, the files of benchmarks, verdicts that are tried; and what is generated from
 //! the flags.
 
+use std::io::Seek;
+
 use inflight::bench::results::{Program, Results, SCHEMA, SCHEMA_VERSION, Workload};
 use inflight::bench::stats::Estimate;
 
@@ -84,6 +86,58 @@ fn files_that_are_no_results_are_refused() {
     desk.refused("bench submit debug.json", 2, &["not fit for a public table", "debug build"]);
     desk.refused("bench --out results.txt", 2, &["--out: found results.txt, expected .json"]);
     desk.refused("bench kernels --out a.json", 2, &["--out or --only with a part"]);
+}
+
+#[test]
+fn results_without_a_place_are_not_measured() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("file"), "").expect("writes");
+    std::fs::create_dir(desk.path("folder.json")).expect("a folder");
+    // Without such a device nothing would be measured, were it not refused before.
+    let suite = "bench --device nosuch --out a.json --out";
+    desk.refused(&format!("{suite} file/b.json"), 6, &["file: cannot be created"]);
+    desk.refused(&format!("{suite} folder.json"), 6, &["folder.json: is a folder"]);
+    desk.run(&format!("{suite} new/b.json"), 4);
+    let mut left: Vec<_> = std::fs::read_dir(desk.path("")).expect("a folder").flatten().collect();
+    left.extend(std::fs::read_dir(desk.path("new")).expect("a folder").flatten());
+    let mut left: Vec<_> = left.iter().map(std::fs::DirEntry::file_name).collect();
+    left.sort();
+    assert_eq!(left, ["file", "folder.json", "new"], "finding out leaves nothing");
+}
+
+#[test]
+fn the_suite_refuses_what_it_would_not_use() {
+    let desk = Desk::new();
+    // Without such a device nothing would be measured, were it not refused before.
+    let suite = "bench --device nosuch --out a.json";
+    for (flags, name) in [
+        ("--precision f16", "--precision"),
+        ("-m mlp", "--model"),
+        ("-b 128", "--batch-size"),
+        ("--quick --tune off", "--tune"),
+        ("--dataset photos", "--dataset"),
+        ("--only kernels --image-size 32", "--image-size"),
+        ("--epochs 3", "--epochs"),
+    ] {
+        let told = format!("config: {name}: found with the suite");
+        desk.refused(&format!("{suite} {flags}"), 2, &[&told, "expected with a part alone"]);
+    }
+    desk.run(&format!("{suite} --quick --only kernels,train --json --log-format json"), 4);
+}
+
+#[test]
+fn preparation_is_not_timed_on_a_stream_of_which_nothing_is_read() {
+    let desk = Desk::new();
+    let refused = &["--dataset: found a stream", "expected data of a known length"];
+    desk.refused("bench pipeline --dataset - --classes 2", 2, refused);
+    desk.refused("bench pipeline --dataset redis://127.0.0.1:1/queue --classes 2", 2, refused);
+    std::fs::write(desk.path("lines"), "{\"input\":[1,2],\"label\":0}\n").expect("writes");
+    let mut input = std::fs::File::open(desk.path("lines")).expect("opens");
+    let mut command = desk.command("bench pipeline --dataset - --classes 2");
+    let output = command.stdin(input.try_clone().expect("a copy")).output().expect("starts");
+    assert_eq!(output.status.code(), Some(2));
+    // Both have the place where the file is read in common.
+    assert_eq!(input.stream_position().expect("a place"), 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a server does when there is too much to do, when clients are gone, and when it ends.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -32,6 +33,19 @@ fn endless(address: SocketAddr) -> Asked {
     assert_eq!(asked.status, 200);
     asked.event().expect("a first token");
     asked
+}
+
+/// Requests whose answers, of 6 kB each, are more than any system keeps of what nobody reads.
+const PAGES: usize = 16_000;
+
+/// A client that asks and asks and reads no answer.
+fn unread(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_write_timeout(Some(Duration::from_secs(120))).expect("a timeout");
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    // It may be cut off while it still asks.
+    let _ = stream.write_all(request.repeat(PAGES).as_bytes());
+    stream
 }
 
 fn short() -> Value {
@@ -109,6 +123,20 @@ fn what_takes_too_long_is_given_up() {
         post(serving.address, "/v1/completions", &json!({ "prompt": "a", "max_tokens": ENDLESS }));
     assert_eq!(whole.status, 503);
     assert_eq!(post(serving.address, "/v1/completions", &short()).status, 200);
+}
+
+#[test]
+fn whoever_reads_nothing_is_cut_off_and_whoever_waits_gets_the_place() {
+    let config = ServeConfig {
+        connections: 1,
+        write_timeout: Duration::from_millis(200),
+        ..ServeConfig::default()
+    };
+    let serving = Serving::start(config, generator(1));
+    let unread = unread(serving.address);
+    // It would wait for ever if the connection were kept.
+    assert_eq!(get(serving.address, "/health").status, 200);
+    drop(unread);
 }
 
 #[test]

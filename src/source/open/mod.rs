@@ -209,7 +209,7 @@ fn open_whole(dataset: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     if dataset == stream::STANDARD_INPUT {
         return stream::open_standard_input(options);
     }
-    if dataset.starts_with("redis://") || dataset.starts_with("rediss://") {
+    if stream::is_queue(dataset) {
         return stream::open_queue(dataset, options);
     }
     if dataset.contains("://") {

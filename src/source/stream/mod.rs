@@ -236,6 +236,16 @@ impl Drop for Stream {
     }
 }
 
+/// Whether the data set of this name is a stream, which begins to be received once it is opened.
+pub fn is_stream(dataset: &str) -> bool {
+    dataset == STANDARD_INPUT || is_queue(dataset)
+}
+
+/// Whether a data set lies in a Redis stream.
+pub(super) fn is_queue(dataset: &str) -> bool {
+    dataset.starts_with("redis://") || dataset.starts_with("rediss://")
+}
+
 /// Opens standard input.
 pub(super) fn open_standard_input(options: &OpenOptions<'_>) -> Result<Dataset> {
     let (reader, stop) = standard_input::reader()?;
