@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use inflight::batch::{DType, SampleSpec, TargetSpec};
 use inflight::convert::{Config, ShardSize, Summary, convert};
 use inflight::source::shard_manifest::ShardManifest;
-use inflight::source::{Dataset, OpenOptions, Source, Target, Viewer, open};
+use inflight::source::{
+    Dataset, OpenOptions, Resident, Source, SourceInfo, Target, Viewer, open, resident,
+};
 use inflight::{Error, Result};
 use serde_json::Value;
 use tempfile::tempdir;
@@ -87,6 +90,30 @@ fn raw_images_come_back_bit_for_bit() {
     let mut here = files(&out);
     here.retain(|name, _| !name.to_string_lossy().contains(".inflight-index-"));
     assert_eq!(here, files(&other));
+}
+
+#[test]
+fn arrays_of_bytes_keep_mean_and_deviation() {
+    let dir = tempdir().unwrap();
+    // Four channels are no picture.
+    let spec = SampleSpec {
+        input_shape: vec![4, 2, 2],
+        input_dtype: DType::U8,
+        target: TargetSpec::Class { classes: 2 },
+    };
+    let (mean, std) = (vec![0.1, 0.2, 0.3, 0.4], vec![0.5, 0.6, 0.7, 0.8]);
+    let info = SourceInfo { mean, std, ..Default::default() };
+    let inputs = resident::Inputs::Bytes((0..48).collect());
+    let targets = resident::Targets::Classes(vec![1, 0, 1]);
+    let source = Resident::new(spec, info, inputs, targets).unwrap();
+    let dataset = Dataset::new("arrays", "arrays", std::sync::Arc::new(source), None);
+    let out = dir.path().join("out");
+    run(&dataset, &out, &of(2)).unwrap();
+    let back = open_path(&out).unwrap().train;
+    assert_eq!(back.spec(), dataset.train.spec());
+    let (found, expected) = (back.info(), dataset.train.info());
+    assert_eq!((&found.mean, &found.std), (&expected.mean, &expected.std));
+    assert_eq!(viewed(&*back), viewed(&*dataset.train));
 }
 
 #[test]
@@ -462,9 +489,7 @@ mod columns {
     use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use arrow_array::cast::AsArray;
     use arrow_array::types::{Float32Type, Int64Type};
-    use inflight::batch::{DType, SampleSpec, TargetSpec};
     use inflight::convert::Format;
-    use inflight::source::{Resident, SourceInfo, resident};
 
     use super::*;
 
@@ -536,10 +561,14 @@ mod columns {
         let files = open_path(&tar).unwrap();
         run(&files, &out, &Config { format: Format::Parquet, ..of(3000) }).unwrap();
         let back = open_path(&out).unwrap();
-        assert_eq!(back.train.info().class_names, dataset.train.info().class_names);
         assert_eq!(viewed(&*back.train), viewed(&*dataset.train));
-        let test = dataset.test.as_ref().unwrap();
-        assert_eq!(viewed(&**back.test.as_ref().unwrap()), viewed(&**test));
+        let (test, back_test) = (dataset.test.as_ref().unwrap(), back.test.as_ref().unwrap());
+        assert_eq!(viewed(&**back_test), viewed(&**test));
+        for (found, expected) in [(&back.train, &dataset.train), (back_test, test)] {
+            let (found, expected) = (found.info(), expected.info());
+            assert_eq!(found.class_names, expected.class_names);
+            assert_eq!((&found.mean, &found.std), (&expected.mean, &expected.std));
+        }
         let origin = back.train.origin(3001).unwrap();
         assert!(origin.contains("shard-000001.parquet"), "{origin}");
         let shard = out.join("train/shard-000001.parquet");

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::batch::DType;
 use crate::error::{Error, Result};
 use crate::source::file::io_error;
+use crate::source::{Source, SourceInfo};
 
 /// Name of the file.
 pub const FILE: &str = "manifest.json";
@@ -122,6 +124,18 @@ impl ShardManifest {
         let split = parent.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let inside = format!("{split}/{name}");
         self.shards().find(|shard| shard.file == inside || shard.file == name)
+    }
+
+    /// What is to be said of `source`, which these shards are: its own information, with the mean and deviation that stand
+    /// here where its samples are bytes of as many channels.
+    pub(crate) fn info(&self, source: &dyn Source) -> SourceInfo {
+        let (info, spec) = (source.info().clone(), source.spec());
+        let channels = spec.input_shape.first().copied();
+        let is_known = [&self.mean, &self.std].iter().all(|list| Some(list.len()) == channels);
+        match is_known && spec.input_dtype == DType::U8 {
+            true => SourceInfo { mean: self.mean.clone(), std: self.std.clone(), ..info },
+            false => info,
+        }
     }
 
     /// Checks that every shard is there, in `folder`, with its length.

@@ -8,7 +8,7 @@ use super::table::{open_joined, open_part};
 use super::{Candidate, Dataset, Format, OpenOptions, files_with};
 use crate::error::{Error, Result};
 use crate::source::shard_manifest::ShardManifest;
-use crate::source::{Concat, Source, SourceInfo};
+use crate::source::{Concat, Source, SourceInfo, WithInfo};
 
 pub(super) const FORMAT: Format = Format { what: "a folder of Parquet files", claims, open };
 
@@ -53,8 +53,20 @@ fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
     };
     let held_out = |split| part(path, split, &files(split), options, Some(&train));
     let (validation, test) = (held_out("val")?, held_out("test")?);
-    let dataset = Dataset::new(path.display().to_string(), path, train, test);
-    Ok(Dataset { validation, ..dataset })
+    let told = |source| told(manifest.as_ref(), source);
+    let dataset = Dataset::new(path.display().to_string(), path, told(train), test.map(told));
+    Ok(Dataset { validation: validation.map(told), ..dataset })
+}
+
+/// Images with what the manifest tells of them; rows tell all themselves.
+fn told(manifest: Option<&ShardManifest>, source: Arc<dyn Source>) -> Arc<dyn Source> {
+    match manifest.filter(|_| source.fitted().is_none()) {
+        Some(manifest) => {
+            let info = manifest.info(&*source);
+            Arc::new(WithInfo::new(source, info))
+        }
+        None => source,
+    }
 }
 
 /// The files of a part as one source; one that is held out takes shape, classes and encoding of `train`.
