@@ -586,6 +586,66 @@ mod columns {
         (0..source.len()).map(read).collect()
     }
 
+    /// Samples of 10 classes without names, of which these few occur.
+    fn unnamed(labels: &[u32], is_picture: bool) -> std::sync::Arc<dyn Source> {
+        let count = labels.len() as u8;
+        let (input_shape, input_dtype, inputs) = match is_picture {
+            true => (vec![1, 2, 2], DType::U8, resident::Inputs::Bytes((0..4 * count).collect())),
+            false => {
+                let floats = (0..2 * count).map(f32::from).collect();
+                (vec![2], DType::F32, resident::Inputs::Floats(floats))
+            }
+        };
+        let target = TargetSpec::Class { classes: 10 };
+        let spec = SampleSpec { input_shape, input_dtype, target };
+        let targets = resident::Targets::Classes(labels.to_vec());
+        let source = Resident::new(spec, SourceInfo::default(), inputs, targets).unwrap();
+        std::sync::Arc::new(source)
+    }
+
+    /// Has shards say nothing of classes without names, as those of earlier versions do.
+    fn forget_classes(out: &Path) {
+        let key = b"inflight.class_names";
+        for (name, mut bytes) in files(&out.join("train")) {
+            let at = bytes.windows(key.len()).position(|found| found == key).unwrap();
+            bytes[at] = b'I';
+            fs::write(out.join("train").join(name), bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn classes_without_names_keep_their_numbers() {
+        let classes =
+            |source: &dyn Source| (0..source.len()).map(|i| source.class(i)).collect::<Vec<_>>();
+        // Sorted by class, so that no shard has all of those that occur.
+        let labels = [1, 1, 1, 3, 3, 7];
+        for (is_picture, samples) in [(true, 6), (true, 3), (false, 6), (false, 3)] {
+            let dir = tempdir().unwrap();
+            let (train, test) = (unnamed(&labels, is_picture), unnamed(&[9, 0], is_picture));
+            let dataset = Dataset::new("unnamed", "unnamed", train, Some(test));
+            let out = dir.path().join("out");
+            run(&dataset, &out, &Config { format: Format::Parquet, ..of(samples) }).unwrap();
+            let check = || {
+                let back = open_path(&out).unwrap();
+                assert_eq!(back.train.spec(), dataset.train.spec());
+                assert_eq!(classes(&*back.train), labels.map(Some));
+                assert_eq!(classes(&**back.test.as_ref().unwrap()), [Some(9), Some(0)]);
+                back.train.info().class_names.clone()
+            };
+            // Rows are fitted to what stands in their column.
+            let names: Vec<String> = (0..10).map(|class| class.to_string()).collect();
+            let expected = if is_picture { Vec::new() } else { names };
+            assert_eq!(check(), expected);
+            // Even a shard by itself tells how many there are.
+            let shard = out.join("train/shard-000000.parquet");
+            let first = open_path(&shard).unwrap().train;
+            assert_eq!(first.spec(), dataset.train.spec());
+            assert_eq!(classes(&*first), labels.map(Some)[..samples]);
+            forget_classes(&out);
+            assert_eq!(check(), expected);
+        }
+    }
+
     #[test]
     fn tables_keep_their_columns() {
         let dir = tempdir().unwrap();
