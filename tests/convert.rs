@@ -586,6 +586,56 @@ mod columns {
         (0..source.len()).map(read).collect()
     }
 
+    #[test]
+    fn whole_numbers_stay_classes_whatever_their_sign_and_length() {
+        let targets = [
+            ["+1", "-1"],
+            ["-0", "+3"],
+            // The same double.
+            ["18446744073709551614", "18446744073709551615"],
+        ];
+        for [one, other] in targets {
+            let dir = tempdir().unwrap();
+            let path = dir.path().join("rows.csv");
+            let mut text = String::from("x,large,y\n");
+            for i in 0..40 {
+                let target = if i % 3 == 0 { one } else { other };
+                // Beside a fraction a long number is one.
+                let large = if i % 2 == 0 { "0.5" } else { "18446744073709551615" };
+                text.push_str(&format!("{:+},{large},{target}\n", 20 - i));
+            }
+            fs::write(&path, text).unwrap();
+            let csv = open_path(&path).unwrap().train;
+            assert_eq!(csv.spec().classes(), Some(2), "{one} and {other}");
+            let out = dir.path().join("out");
+            let dataset = Dataset::new("rows", &path, csv.clone(), None);
+            run(&dataset, &out, &Config { format: Format::Parquet, ..of(40) }).unwrap();
+            let back = open_path(&out).unwrap().train;
+            assert_eq!(back.spec(), csv.spec(), "{one} and {other}");
+            assert_eq!(rows(&*back), rows(&*csv), "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_has_other_rows_by_now_is_refused() {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("rows.csv");
+        let text = |rows: usize| -> String {
+            let rows = (0..rows).map(|i| format!("{},{}\n", i, i % 2));
+            std::iter::once("x,y\n".to_string()).chain(rows).collect()
+        };
+        for rows in [30, 80] {
+            fs::write(&path, text(60)).unwrap();
+            let dataset = open_path(&path).unwrap();
+            fs::write(&path, text(rows)).unwrap();
+            let out = dir.path().join(format!("of-{rows}"));
+            let config = Config { format: Format::Parquet, ..of(20) };
+            let error = run(&dataset, &out, &config).unwrap_err().to_string();
+            let expected = format!("rows.csv: found {rows} rows, expected the 60");
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
+
     /// Samples of 10 classes without names, of which these few occur.
     fn unnamed(labels: &[u32], is_picture: bool) -> std::sync::Arc<dyn Source> {
         let count = labels.len() as u8;
