@@ -362,7 +362,20 @@ fn the_reader_holds_shards_against_the_manifest() {
     let error = open_path(&out).err().expect("a shard is gone").to_string();
     assert!(error.contains("shard-000001.tar: not found"), "{error}");
     fs::write(&shard, &whole).unwrap();
-    fs::write(out.join("manifest.json"), r#"{"inflight_shards": 2}"#).unwrap();
+    // A manifest that is cut off is damaged, not missing; one of another program is left alone.
+    let manifest = out.join("manifest.json");
+    let text = fs::read(&manifest).unwrap();
+    fs::write(&manifest, &text[..text.len() / 2]).unwrap();
+    for path in [&out, &out.join("train"), &shard] {
+        let error = open_path(path).err().expect("damaged").to_string();
+        assert!(
+            error.contains("manifest.json: is damaged; try making the shards again"),
+            "{error}"
+        );
+    }
+    fs::write(&manifest, r#"{"name": "#).unwrap();
+    open_path(&out).unwrap();
+    fs::write(&manifest, r#"{"inflight_shards": 2}"#).unwrap();
     let error = open_path(&out).err().expect("of the future").to_string();
     assert!(error.contains("found version 2 of shards, expected 1"), "{error}");
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::source::blob::Stamp;
 use crate::source::identity::add_samples;
-use crate::source::shard_manifest::{ShardEntry, ShardManifest, VERSION, hex};
+use crate::source::shard_manifest::{BYTES_MAX, ShardEntry, ShardManifest, VERSION, hex};
 use crate::source::{Dataset, Encoding, Source, SourceInfo, Target};
 
 /// How shards are written.
@@ -374,6 +374,11 @@ impl Folder {
         // Written where half of it would be cleared up with the rest, then moved.
         let (made, path) = (work.join("manifest.json"), manifest_path(&self.out));
         write_json(&made, manifest)?;
+        let bytes = Stamp::look(&made)?.len();
+        if bytes > BYTES_MAX {
+            let message = format!("comes to {bytes} bytes, expected at most {BYTES_MAX}");
+            return Err(Error::config(path.display(), message).hint("larger shards"));
+        }
         std::fs::rename(&made, &path)
             .and_then(|()| durable::sync_folder(&self.out).map_err(std::io::Error::other))
             .map_err(|e| writer::unwritable(&path).caused_by(e))?;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -21,7 +22,10 @@ pub const FILE: &str = "manifest.json";
 pub const VERSION: u32 = 1;
 
 /// Bytes of a manifest at most: 300,000 shards.
-const BYTES_MAX: u64 = 64 << 20;
+pub(crate) const BYTES_MAX: u64 = 64 << 20;
+
+/// The first key of a manifest: of all that other programs call `manifest.json`, ours have it.
+const KEY: &str = "\"inflight_shards\"";
 
 /// A data set in shards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,7 +77,6 @@ impl ShardManifest {
     /// # Errors
     /// When it cannot be read, is damaged, or of a version that is not known.
     pub fn load(folder: &Path) -> Result<Option<Self>> {
-        /// Of all that other programs call `manifest.json`, ours have this key.
         #[derive(Deserialize)]
         struct Version {
             inflight_shards: u32,
@@ -87,15 +90,20 @@ impl ShardManifest {
         };
         let mut text = Vec::new();
         file.take(BYTES_MAX).read_to_end(&mut text).map_err(|e| io_error(&path, e))?;
-        let Ok(version) = serde_json::from_slice::<Version>(&text) else { return Ok(None) };
+        let damaged = |e: serde_json::Error| {
+            Error::data(path.display(), "is damaged").hint("making the shards again").caused_by(e)
+        };
+        let version = match serde_json::from_slice::<Version>(&text) {
+            Ok(version) => version,
+            Err(e) if memmem::find(&text, KEY.as_bytes()).is_some() => return Err(damaged(e)),
+            Err(_) => return Ok(None),
+        };
         if version.inflight_shards != VERSION {
             let found = version.inflight_shards;
             let message = format!("found version {found} of shards, expected {VERSION}");
             return Err(Error::data(path.display(), message).hint("a newer inflight"));
         }
-        serde_json::from_slice(&text).map(Some).map_err(|e| {
-            Error::data(path.display(), "is damaged").hint("making the shards again").caused_by(e)
-        })
+        serde_json::from_slice(&text).map(Some).map_err(damaged)
     }
 
     /// The manifest that shards in `folder` belong to: there, or one folder up; with the folder it lies in.

@@ -170,6 +170,26 @@ fn a_folder_of_tokens_that_is_only_partly_there_is_no_smaller_data_set() {
     }
 }
 
+#[test]
+fn a_manifest_of_tokens_that_is_cut_off_is_damaged() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("out");
+    let made = shards(dir.path(), &out);
+    let manifest = out.join("manifest.json");
+    let text = fs::read(&manifest).unwrap();
+    fs::write(&manifest, &text[..text.len() / 2]).unwrap();
+    for path in [&out, &out.join(&made.shards[0].file)] {
+        let message = "{}: is damaged; try tokenizing or copying it again";
+        assert_refusal(path, &manifest, message);
+    }
+    // That of another program, damaged or not, tells nothing.
+    for text in [r#"{"files": ["#, r#"{"vocabulary": "large"}"#] {
+        fs::write(&manifest, text).unwrap();
+        let dataset = open_with(&out, 8, None).unwrap();
+        assert_eq!(dataset.train.spec().target, target(8, 100));
+    }
+}
+
 /// A file as llm.c writes it.
 fn llm_c(magic: u32, version: u32, tokens: u32, data: &[u8]) -> Vec<u8> {
     let mut bytes: Vec<u8> =

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use memchr::memmem;
 use serde::Deserialize;
 
 use super::splits::Splits;
@@ -183,6 +184,9 @@ fn document_end(told: &Told, data: &DataConfig) -> Result<Option<u32>> {
     })
 }
 
+/// Keys of a manifest: what holds one of them and is no JSON was one.
+const KEYS: [&str; 2] = ["\"vocabulary\"", "\"shards\""];
+
 /// What `manifest.json` beside the files tells.
 #[derive(Default, Deserialize)]
 struct Told {
@@ -217,7 +221,15 @@ fn told(path: &Path, is_folder: bool) -> Result<Told> {
         Err(e) => return Err(io_error(&path, e)),
     };
     // Of all that other programs call `manifest.json`, only these keys are meant.
-    let mut told: Told = serde_json::from_slice(&text).unwrap_or_default();
+    let is_ours = || KEYS.iter().any(|key| memmem::find(&text, key.as_bytes()).is_some());
+    let mut told: Told = match serde_json::from_slice(&text) {
+        Err(e) if !e.is_data() && is_ours() => {
+            return Err(Error::data(path.display(), "is damaged")
+                .hint("tokenizing or copying it again")
+                .caused_by(e));
+        }
+        told => told.unwrap_or_default(),
+    };
     told.check_shards(folder, file)?;
     // A file of a tokenizer lies beside the tokens.
     if let Some(tokenizer) = &mut told.tokenizer
