@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use inflight::batch::{DType, SampleSpec, TargetSpec};
 use inflight::convert::{Config, ShardSize, Summary, convert};
 use inflight::source::shard_manifest::ShardManifest;
-use inflight::source::{Dataset, OpenOptions, Source, Target, Viewer, open};
+use inflight::source::{
+    Dataset, OpenOptions, Resident, Source, SourceInfo, Target, Viewer, open, resident,
+};
 use inflight::{Error, Result};
 use serde_json::Value;
 use tempfile::tempdir;
@@ -87,6 +90,30 @@ fn raw_images_come_back_bit_for_bit() {
     let mut here = files(&out);
     here.retain(|name, _| !name.to_string_lossy().contains(".inflight-index-"));
     assert_eq!(here, files(&other));
+}
+
+#[test]
+fn arrays_of_bytes_keep_mean_and_deviation() {
+    let dir = tempdir().unwrap();
+    // Four channels are no picture.
+    let spec = SampleSpec {
+        input_shape: vec![4, 2, 2],
+        input_dtype: DType::U8,
+        target: TargetSpec::Class { classes: 2 },
+    };
+    let (mean, std) = (vec![0.1, 0.2, 0.3, 0.4], vec![0.5, 0.6, 0.7, 0.8]);
+    let info = SourceInfo { mean, std, ..Default::default() };
+    let inputs = resident::Inputs::Bytes((0..48).collect());
+    let targets = resident::Targets::Classes(vec![1, 0, 1]);
+    let source = Resident::new(spec, info, inputs, targets).unwrap();
+    let dataset = Dataset::new("arrays", "arrays", std::sync::Arc::new(source), None);
+    let out = dir.path().join("out");
+    run(&dataset, &out, &of(2)).unwrap();
+    let back = open_path(&out).unwrap().train;
+    assert_eq!(back.spec(), dataset.train.spec());
+    let (found, expected) = (back.info(), dataset.train.info());
+    assert_eq!((&found.mean, &found.std), (&expected.mean, &expected.std));
+    assert_eq!(viewed(&*back), viewed(&*dataset.train));
 }
 
 #[test]
@@ -335,7 +362,20 @@ fn the_reader_holds_shards_against_the_manifest() {
     let error = open_path(&out).err().expect("a shard is gone").to_string();
     assert!(error.contains("shard-000001.tar: not found"), "{error}");
     fs::write(&shard, &whole).unwrap();
-    fs::write(out.join("manifest.json"), r#"{"inflight_shards": 2}"#).unwrap();
+    // A manifest that is cut off is damaged, not missing; one of another program is left alone.
+    let manifest = out.join("manifest.json");
+    let text = fs::read(&manifest).unwrap();
+    fs::write(&manifest, &text[..text.len() / 2]).unwrap();
+    for path in [&out, &out.join("train"), &shard] {
+        let error = open_path(path).err().expect("damaged").to_string();
+        assert!(
+            error.contains("manifest.json: is damaged; try making the shards again"),
+            "{error}"
+        );
+    }
+    fs::write(&manifest, r#"{"name": "#).unwrap();
+    open_path(&out).unwrap();
+    fs::write(&manifest, r#"{"inflight_shards": 2}"#).unwrap();
     let error = open_path(&out).err().expect("of the future").to_string();
     assert!(error.contains("found version 2 of shards, expected 1"), "{error}");
 }
@@ -462,9 +502,7 @@ mod columns {
     use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use arrow_array::cast::AsArray;
     use arrow_array::types::{Float32Type, Int64Type};
-    use inflight::batch::{DType, SampleSpec, TargetSpec};
     use inflight::convert::Format;
-    use inflight::source::{Resident, SourceInfo, resident};
 
     use super::*;
 
@@ -536,10 +574,14 @@ mod columns {
         let files = open_path(&tar).unwrap();
         run(&files, &out, &Config { format: Format::Parquet, ..of(3000) }).unwrap();
         let back = open_path(&out).unwrap();
-        assert_eq!(back.train.info().class_names, dataset.train.info().class_names);
         assert_eq!(viewed(&*back.train), viewed(&*dataset.train));
-        let test = dataset.test.as_ref().unwrap();
-        assert_eq!(viewed(&**back.test.as_ref().unwrap()), viewed(&**test));
+        let (test, back_test) = (dataset.test.as_ref().unwrap(), back.test.as_ref().unwrap());
+        assert_eq!(viewed(&**back_test), viewed(&**test));
+        for (found, expected) in [(&back.train, &dataset.train), (back_test, test)] {
+            let (found, expected) = (found.info(), expected.info());
+            assert_eq!(found.class_names, expected.class_names);
+            assert_eq!((&found.mean, &found.std), (&expected.mean, &expected.std));
+        }
         let origin = back.train.origin(3001).unwrap();
         assert!(origin.contains("shard-000001.parquet"), "{origin}");
         let shard = out.join("train/shard-000001.parquet");
@@ -555,6 +597,116 @@ mod columns {
         let mut scratch = Vec::new();
         let read = |i| (source.read(i, &mut scratch).unwrap().input.to_vec(), source.class(i));
         (0..source.len()).map(read).collect()
+    }
+
+    #[test]
+    fn whole_numbers_stay_classes_whatever_their_sign_and_length() {
+        let targets = [
+            ["+1", "-1"],
+            ["-0", "+3"],
+            // The same double.
+            ["18446744073709551614", "18446744073709551615"],
+        ];
+        for [one, other] in targets {
+            let dir = tempdir().unwrap();
+            let path = dir.path().join("rows.csv");
+            let mut text = String::from("x,large,y\n");
+            for i in 0..40 {
+                let target = if i % 3 == 0 { one } else { other };
+                // Beside a fraction a long number is one.
+                let large = if i % 2 == 0 { "0.5" } else { "18446744073709551615" };
+                text.push_str(&format!("{:+},{large},{target}\n", 20 - i));
+            }
+            fs::write(&path, text).unwrap();
+            let csv = open_path(&path).unwrap().train;
+            assert_eq!(csv.spec().classes(), Some(2), "{one} and {other}");
+            let out = dir.path().join("out");
+            let dataset = Dataset::new("rows", &path, csv.clone(), None);
+            run(&dataset, &out, &Config { format: Format::Parquet, ..of(40) }).unwrap();
+            let back = open_path(&out).unwrap().train;
+            assert_eq!(back.spec(), csv.spec(), "{one} and {other}");
+            assert_eq!(rows(&*back), rows(&*csv), "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_has_other_rows_by_now_is_refused() {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("rows.csv");
+        let text = |rows: usize| -> String {
+            let rows = (0..rows).map(|i| format!("{},{}\n", i, i % 2));
+            std::iter::once("x,y\n".to_string()).chain(rows).collect()
+        };
+        for rows in [30, 80] {
+            fs::write(&path, text(60)).unwrap();
+            let dataset = open_path(&path).unwrap();
+            fs::write(&path, text(rows)).unwrap();
+            let out = dir.path().join(format!("of-{rows}"));
+            let config = Config { format: Format::Parquet, ..of(20) };
+            let error = run(&dataset, &out, &config).unwrap_err().to_string();
+            let expected = format!("rows.csv: found {rows} rows, expected the 60");
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
+
+    /// Samples of 10 classes without names, of which these few occur.
+    fn unnamed(labels: &[u32], is_picture: bool) -> std::sync::Arc<dyn Source> {
+        let count = labels.len() as u8;
+        let (input_shape, input_dtype, inputs) = match is_picture {
+            true => (vec![1, 2, 2], DType::U8, resident::Inputs::Bytes((0..4 * count).collect())),
+            false => {
+                let floats = (0..2 * count).map(f32::from).collect();
+                (vec![2], DType::F32, resident::Inputs::Floats(floats))
+            }
+        };
+        let target = TargetSpec::Class { classes: 10 };
+        let spec = SampleSpec { input_shape, input_dtype, target };
+        let targets = resident::Targets::Classes(labels.to_vec());
+        let source = Resident::new(spec, SourceInfo::default(), inputs, targets).unwrap();
+        std::sync::Arc::new(source)
+    }
+
+    /// Has shards say nothing of classes without names, as those of earlier versions do.
+    fn forget_classes(out: &Path) {
+        let key = b"inflight.class_names";
+        for (name, mut bytes) in files(&out.join("train")) {
+            let at = bytes.windows(key.len()).position(|found| found == key).unwrap();
+            bytes[at] = b'I';
+            fs::write(out.join("train").join(name), bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn classes_without_names_keep_their_numbers() {
+        let classes =
+            |source: &dyn Source| (0..source.len()).map(|i| source.class(i)).collect::<Vec<_>>();
+        // Sorted by class, so that no shard has all of those that occur.
+        let labels = [1, 1, 1, 3, 3, 7];
+        for (is_picture, samples) in [(true, 6), (true, 3), (false, 6), (false, 3)] {
+            let dir = tempdir().unwrap();
+            let (train, test) = (unnamed(&labels, is_picture), unnamed(&[9, 0], is_picture));
+            let dataset = Dataset::new("unnamed", "unnamed", train, Some(test));
+            let out = dir.path().join("out");
+            run(&dataset, &out, &Config { format: Format::Parquet, ..of(samples) }).unwrap();
+            let check = || {
+                let back = open_path(&out).unwrap();
+                assert_eq!(back.train.spec(), dataset.train.spec());
+                assert_eq!(classes(&*back.train), labels.map(Some));
+                assert_eq!(classes(&**back.test.as_ref().unwrap()), [Some(9), Some(0)]);
+                back.train.info().class_names.clone()
+            };
+            // Rows are fitted to what stands in their column.
+            let names: Vec<String> = (0..10).map(|class| class.to_string()).collect();
+            let expected = if is_picture { Vec::new() } else { names };
+            assert_eq!(check(), expected);
+            // Even a shard by itself tells how many there are.
+            let shard = out.join("train/shard-000000.parquet");
+            let first = open_path(&shard).unwrap().train;
+            assert_eq!(first.spec(), dataset.train.spec());
+            assert_eq!(classes(&*first), labels.map(Some)[..samples]);
+            forget_classes(&out);
+            assert_eq!(check(), expected);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::content::{Content, name};
 use super::writer::{Failure, Hashing};
 use crate::batch::TargetSpec;
 use crate::error::Error;
+use crate::source::table::class_numbers;
 use crate::source::{Source, Target};
 
 /// The key of the metadata with the names of the classes, a JSON list.
@@ -37,7 +38,7 @@ pub(super) fn write(
     samples: impl Iterator<Item = (usize, usize)>,
 ) -> Result<(), Failure> {
     let schema = Arc::new(schema(source));
-    let properties = properties(&source.info().class_names);
+    let properties = properties(&class_names(source));
     let mut writer = ArrowWriter::try_new(out, schema.clone(), Some(properties)).map_err(disk)?;
     let mut rows = Rows::new(source);
     let (mut scratch, mut made) = (Vec::new(), Vec::new());
@@ -74,6 +75,15 @@ fn schema(source: &dyn Source) -> Schema {
 /// Columns of floats: `x0`, `x1`, and so on.
 fn numbered(name: &str, count: usize) -> Vec<Field> {
     (0..count).map(|i| Field::new(format!("{name}{i}"), DataType::Float32, false)).collect()
+}
+
+/// The names of the classes; of those without, the numbers: a shard seldom has a sample of every class, and must still say
+/// how many there are.
+fn class_names(source: &dyn Source) -> Vec<String> {
+    match (&source.info().class_names[..], source.spec().classes()) {
+        ([], Some(classes)) => class_numbers(classes),
+        (names, _) => names.to_vec(),
+    }
 }
 
 /// How columns are written, with the names of the classes in the file's metadata.

@@ -75,7 +75,7 @@ pub fn convert(
     let total = plan.splits.values().map(|split| split.samples as u64).sum();
     let done = AtomicU64::new(0);
     let (splits, kept) = pool.install(|| {
-        let tables = tables(dataset)?;
+        let tables = tables(dataset, &plan)?;
         let (plan, folder, done) = (&plan, &folder, &done);
         Job { dataset, tables, plan, folder, done, total, on_progress }.run()
     })?;
@@ -93,20 +93,26 @@ fn summary(manifest: &ShardManifest, kept: usize) -> Summary {
     }
 }
 
-/// The tables that splits are, with the fields as they are written.
+/// The tables that splits are, with the fields as they are written. Their files are read once more, and must still be those
+/// of the plan.
 #[cfg(feature = "parquet")]
-fn tables(dataset: &Dataset) -> Result<BTreeMap<&'static str, RawTable>> {
+fn tables(dataset: &Dataset, plan: &Plan) -> Result<BTreeMap<&'static str, RawTable>> {
     let tables = plan::splits(dataset).filter_map(|(split, source)| {
         let path = source.table()?;
         let header = source.fitted().is_some_and(|fitted| fitted.header);
-        Some(RawTable::open(path, header).map(|table| (split, table)))
+        let rows = plan.splits[split].samples;
+        Some(RawTable::open(path, header, rows).map(|table| (split, table)))
     });
-    tables.collect()
+    let tables: BTreeMap<_, _> = tables.collect::<Result<_>>()?;
+    if !tables.is_empty() {
+        plan.expect_unchanged(dataset)?;
+    }
+    Ok(tables)
 }
 
 /// Without Parquet there is no format for tables, and none gets here.
 #[cfg(not(feature = "parquet"))]
-fn tables(_: &Dataset) -> Result<BTreeMap<&'static str, RawTable>> {
+fn tables(_: &Dataset, _: &Plan) -> Result<BTreeMap<&'static str, RawTable>> {
     Ok(BTreeMap::new())
 }
 

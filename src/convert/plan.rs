@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::source::blob::Stamp;
 use crate::source::identity::add_samples;
-use crate::source::shard_manifest::{ShardEntry, ShardManifest, VERSION, hex};
+use crate::source::shard_manifest::{BYTES_MAX, ShardEntry, ShardManifest, VERSION, hex};
 use crate::source::{Dataset, Encoding, Source, SourceInfo, Target};
 
 /// How shards are written.
@@ -153,6 +153,19 @@ impl Plan {
             classes: dataset.train.spec().classes(),
             splits: plans,
         })
+    }
+
+    /// Checks that the data set is as it was when this was planned.
+    ///
+    /// # Errors
+    /// When a file of it was changed since.
+    #[cfg(feature = "parquet")]
+    pub fn expect_unchanged(&self, dataset: &Dataset) -> Result<()> {
+        if fingerprint(dataset)? == self.inputs {
+            return Ok(());
+        }
+        let message = "was changed while it was in use, expected it as it was opened";
+        Err(Error::data(&dataset.name, message).hint("starting again"))
     }
 
     /// The file of a shard, from the folder of the conversion on.
@@ -361,9 +374,36 @@ impl Folder {
         // Written where half of it would be cleared up with the rest, then moved.
         let (made, path) = (work.join("manifest.json"), manifest_path(&self.out));
         write_json(&made, manifest)?;
+        let bytes = Stamp::look(&made)?.len();
+        if bytes > BYTES_MAX {
+            let message = format!("comes to {bytes} bytes, expected at most {BYTES_MAX}");
+            return Err(Error::config(path.display(), message).hint("larger shards"));
+        }
         std::fs::rename(&made, &path)
             .and_then(|()| durable::sync_folder(&self.out).map_err(std::io::Error::other))
             .map_err(|e| writer::unwritable(&path).caused_by(e))?;
         durable::remove(&work).map_err(|e| writer::unwritable(&work).caused_by(e))
+    }
+}
+
+#[cfg(all(test, feature = "parquet"))]
+mod tests {
+    use super::*;
+    use crate::source::{OpenOptions, open};
+
+    #[test]
+    fn a_table_that_is_written_to_meanwhile_is_told() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("rows.csv");
+        std::fs::write(&path, "x,y\n1,a\n2,b\n3,a\n").expect("writes");
+        let name = path.to_str().expect("temporary paths are UTF-8");
+        let dataset = open(name, &OpenOptions::default()).expect("opens");
+        let config = Config { format: Format::Parquet, ..Config::default() };
+        let plan = Plan::new(&dataset, &dir.path().join("out"), &config).expect("a plan");
+        plan.expect_unchanged(&dataset).expect("nobody wrote to it");
+        let file = std::fs::File::options().write(true).open(&path).expect("opens");
+        file.set_modified(std::time::UNIX_EPOCH).expect("a time");
+        let error = plan.expect_unchanged(&dataset).expect_err("written to").to_string();
+        assert!(error.contains("rows.csv: was changed while it was in use"), "{error}");
     }
 }

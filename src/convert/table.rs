@@ -20,11 +20,11 @@ pub(super) struct RawTable {
 }
 
 impl RawTable {
-    /// Reads a table of text.
+    /// Reads a table of text, which had so many rows when it was opened as a data set.
     ///
     /// # Errors
-    /// When it cannot be read, or is in Parquet or Arrow already.
-    pub fn open(path: &Path, header: bool) -> Result<Self> {
+    /// When it cannot be read, has other rows now, or is in Parquet or Arrow already.
+    pub fn open(path: &Path, header: bool, rows: usize) -> Result<Self> {
         let head = table::head(path, Some(header))?;
         if !matches!(head.format, Format::Delimited(_) | Format::JsonLines) {
             let message = "found a table that is read column by column already, expected text";
@@ -38,6 +38,11 @@ impl RawTable {
         });
         // Text is always read whole, whatever bound there is on memory.
         let table = table::read(&head, wanted.collect(), usize::MAX)?;
+        if table.rows() != rows {
+            let found = table.rows();
+            let message = format!("found {found} rows, expected the {rows} it was opened with");
+            return Err(Error::data(path.display(), message).hint("starting again"));
+        }
         let types = (0..table.columns.len()).map(|c| type_of(&table, c)).collect::<Result<_>>()?;
         Ok(Self { table, types })
     }
@@ -89,9 +94,26 @@ impl RawTable {
     }
 }
 
-/// A whole number, if writing it gives the same text again: `007` is none.
+/// A whole number, if writing it gives the same text again but for a plus, or a minus of zero: `007` is none.
 fn whole(text: &str) -> Option<i64> {
-    text.parse::<i64>().ok().filter(|number| number.to_string() == text)
+    let plain = match text.strip_prefix('+') {
+        Some(digits) if !digits.starts_with('-') => digits,
+        _ if text == "-0" => "0",
+        _ => text,
+    };
+    plain.parse::<i64>().ok().filter(|number| number.to_string() == plain)
+}
+
+/// Whether a text has nothing but a sign and digits, however many.
+fn is_digits(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a double holds all digits of a whole number.
+fn is_exact(text: &str) -> bool {
+    let digits = text.trim_start_matches(['-', '+']);
+    digits.parse().is_ok_and(|number: u128| number as f64 as u128 == number)
 }
 
 /// A number that is not whole text with zeros before it.
@@ -106,13 +128,18 @@ fn float(text: &str) -> Option<f64> {
 /// The plainest type that holds all values of a column. The vocabularies hold each value at least once.
 fn type_of(table: &Table, column: usize) -> Result<DataType> {
     let (mut all_whole, mut all_floats) = (true, true);
+    let (mut all_digits, mut all_exact) = (true, true);
     for number in 0..table.blocks() {
         for text in &table.block(number)?.vocabularies[column] {
             all_whole &= whole(text).is_some();
             all_floats &= float(text).is_some();
+            all_digits &= is_digits(text);
+            all_exact &= is_exact(text);
         }
     }
-    Ok(match (all_whole, all_floats) {
+    // Whole numbers that no double holds name something: two of them must not become one.
+    let names = all_digits && !all_exact;
+    Ok(match (all_whole, all_floats && !names) {
         (true, _) => DataType::Int64,
         (false, true) => DataType::Float64,
         (false, false) => DataType::Utf8,
@@ -148,7 +175,12 @@ mod tests {
     #[test]
     fn numbers_are_what_can_be_written_back() {
         assert_eq!(["17", "-3", "0"].map(whole), [Some(17), Some(-3), Some(0)]);
-        assert_eq!(["007", "+3", "1.0", "", "9223372036854775808"].map(whole), [None; 5]);
+        assert_eq!(["+3", "+0", "-0"].map(whole), [Some(3), Some(0), Some(0)]);
+        assert_eq!(["007", "1.0", "", "9223372036854775808"].map(whole), [None; 4]);
+        assert_eq!(["+", "-", "+-3", "-+3", "++3", "+007", "-00"].map(whole), [None; 7]);
+        let exact = ["9223372036854775808", "-18446744073709551616", "+3"];
+        let other = ["9223372036854775809", "-18446744073709551615", "1.5"];
+        assert_eq!((exact.map(is_exact), other.map(is_exact)), ([true; 3], [false; 3]));
         assert_eq!(
             ["1.5", "-.5", "1e3", "0.25", "3"].map(float),
             [1.5, -0.5, 1e3, 0.25, 3.0].map(Some)

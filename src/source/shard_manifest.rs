@@ -6,11 +6,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::batch::DType;
 use crate::error::{Error, Result};
 use crate::source::file::io_error;
+use crate::source::{Source, SourceInfo};
 
 /// Name of the file.
 pub const FILE: &str = "manifest.json";
@@ -19,7 +22,10 @@ pub const FILE: &str = "manifest.json";
 pub const VERSION: u32 = 1;
 
 /// Bytes of a manifest at most: 300,000 shards.
-const BYTES_MAX: u64 = 64 << 20;
+pub(crate) const BYTES_MAX: u64 = 64 << 20;
+
+/// The first key of a manifest: of all that other programs call `manifest.json`, ours have it.
+const KEY: &str = "\"inflight_shards\"";
 
 /// A data set in shards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,7 +77,6 @@ impl ShardManifest {
     /// # Errors
     /// When it cannot be read, is damaged, or of a version that is not known.
     pub fn load(folder: &Path) -> Result<Option<Self>> {
-        /// Of all that other programs call `manifest.json`, ours have this key.
         #[derive(Deserialize)]
         struct Version {
             inflight_shards: u32,
@@ -85,15 +90,20 @@ impl ShardManifest {
         };
         let mut text = Vec::new();
         file.take(BYTES_MAX).read_to_end(&mut text).map_err(|e| io_error(&path, e))?;
-        let Ok(version) = serde_json::from_slice::<Version>(&text) else { return Ok(None) };
+        let damaged = |e: serde_json::Error| {
+            Error::data(path.display(), "is damaged").hint("making the shards again").caused_by(e)
+        };
+        let version = match serde_json::from_slice::<Version>(&text) {
+            Ok(version) => version,
+            Err(e) if memmem::find(&text, KEY.as_bytes()).is_some() => return Err(damaged(e)),
+            Err(_) => return Ok(None),
+        };
         if version.inflight_shards != VERSION {
             let found = version.inflight_shards;
             let message = format!("found version {found} of shards, expected {VERSION}");
             return Err(Error::data(path.display(), message).hint("a newer inflight"));
         }
-        serde_json::from_slice(&text).map(Some).map_err(|e| {
-            Error::data(path.display(), "is damaged").hint("making the shards again").caused_by(e)
-        })
+        serde_json::from_slice(&text).map(Some).map_err(damaged)
     }
 
     /// The manifest that shards in `folder` belong to: there, or one folder up; with the folder it lies in.
@@ -122,6 +132,18 @@ impl ShardManifest {
         let split = parent.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let inside = format!("{split}/{name}");
         self.shards().find(|shard| shard.file == inside || shard.file == name)
+    }
+
+    /// What is to be said of `source`, which these shards are: its own information, with the mean and deviation that stand
+    /// here where its samples are bytes of as many channels.
+    pub(crate) fn info(&self, source: &dyn Source) -> SourceInfo {
+        let (info, spec) = (source.info().clone(), source.spec());
+        let channels = spec.input_shape.first().copied();
+        let is_known = [&self.mean, &self.std].iter().all(|list| Some(list.len()) == channels);
+        match is_known && spec.input_dtype == DType::U8 {
+            true => SourceInfo { mean: self.mean.clone(), std: self.std.clone(), ..info },
+            false => info,
+        }
     }
 
     /// Checks that every shard is there, in `folder`, with its length.

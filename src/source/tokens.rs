@@ -89,6 +89,11 @@ impl TokenFile {
         }
     }
 
+    /// How many tokens it has.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
     /// `take` tokens from `skip` on, or all that follow; fewer where the file has no more.
     pub fn part(mut self, skip: u64, take: Option<u64>) -> Self {
         let skip = skip.min(self.tokens);

@@ -15,6 +15,7 @@ use super::text::{Text, io_error};
 use crate::durable::{self, replace_file};
 use crate::error::{Error, Result};
 use crate::lock::{self, Lock};
+use crate::source::tokens::TokenFile;
 
 /// The file that says what the shards are.
 pub const MANIFEST: &str = "manifest.json";
@@ -73,6 +74,22 @@ pub struct Shard {
     pub file: String,
     /// Tokens in it.
     pub tokens: u64,
+}
+
+impl Shard {
+    /// Checks that it is there, in `folder`, with all of its tokens.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn check(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(&self.file);
+        let (found, expected) = (TokenFile::open(&path)?.tokens(), self.tokens);
+        if found == expected {
+            return Ok(());
+        }
+        let message = format!("found {found} tokens, expected the {expected} that {MANIFEST} says");
+        Err(Error::data(path.display(), message))
+    }
 }
 
 /// Writes the tokens of `files` into the new folder `out`; `name` is the tokenizer's.

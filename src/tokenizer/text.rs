@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use super::Tokenizer;
-use super::shards::{self, MANIFEST, ShardOptions};
+use super::shards::{self, MANIFEST, Shard, ShardOptions, TokenManifest};
 use crate::error::{Error, Result, Stage};
 use crate::kept::{self, Unfinished};
 use crate::lock::Lock;
@@ -106,20 +106,27 @@ pub fn kept_shards(
         .append(true)
         .open(&manifest)
         .and_then(|f| f.set_modified(SystemTime::now()));
-    let json = std::fs::read(&manifest).map_err(|e| io_error(&manifest, e))?;
-    let manifest: shards::TokenManifest = serde_json::from_slice(&json).map_err(|e| {
-        Error::data(manifest.display(), "is damaged").hint("removing its folder").caused_by(e)
-    })?;
-    let files = manifest.shards.into_iter().map(|shard| dir.join(shard.file)).collect();
+    let files = whole(&dir)?.into_iter().map(|shard| dir.join(shard.file)).collect();
     Ok(KeptShards { files, in_use: in_use.map(Arc::new) })
 }
 
-/// Finds the tokens in `dir`, and keeps them from being removed.
+/// The shards in `dir`, each with all of its tokens.
+fn whole(dir: &Path) -> Result<Vec<Shard>> {
+    let path = dir.join(MANIFEST);
+    let json = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
+    let manifest: TokenManifest = serde_json::from_slice(&json)
+        .map_err(|e| Error::data(path.display(), "is damaged").caused_by(e))?;
+    let mut shards = manifest.shards.iter();
+    let checked = shards.try_for_each(|shard| shard.check(dir));
+    checked.map(|()| manifest.shards).map_err(|e| e.hint("removing its folder"))
+}
+
+/// Finds the tokens in `dir`, all of them, and keeps them from being removed.
 fn find(root: &Path, dir: &Path) -> Option<Option<Lock>> {
     // Where nothing is, nothing is to be made for looking.
     dir.join(MANIFEST).is_file().then_some(())?;
     let _order = kept::order(root);
-    dir.join(MANIFEST).is_file().then(|| hold(dir))
+    whole(dir).is_ok().then(|| hold(dir))
 }
 
 /// Makes tokens in `dir`, and keeps them from being removed.
@@ -134,6 +141,15 @@ fn make(
     // Folders of earlier versions have no such file until somebody asks for it.
     let is_free = |lock: Lock| lock.is_certain();
     let free = |dir: &Path| Lock::hold(&dir.join(LOCK)).is_ok_and(|lock| lock.is_some_and(is_free));
+    if dir.exists() {
+        // Tokens that are only partly there make room for all of them, unless somebody has them open.
+        let partly = |other: &Path| other == dir && whole(other).is_err();
+        kept::remove_oldest(root, 0, |dir| partly(dir).then_some(SystemTime::UNIX_EPOCH), free);
+    }
+    if dir.exists() {
+        // In use as they are, or made by another process meanwhile.
+        whole(dir)?;
+    }
     kept::remove_oldest(root, bytes_max, used, free);
     let new = Unfinished::begin(dir)
         .map_err(|e| e.at(Stage::Source).hint("INFLIGHT_DATA set to a folder with space"))?;
@@ -206,6 +222,34 @@ mod tests {
         std::fs::remove_file(other.join(LOCK)).expect("is there");
         let last = made("last");
         assert!(is_there(&last) && !again.exists() && !other.exists());
+    }
+
+    #[test]
+    fn tokens_that_are_only_partly_there_are_made_again() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (root, path) = (dir.path().join("tokens"), dir.path().join("text"));
+        let tokenizer = Tokenizer::open("bytes").expect("is known");
+        std::fs::write(&path, "text ".repeat(100)).expect("writes");
+        let kept = || kept_shards(&[Text::whole(&path)], &tokenizer, &root, KEPT_BYTES);
+        let in_use = kept().expect("tokens");
+        let shard = in_use.files[0].clone();
+        let whole = std::fs::read(&shard).expect("reads");
+        std::fs::write(&shard, &whole[..whole.len() - 2]).expect("writes");
+        // Nobody takes them from under somebody's feet.
+        let error = kept().expect_err("they are in use").to_string();
+        let expected = "found 499 tokens, expected the 500 that manifest.json says";
+        assert!(error.contains(&shard.display().to_string()), "{error}");
+        assert!(error.contains(expected), "{error}");
+        drop(in_use);
+        let again = || {
+            assert_eq!(kept().expect("tokens").files, [shard.clone()]);
+            assert!(std::fs::read(&shard).expect("is there") == whole);
+        };
+        again();
+        std::fs::remove_file(&shard).expect("removes");
+        again();
+        std::fs::write(shard.with_file_name(MANIFEST), "{").expect("writes");
+        again();
     }
 
     #[test]

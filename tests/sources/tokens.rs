@@ -7,6 +7,8 @@ use inflight::batch::{DType, Slot, SlotLayout, TargetSpec};
 use inflight::prepare::{Keys, StageCounters, fill};
 use inflight::source::tokens::token_statistics;
 use inflight::source::{DataConfig, Dataset, OpenOptions, Source, Target, open};
+use inflight::tokenizer::Tokenizer;
+use inflight::tokenizer::shards::{Shard, ShardOptions, TokenManifest, write};
 use inflight::{ErrorKind, RunConfig, Stage, Trainer};
 use ndarray::{Array1, Array2};
 use ndarray_npy::write_npy;
@@ -123,6 +125,69 @@ fn names_tell_the_splits_of_tokens() {
     fs::write(dir.path().join("manifest.json"), r#"{"vocabulary": 50257}"#).unwrap();
     let dataset = open_with(dir.path(), 4, None).unwrap();
     assert_eq!(dataset.train.spec().target, target(4, 50_257));
+}
+
+/// Shards of tokens as `inflight tokenize` writes them, three to train on, in the folder `out`.
+fn shards(dir: &Path, out: &Path) -> TokenManifest {
+    let files = ["a", "b", "c"].map(|name| {
+        let path = dir.join(name);
+        fs::write(&path, name.repeat(300)).unwrap();
+        path
+    });
+    let options = ShardOptions { val_share: 0.1, shard_tokens: 100 };
+    let tokenizer = Tokenizer::open("bytes").unwrap();
+    let made = write(&files, &tokenizer, "bytes", out, options).unwrap();
+    assert_eq!(made.shards.len(), 4, "{made:?}");
+    made
+}
+
+#[test]
+fn a_folder_of_tokens_that_is_only_partly_there_is_no_smaller_data_set() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("out");
+    let made = shards(dir.path(), &out);
+    for Shard { file, tokens } in &made.shards {
+        open_with(&out, 8, None).unwrap();
+        let shard = out.join(file);
+        let whole = fs::read(&shard).unwrap();
+        fs::write(&shard, &whole[..whole.len() - 2]).unwrap();
+        let message = format!(
+            "{{}}: found {} tokens, expected the {tokens} that manifest.json says; try tokenizing or copying it again",
+            tokens - 1
+        );
+        assert_refusal(&out, &shard, &message);
+        assert_refusal(&shard, &shard, &message);
+        fs::remove_file(&shard).unwrap();
+        assert_refusal(&out, &shard, "{}: not found; try tokenizing or copying it again");
+        fs::write(&shard, whole).unwrap();
+    }
+    // What another program calls so is something else.
+    for listed in [r#"["a.bin"]"#, "7", r#"[{"file": "a.bin"}]"#] {
+        let told = format!(r#"{{"vocabulary": 300, "shards": {listed}}}"#);
+        fs::write(out.join("manifest.json"), told).unwrap();
+        let dataset = open_with(&out, 8, None).unwrap();
+        assert_eq!(dataset.train.spec().target, target(8, 300));
+    }
+}
+
+#[test]
+fn a_manifest_of_tokens_that_is_cut_off_is_damaged() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("out");
+    let made = shards(dir.path(), &out);
+    let manifest = out.join("manifest.json");
+    let text = fs::read(&manifest).unwrap();
+    fs::write(&manifest, &text[..text.len() / 2]).unwrap();
+    for path in [&out, &out.join(&made.shards[0].file)] {
+        let message = "{}: is damaged; try tokenizing or copying it again";
+        assert_refusal(path, &manifest, message);
+    }
+    // That of another program, damaged or not, tells nothing.
+    for text in [r#"{"files": ["#, r#"{"vocabulary": "large"}"#] {
+        fs::write(&manifest, text).unwrap();
+        let dataset = open_with(&out, 8, None).unwrap();
+        assert_eq!(dataset.train.spec().target, target(8, 100));
+    }
 }
 
 /// A file as llm.c writes it.

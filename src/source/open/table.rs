@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Candidate, Dataset, Format, OpenOptions};
 use crate::error::{Error, Result};
 use crate::source::table::{
-    self, Asked, Files, Fitted, Head, Kind, LabelledImages, Labels, ListedFiles, Plan, Table,
-    TabularSource, Wanted,
+    self, Asked, Files, Fitted, Head, Kind, LabelledImages, Labels, ListedFiles, Plan, RowPlan,
+    Table, TabularSource, Wanted,
 };
 use crate::source::{DataConfig, Source, Task};
 
@@ -30,14 +30,14 @@ fn claims(candidate: &Candidate) -> Result<bool> {
 fn open(candidate: &Candidate, options: &OpenOptions<'_>) -> Result<Dataset> {
     let path = &candidate.path;
     let name = path.display().to_string();
-    let train = open_part(path, "train", options, options.fitted, None)?;
+    let train = open_part(path, "train", options, options.fitted, None, None)?;
     let test = match options.data().test {
         // Brought by whoever opens data sets, whatever their format.
         Some(_) => None,
         None => test_beside(path),
     };
     let test = test
-        .map(|test| open_part(&test, "test", options, train.fitted(), Some(&*train)))
+        .map(|test| open_part(&test, "test", options, train.fitted(), Some(&*train), None))
         .transpose()?;
     Ok(Dataset::new(name, path, train, test))
 }
@@ -54,26 +54,25 @@ fn test_beside(path: &Path) -> Option<PathBuf> {
 }
 
 /// One file as a source; encoded as `fitted` says, or else by what is fitted to it. Images take shape and classes of
-/// `train`.
+/// `train`. There are so many `classes` where they have no names and the file does not say.
 pub(super) fn open_part(
     path: &Path,
     part: &str,
     options: &OpenOptions<'_>,
     fitted: Option<&Arc<Fitted>>,
     train: Option<&dyn Source>,
+    classes: Option<usize>,
 ) -> Result<Arc<dyn Source>> {
     let data = options.data();
     let name = format!("{} ({part})", path.display());
     if let Some(fitted) = fitted {
         return open_as(path, fitted, options, true, name);
     }
-    let head = table::head(path, data.header)?;
+    let head = head(path, data.header, classes)?;
     match table::plan(&head, data)? {
         Plan::Rows(plan) => {
             let rows = table::read(&head, plan.columns.clone(), data.table_bytes())?;
-            let asked = data.task.is_some();
-            let source = TabularSource::fitted_to(rows, plan, data.classes, asked, name)?;
-            Ok(Arc::new(source))
+            Ok(Arc::new(fitted_to(rows, plan, &head, data, name)?))
         }
         Plan::Files { path: column, label } => {
             let folder = || path.parent().unwrap_or(Path::new(".")).to_owned();
@@ -90,17 +89,42 @@ pub(super) fn open_part(
     }
 }
 
+/// What columns a file has. Shards of earlier versions say nothing of classes without names, of which there are so many.
+fn head(path: &Path, header: Option<bool>, classes: Option<usize>) -> Result<Head> {
+    let mut head = table::head(path, header)?;
+    if let Some(classes) = classes
+        && head.class_names.iter().all(|(_, names)| names.is_empty())
+    {
+        head.class_names = vec![(None, table::class_numbers(classes))];
+    }
+    Ok(head)
+}
+
+/// Rows, encoded by what is fitted to them. A file that was written here says which classes there are.
+fn fitted_to(
+    rows: Table,
+    plan: RowPlan,
+    head: &Head,
+    data: &DataConfig,
+    name: String,
+) -> Result<TabularSource> {
+    let classes = data.classes.or(head.classes());
+    let asked = data.task.is_some() || head.classes().is_some();
+    TabularSource::fitted_to(rows, plan, classes, asked, name)
+}
+
 /// Several Parquet files of a folder, in this order, as one table, encoded as `fitted` says or else by what is fitted to
-/// all of them. None if what they hold is images.
+/// all of them. None if what they hold is images. For `classes` see [`open_part`].
 pub(super) fn open_joined(
     folder: &Path,
     files: &[PathBuf],
     part: &str,
     options: &OpenOptions<'_>,
     fitted: Option<&Arc<Fitted>>,
+    classes: Option<usize>,
 ) -> Result<Option<Arc<dyn Source>>> {
     let data = options.data();
-    let heads = files.iter().map(|path| table::head(path, None)).collect::<Result<Vec<_>>>()?;
+    let heads = files.iter().map(|path| head(path, None, classes)).collect::<Result<Vec<_>>>()?;
     let Some(first) = heads.first() else { return Ok(None) };
     let plan = match fitted {
         Some(fitted) => table::plan_as(first, fitted, true)?,
@@ -117,7 +141,7 @@ pub(super) fn open_joined(
     let name = format!("{} ({part})", folder.display());
     let source = match fitted {
         Some(fitted) => TabularSource::encoded_by(rows, plan, fitted.clone(), name)?,
-        None => TabularSource::fitted_to(rows, plan, data.classes, data.task.is_some(), name)?,
+        None => fitted_to(rows, plan, first, data, name)?,
     };
     Ok(Some(Arc::new(source)))
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use memchr::memmem;
 use serde::Deserialize;
 
 use super::splits::Splits;
@@ -14,6 +15,7 @@ use crate::source::manifest::{Manifest, Split};
 use crate::source::tokens::{self, TokenFile, Tokens, VOCABULARY_MAX, Windows, npy_header};
 use crate::source::{DataConfig, Source, SourceInfo};
 use crate::tokenizer::Tokenizer;
+use crate::tokenizer::shards::Shard;
 use crate::tokenizer::text::{KEPT_BYTES, Text, kept_shards};
 
 pub(super) const FORMAT: Format = Format {
@@ -182,16 +184,36 @@ fn document_end(told: &Told, data: &DataConfig) -> Result<Option<u32>> {
     })
 }
 
+/// Keys of a manifest: what holds one of them and is no JSON was one.
+const KEYS: [&str; 2] = ["\"vocabulary\"", "\"shards\""];
+
 /// What `manifest.json` beside the files tells.
 #[derive(Default, Deserialize)]
 struct Told {
     vocabulary: Option<usize>,
     tokenizer: Option<String>,
+    /// The shards as `inflight tokenize` lists them. Other programs may call something else so.
+    #[serde(default)]
+    shards: serde_json::Value,
+}
+
+impl Told {
+    /// Checks that all shards are there as they are listed, or of a file that is opened by itself that one.
+    fn check_shards(&self, folder: &Path, file: Option<&Path>) -> Result<()> {
+        let Ok(shards) = Vec::<Shard>::deserialize(&self.shards) else { return Ok(()) };
+        let is_asked = |shard: &&Shard| file.is_none_or(|file| folder.join(&shard.file) == file);
+        let mut asked = shards.iter().filter(is_asked);
+        let checked = asked.try_for_each(|shard| shard.check(folder));
+        checked.map_err(|e| e.hint("tokenizing or copying it again"))
+    }
 }
 
 /// What `manifest.json` beside the files tells: `{"vocabulary": 50257, "tokenizer": "gpt2"}`.
 fn told(path: &Path, is_folder: bool) -> Result<Told> {
-    let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
+    let (folder, file) = match is_folder {
+        true => (path, None),
+        false => (path.parent().unwrap_or(Path::new("")), Some(path)),
+    };
     let path = folder.join(MANIFEST_FILE);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -199,7 +221,16 @@ fn told(path: &Path, is_folder: bool) -> Result<Told> {
         Err(e) => return Err(io_error(&path, e)),
     };
     // Of all that other programs call `manifest.json`, only these keys are meant.
-    let mut told: Told = serde_json::from_slice(&text).unwrap_or_default();
+    let is_ours = || KEYS.iter().any(|key| memmem::find(&text, key.as_bytes()).is_some());
+    let mut told: Told = match serde_json::from_slice(&text) {
+        Err(e) if !e.is_data() && is_ours() => {
+            return Err(Error::data(path.display(), "is damaged")
+                .hint("tokenizing or copying it again")
+                .caused_by(e));
+        }
+        told => told.unwrap_or_default(),
+    };
+    told.check_shards(folder, file)?;
     // A file of a tokenizer lies beside the tokens.
     if let Some(tokenizer) = &mut told.tokenizer
         && folder.join(&*tokenizer).is_file()

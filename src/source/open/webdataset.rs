@@ -126,17 +126,16 @@ fn open_splits(path: &Path, splits: Splits, options: &OpenOptions<'_>) -> Result
     let splits =
         [("train", Some(train)), ("val", held_out[0].take()), ("test", held_out[1].take())];
     let splits = splits.map(|(split, shards)| Some((info(path, split, &names), shards?)));
-    let told = manifest.map(|(manifest, _)| (manifest.mean, manifest.std)).unwrap_or_default();
-    sources(path, splits, classes, told, options.data())
+    let manifest = manifest.as_ref().map(|(manifest, _)| manifest);
+    sources(path, splits, classes, manifest, options.data())
 }
 
-/// Makes sources of the shards of the splits, the first of which is trained on. `told` are mean and deviation by which
-/// images are normalised, where a manifest says.
+/// Makes sources of the shards of the splits, the first of which is trained on.
 fn sources(
     path: &Path,
     splits: [Option<(SourceInfo, Shards)>; 3],
     classes: usize,
-    told: (Vec<f32>, Vec<f32>),
+    manifest: Option<&ShardManifest>,
     data: &DataConfig,
 ) -> Result<Dataset> {
     let mut shape = None;
@@ -146,22 +145,21 @@ fn sources(
             sources.push(None);
             continue;
         };
-        if shards.kind() == Kind::Npy {
-            sources.push(Some(Arc::new(WebDataset::arrays(shards, classes, info)?)));
-            continue;
-        }
-        let found = match shape {
-            Some(found) => found,
-            None => image_shape(&shards, data)?,
+        let source = if shards.kind() == Kind::Npy {
+            WebDataset::arrays(shards, classes, info)?
+        } else {
+            let found = match shape {
+                Some(found) => found,
+                None => image_shape(&shards, data)?,
+            };
+            shape = Some(found);
+            let (mean, std) = image_set::normalisation(found[0]);
+            WebDataset::images(shards, found, classes, SourceInfo { mean, std, ..info })
         };
-        shape = Some(found);
-        let source = WebDataset::images(shards, found, classes, info.clone());
-        let (mean, std) = match &told {
-            (mean, std) if mean.len() == found[0] && std.len() == found[0] => told.clone(),
-            _ => image_set::normalisation(found[0]),
-        };
-        let info = SourceInfo { mean, std, ..info };
-        sources.push(Some(Arc::new(source.with_info(info))));
+        sources.push(Some(match manifest.map(|manifest| manifest.info(&source)) {
+            Some(info) => Arc::new(source.with_info(info)),
+            None => Arc::new(source),
+        }));
     }
     let mut sources = sources.into_iter();
     let mut next = || sources.next().flatten();

@@ -45,6 +45,12 @@ impl Head {
         let found = self.class_names.iter().find(|(of, _)| is_of(of));
         found.map_or(&[], |(_, names)| names)
     }
+
+    /// How many classes there are, where the file was written here and says it.
+    pub fn classes(&self) -> Option<usize> {
+        let own = |(of, names): &&(Option<String>, Vec<String>)| of.is_none() && !names.is_empty();
+        self.class_names.iter().find(own).map(|(_, names)| names.len())
+    }
 }
 
 /// A column of a file.

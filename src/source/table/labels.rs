@@ -124,6 +124,11 @@ pub(super) fn no_target(table: &Table, column: usize, row: usize) -> Error {
         .hint("leaving out rows without one")
 }
 
+/// What classes without names are called: `0`, `1`, and so on.
+pub(crate) fn class_numbers(classes: usize) -> Vec<String> {
+    (0..classes).map(|class| class.to_string()).collect()
+}
+
 /// The names of the classes, in order: whole numbers in theirs, names in that of their bytes.
 pub(super) fn classes(
     table: &Table,
@@ -164,7 +169,7 @@ pub(super) fn classes(
             let message = format!("found {} classes, expected {count} (--classes)", names.len());
             return refuse(message, "leaving out --classes");
         }
-        names = (0..count).map(|class| class.to_string()).collect();
+        names = class_numbers(count);
     }
     match names.len() {
         0 => refuse("found no value, expected classes".into(), "another --target"),
