@@ -242,7 +242,7 @@ mod tests {
         assert!(error.contains(expected), "{error}");
         drop(in_use);
         let again = || {
-            assert_eq!(kept().expect("tokens").files, [shard.clone()]);
+            assert_eq!(kept().expect("tokens").files, std::slice::from_ref(&shard));
             assert!(std::fs::read(&shard).expect("is there") == whole);
         };
         again();
