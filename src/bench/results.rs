@@ -1,5 +1,5 @@
 //! The file that a run of the suite leaves: everything that a public table needs, in one JSON object. `schema_version`
-//! changes when the meaning of a field does, `suite_version` when a workload does.
+//! changes when the meaning of a field does, `suite_version` when a workload does, or what of it is timed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
