@@ -109,7 +109,7 @@ impl Agenda {
         let (epoch, batches) = self.step_batches();
         let batch = batches.start + self.micro_step;
         let complete = batch + 1 == batches.end;
-        let samples: usize = batches.map(|batch| self.train.indices(epoch, batch).count()).sum();
+        let samples: usize = batches.map(|batch| self.train.indices(epoch, batch).len()).sum();
         let indices: Vec<usize> = self.train.indices(epoch, batch).collect();
         let work = Work {
             pass: if complete { Pass::Train } else { Pass::Accumulate },

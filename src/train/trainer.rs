@@ -254,8 +254,7 @@ impl Commands {
     }
 
     /// Finishes the steps in flight, and the one that is submitted in part, saves, and ends the run. Where the rest of that
-    /// one does not come, and the model has running statistics, which its beginning has moved, nothing more is saved and
-    /// the run ends with an error of kind [`ErrorKind::Stopped`].
+    /// one does not come within half a minute, it is taken back.
     pub fn stop(&self) -> bool {
         self.0.send(Message::Stop).is_ok()
     }
