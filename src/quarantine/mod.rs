@@ -73,8 +73,7 @@ struct Met {
 impl BadSamples {
     /// A part where every bad sample is an error.
     pub fn errors() -> Self {
-        let (on, split) = (OnBadSample::Error, Split::Train);
-        Self { on, split, source: None, within_classes: false, most: 0, met: RwLock::default() }
+        Self::new(OnBadSample::Error, Budget::default(), Split::Train, None)
     }
 
     fn new(on: OnBadSample, budget: Budget, split: Split, source: Option<Arc<dyn Source>>) -> Self {
@@ -96,7 +95,7 @@ impl BadSamples {
         self.split == Split::Train
     }
 
-    /// Whether a sample was bad when it was tried last.
+    /// Whether a sample was bad before, in this process or as the ledger says.
     pub fn has_met(&self, sample: usize) -> bool {
         self.met().entered.contains(&sample)
     }

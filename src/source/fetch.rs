@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::lock::{self, Lock};
 use crate::source::debian::Packages;
 use crate::source::manifest::{self, FileEntry, Manifest, Origin, Place};
+use crate::source::shard_manifest::hex;
 use crate::source::unpack::unpack;
 
 /// How far a fetch has come.
@@ -231,7 +232,7 @@ fn verify(path: &Path, origin: &Origin) -> Result<(), String> {
             n => hash.update(&buffer[..n]),
         }
     }
-    let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = hex(&hash.finalize());
     if found != origin.sha256 {
         return Err(format!("found sha256 {found}, expected {}", origin.sha256));
     }

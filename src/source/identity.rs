@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{ENDLESS, Source};
 use crate::source::blob::Stamp;
+use crate::source::shard_manifest::hex;
 
 /// Adds to a hash which samples a source has, in their order: where each lies, its class, and the stamps of the files that
 /// they lie in. Where `path` is a folder, files below it are added without a stamp, since who calls this looks at all of
@@ -57,7 +58,7 @@ pub fn fingerprint(source: &dyn Source) -> Option<String> {
             hash.update(at.to_le_bytes());
         }
     }
-    Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hex(&hash.finalize()))
 }
 
 #[cfg(test)]

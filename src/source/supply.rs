@@ -12,6 +12,7 @@ use super::{Encoding, Source};
 use crate::batch::TargetSpec;
 use crate::decode::DecodeSize;
 use crate::error::{Error, Result};
+use crate::source::shard_manifest::hex;
 
 /// Readers at most where their number is found while the run goes on: what saturates a fast disk (queue depth 32).
 pub const READERS_MAX: usize = 32;
@@ -182,8 +183,7 @@ impl Supply {
         for part in std::iter::once(source).chain(validation) {
             add_samples(part, path, &mut add);
         }
-        let key: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        Folder::open(root, &key, bytes)
+        Folder::open(root, &hex(&hash.finalize()[..16]), bytes)
     }
 }
 

@@ -13,6 +13,7 @@ use super::shards::{self, MANIFEST, Shard, ShardOptions, TokenManifest};
 use crate::error::{Error, Result, Stage};
 use crate::kept::{self, Unfinished};
 use crate::lock::Lock;
+use crate::source::shard_manifest::hex;
 
 /// A document: a file or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +189,7 @@ fn key(texts: &[Text], tokenizer: &Tokenizer) -> Result<String> {
         ];
         numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
     }
-    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()[..16]))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::report::folder::{RunFolder, RunLock};
 use crate::report::memory::{peak_memory_bytes, processor_time_s};
 use crate::report::pulse::Pulse;
 use crate::report::verdict::{Settings, StageTimes, Verdict};
+use crate::source::shard_manifest::hex;
 use crate::tuner::Sizes;
 
 /// The run folder of a run that keeps one.
@@ -208,7 +209,7 @@ impl Run {
                 hash.update(bytemuck::cast_slice::<f32, u8>(&values[variable.range()]));
             }
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 
     /// The summary, which is also written into the run folder.

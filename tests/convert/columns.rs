@@ -7,14 +7,20 @@ use inflight::convert::Format;
 
 use super::*;
 
+/// The image files of a data set, and shards of Parquet with them.
+fn files_in_parquet(dataset: &Dataset, folder: &Path) -> (Dataset, PathBuf) {
+    let [tar, out] = ["tar", "parquet"].map(|name| folder.join(name));
+    run(dataset, &tar, &of(4000)).unwrap();
+    let files = open_path(&tar).unwrap();
+    run(&files, &out, &Config { format: Format::Parquet, ..of(3000) }).unwrap();
+    (files, out)
+}
+
 #[test]
 fn images_become_a_column_of_files() {
     let dir = tempdir().unwrap();
-    let [tar, out] = ["tar", "out"].map(|name| dir.path().join(name));
     let dataset = fashion();
-    run(&dataset, &tar, &of(4000)).unwrap();
-    let files = open_path(&tar).unwrap();
-    run(&files, &out, &Config { format: Format::Parquet, ..of(3000) }).unwrap();
+    let (files, out) = files_in_parquet(&dataset, dir.path());
     let manifest = ShardManifest::load(&out).unwrap().unwrap();
     manifest.verify(&out, &|_| ()).unwrap();
     let (mut images, mut labels) = (Vec::new(), Vec::new());
@@ -66,11 +72,8 @@ fn rows_of_floats_become_columns() {
 #[test]
 fn image_shards_are_opened_as_one_data_set() {
     let dir = tempdir().unwrap();
-    let [tar, out] = ["tar", "out"].map(|name| dir.path().join(name));
     let dataset = fashion();
-    run(&dataset, &tar, &of(4000)).unwrap();
-    let files = open_path(&tar).unwrap();
-    run(&files, &out, &Config { format: Format::Parquet, ..of(3000) }).unwrap();
+    let (_, out) = files_in_parquet(&dataset, dir.path());
     let back = open_path(&out).unwrap();
     assert_eq!(viewed(&*back.train), viewed(&*dataset.train));
     let (test, back_test) = (dataset.test.as_ref().unwrap(), back.test.as_ref().unwrap());

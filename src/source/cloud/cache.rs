@@ -24,6 +24,7 @@ use super::address::Address;
 use super::listing::Object;
 use crate::error::{Error, Result};
 use crate::lock::{self, Lock};
+use crate::source::shard_manifest::hex;
 
 /// Locks of what this process uses: held until it ends, since a source may read its files until then.
 static IN_USE: Mutex<Vec<Lock>> = Mutex::new(Vec::new());
@@ -66,9 +67,7 @@ fn io(path: &Path, what: &str, error: std::io::Error) -> Error {
 impl Cache {
     /// Opens the folder of `url` below `all`, and keeps others from evicting it.
     pub fn open(all: &Path, url: &str, bytes_max: u64) -> Result<Self> {
-        let hash: String =
-            Sha256::digest(url).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let own = all.join(hash);
+        let own = all.join(hex(&Sha256::digest(url)[..8]));
         let made = fs::create_dir_all(all);
         made.map_err(|e| io(all, "the cache cannot be made", e))?;
         let _order = hold(&all.join("lock"))?;

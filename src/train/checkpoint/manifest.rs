@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::durable::{self, NotRead};
 use crate::error::{Error, Result};
+use crate::source::shard_manifest::hex;
 use crate::train::book::Progress;
 
 /// Version of the layout of a checkpoint. Raised when an older version of this crate could not read it.
@@ -175,5 +176,5 @@ impl From<NotRead> for Unread {
 
 /// SHA-256 as 64 hexadecimal digits.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
